@@ -74,7 +74,7 @@ class Receipt:
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`. The callback gets this object, not the real future."""
-        if self.future is None and self.sent.knows(self.token):
+        if self.future is None and self.sent.has_outcome(self.token):
             self.loop.call_soon(fn, self, context=context)
         else:
             self._real().add_done_callback(_Callback(fn, self), context=context)

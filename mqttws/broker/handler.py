@@ -83,7 +83,7 @@ class Line(Outlet, Protocol):
     def accepted(self) -> None:
         """Record that the client is accepted."""
 
-    def bring_retained(self, until: float) -> bool:
+    def send_retained(self, until: float) -> bool:
         """Send retained messages for new subscriptions, as many as there is space for now.
 
         Args:
@@ -208,7 +208,7 @@ class Handler:
             return
         self._hub.metrics.connections_refused += 1
         text = "client %s: upgrade rejected with %d: %s"
-        self._say("upgrades rejected", text, self.peer, rejection.status, rejection.reason)
+        self._log("upgrades rejected", text, self.peer, rejection.status, rejection.reason)
         self._connection.reject_upgrade(rejection.status, now, rejection.headers, rejection.body)
 
     # The CONNECT.
@@ -238,7 +238,7 @@ class Handler:
         if isinstance(answer, Refused):
             self._hub.metrics.connections_refused += 1
             text = "client %s: refused with return code %d: %s"
-            self._say("clients refused", text, peer, answer.return_code, answer.reason)
+            self._log("clients refused", text, peer, answer.return_code, answer.reason)
             connection.refuse(answer.return_code, now)
             return
         self.subscriber, session_present = registry.attach(peer, connect, answer, self._line)
@@ -247,7 +247,7 @@ class Handler:
             self._stored = StoredPace(self._hub.loop, sender, stored_rate, self._line.wake)
         connection.accept(self.subscriber.session, session_present, now, keep_alive=answer.keep_alive)
         self._line.accepted()
-        self._say("clients connected", "client %s: connected", peer, level=logging.INFO)
+        self._log("clients connected", "client %s: connected", peer, level=logging.INFO)
         if self._hub.hooks.on_connected is not None:
             self._hub.hooks.on_connected(peer)
 
@@ -371,7 +371,7 @@ class Handler:
             self.cut(error, now)
             return
         self._connection.suback(subscribe.packet_id, return_codes)
-        self._line.bring_retained(perf_counter())
+        self._line.send_retained(perf_counter())
 
     def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:
         assert self.subscriber is not None
@@ -387,7 +387,7 @@ class Handler:
             self._task = self._asked = None
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
         kind = "faults" if level == logging.WARNING else "connections closed"
-        self._say(kind, "client %s: closed: %s", self.peer, event.error or "the client disconnected", level=level)
+        self._log(kind, "client %s: closed: %s", self.peer, event.error or "the client disconnected", level=level)
         subscriber, self.subscriber = self.subscriber, None
         if subscriber is None:
             return
@@ -405,10 +405,10 @@ class Handler:
         if not subscriber.clean_session:
             self.peer.leave()  # the session keeps the peer, but not what belongs to the connection
 
-    def _say(self, kind: str, text: str, *arguments: object, level: int = logging.WARNING) -> None:
+    def _log(self, kind: str, text: str, *arguments: object, level: int = logging.WARNING) -> None:
         """Log a line about this client; until it is accepted, about its address."""
         client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
-        self._hub.notices.say(kind, client, text, *arguments, level=level)
+        self._hub.notices.log(kind, client, text, *arguments, level=level)
 
 
 _HANDLERS: dict[type[Event], Callable[[Handler, Any, float], None]] = {

@@ -101,17 +101,17 @@ class Hub:
         except Exception as error:
             self.metrics.publish_denied += 1
             text = "client %s: a hook failed, and the will to %r is not published"
-            self.notices.say("a hook failed for a will", peer.client_id, text, peer, will.topic, error=error)
+            self.notices.log("a hook failed for a will", peer.client_id, text, peer, will.topic, error=error)
             return
         if not verdict.allowed:
             self.metrics.publish_denied += 1
             text = "client %s: the will to %r denied: %s"
-            self.notices.say("requests refused", peer.client_id, text, peer, will.topic, verdict.reason)
+            self.notices.log("requests refused", peer.client_id, text, peer, will.topic, verdict.reason)
             return
         try:
             self.router.publish(will.topic, will.payload, will.qos, will.retain)
         except Unfinished as unfinished:
-            self.turns.put_off(_Will(self.router, will, unfinished))
+            self.turns.defer(_Will(self.router, will, unfinished))
 
     def _sweep(self, now: float) -> None:
         self.registry.expire(now)

@@ -93,7 +93,7 @@ class Link(asyncio.Protocol):
         "_drained",
         "_ending",
         "_eof",
-        "_eof_told",
+        "_eof_passed",
         "_full",
         "_handler",
         "_handshake",
@@ -136,7 +136,7 @@ class Link(asyncio.Protocol):
         self._spent = _LIGHT  # seconds of work that the client has caused, less the allowance since then
         self._spent_at = 0.0
         self._eof = False
-        self._eof_told = False  # whether the connection has been given the EOF
+        self._eof_passed = False  # whether the connection has been given the EOF
         self._lost = False  # whether the transport is closed
         self._ending = False
         self._soon = False  # whether a flush is scheduled
@@ -161,7 +161,7 @@ class Link(asyncio.Protocol):
         if objection is not None:
             self._hub.metrics.connections_refused += 1
             text = "connection from %s over %s refused: %s"
-            self._hub.notices.say("connections refused", host, text, host, self._scheme, objection)
+            self._hub.notices.log("connections refused", host, text, host, self._scheme, objection)
             transport.abort()
             return
         self._admitted = True
@@ -186,7 +186,7 @@ class Link(asyncio.Protocol):
                 raise ConnectionResetError("the client has disconnected")
         except (OSError, asyncio.CancelledError) as error:  # SSLError is an OSError; cancelled when the broker stops
             text = "connection from %s over %s: the TLS handshake failed: %s"
-            self._hub.notices.say("TLS handshakes failed", self._host, text, self._host, self._scheme, error)
+            self._hub.notices.log("TLS handshakes failed", self._host, text, self._host, self._scheme, error)
             transport.abort()
             self._leave()
             return
@@ -286,7 +286,7 @@ class Link(asyncio.Protocol):
         """See `admission.Connection.evict`."""
         self._hub.metrics.connections_refused += 1
         text = "connection from %s over %s dropped: %s"
-        self._hub.notices.say("connections dropped", self._host, text, self._host, self._scheme, reason)
+        self._hub.notices.log("connections dropped", self._host, text, self._host, self._scheme, reason)
         self._leave()
         self.abort()
 
@@ -327,8 +327,8 @@ class Link(asyncio.Protocol):
         # retained messages that fit into the transport, are deferred.
         if handler.subscriber is None:
             self._hub.admission.hold(self, self._connection.machine.opening_size)
-        elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_bring()):
-            self._put_off()
+        elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_send_retained()):
+            self._defer()
         if self._connection.machine.packet_begun is not None:  # `packet_timeout` applies from now on
             self._arm()
 
@@ -348,7 +348,7 @@ class Link(asyncio.Protocol):
         if self._backlog_size >= READ_SIZE:
             self.hold("backlog")
         if self._hub.turns.crowded and not self._is_light():
-            self._put_off()
+            self._defer()
         elif not self._queued:
             self._work_now()
 
@@ -362,7 +362,7 @@ class Link(asyncio.Protocol):
             return False
         self._hub.metrics.connections_refused += 1
         text = "connection from %s over %s closed: %s"
-        self._hub.notices.say("foreign protocols", self._host, text, self._host, self._scheme, reason)
+        self._hub.notices.log("foreign protocols", self._host, text, self._host, self._scheme, reason)
         self._backlog.clear()
         self._backlog_size = 0
         self._ending = True
@@ -380,14 +380,14 @@ class Link(asyncio.Protocol):
         handler = self._handler
         return self._spent < _LIGHT and handler is not None and handler.subscriber is not None
 
-    def _put_off(self) -> None:
+    def _defer(self) -> None:
         if not self._queued and self._transport is not None:
             self._queued = True
-            self._hub.turns.put_off(self)
+            self._hub.turns.defer(self)
 
     def _work_now(self) -> None:
         if self.work(perf_counter() + _SLICE):
-            self._hub.turns.put_off(self)
+            self._hub.turns.defer(self)
 
     def work(self, until: float) -> bool:
         """See `turns.Worker.work`."""
@@ -402,7 +402,7 @@ class Link(asyncio.Protocol):
                 self.flush()
             else:
                 self.wake()
-        self._queued = more or self._may_bring()
+        self._queued = more or self._may_send_retained()
         return self._queued
 
     def _work_a_piece(self, until: float) -> bool:
@@ -423,8 +423,8 @@ class Link(asyncio.Protocol):
                 self._handle_piece(now)
                 handler.take_events(now, until)
                 return True
-            if self._eof and not self._eof_told and (self._lost or not self._backlog):
-                self._eof_told = True
+            if self._eof and not self._eof_passed and (self._lost or not self._backlog):
+                self._eof_passed = True
                 connection.receive_eof(now)
                 return True
         except Exception as error:
@@ -433,7 +433,7 @@ class Link(asyncio.Protocol):
         if self._lost:
             self._go()
             return False
-        return self.bring_retained(until)
+        return self.send_retained(until)
 
     def _is_held(self) -> bool:
         """Return whether the client's data must wait. A full transport does not matter once the client is lost."""
@@ -469,7 +469,7 @@ class Link(asyncio.Protocol):
         self._act(action)
         self.wake()
         if self._backlog:
-            self._put_off()
+            self._defer()
 
     def _act(self, action: Callable[[float], None]) -> None:
         now, handler = self._hub.loop.time(), self._handler
@@ -478,7 +478,7 @@ class Link(asyncio.Protocol):
         try:
             action(now)
             if handler.take_events(now, perf_counter() + _SLICE):
-                self._put_off()
+                self._defer()
         except Exception as error:
             self._fail(handler, error, now)
 
@@ -511,7 +511,7 @@ class Link(asyncio.Protocol):
             self._connection.resume_reading(self._hub.loop.time())
             self._arm()
         if self._backlog:
-            self._put_off()
+            self._defer()
 
     def accepted(self) -> None:
         """See `Line.accepted`."""
@@ -519,10 +519,10 @@ class Link(asyncio.Protocol):
         self._spent, self._spent_at = 0.0, perf_counter()
         self._arm()
 
-    def bring_retained(self, until: float) -> bool:
-        """See `Line.bring_retained`."""
+    def send_retained(self, until: float) -> bool:
+        """See `Line.send_retained`."""
         router = self._hub.router
-        while self._may_bring():
+        while self._may_send_retained():
             assert self._handler is not None
             subscriber = self._handler.subscriber
             assert subscriber is not None
@@ -537,12 +537,12 @@ class Link(asyncio.Protocol):
                 return True
         return False
 
-    def _may_bring(self) -> bool:
+    def _may_send_retained(self) -> bool:
         """Return whether there are retained messages to send, and space for them."""
         subscriber = self._handler.subscriber if self._handler is not None else None
         return (
             subscriber is not None
-            and subscriber.bringing
+            and subscriber.has_retained
             and not self._full
             and self._pending < _PIECE
             and self._connection.connected
@@ -653,8 +653,8 @@ class Link(asyncio.Protocol):
             self._arm()
         subscriber = self._handler.subscriber if self._handler is not None else None
         waits = subscriber is not None and (subscriber.due or subscriber.walk is not None)
-        if waits and not self._queued and self._may_bring():
-            self._put_off()
+        if waits and not self._queued and self._may_send_retained():
+            self._defer()
 
     def _write(self, now: float) -> bool:
         """Write one piece. Return whether there was one."""
@@ -708,7 +708,7 @@ class Link(asyncio.Protocol):
         if self._linger_deadline is not None and now >= self._linger_deadline:
             self.abort()
         elif self._stall_deadline is not None and now >= self._stall_deadline:
-            self._look_at_stall(now)
+            self._check_stall(now)
         elif self._backlog and not self._holds and self._connection.connected:
             self._connection.resume_reading(now)  # the client is not silent: its data waits here, in the backlog
         elif not self._ending:
@@ -718,7 +718,7 @@ class Link(asyncio.Protocol):
     def _progress(self) -> int:
         return self._written - (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
-    def _look_at_stall(self, now: float) -> None:
+    def _check_stall(self, now: float) -> None:
         """Close the connection of a client that has read nothing; extend the deadline of one that has read a little."""
         progress = self._progress()
         self._stall_deadline = now + self._hub.limits.stall_timeout

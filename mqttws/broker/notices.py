@@ -54,7 +54,7 @@ class Notices:
         self._kinds: dict[str, _Bucket] = {}
         self._clients: dict[tuple[str, str], _Bucket] = {}
 
-    def say(
+    def log(
         self,
         kind: str,
         client: str,

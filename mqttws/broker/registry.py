@@ -68,7 +68,7 @@ class Counts:
                 if not count[key]:
                     del count[key]
 
-    def bound_reached(self, owner: str | None, address: str) -> tuple[str, Callable[[Subscriber], bool]] | None:
+    def limit_reached(self, owner: str | None, address: str) -> tuple[str, Callable[[Subscriber], bool]] | None:
         """Return a limit that one more session would exceed, and a predicate of the sessions it counts; else None."""
         limits = self._limits
         most = limits.max_sessions_per_user
@@ -152,20 +152,20 @@ class Registry:
         if known is not None and known.owner != owner:
             return Refused(2, "the client identifier belongs to another user's session")
         if not connect.clean_session and (known is None or known.clean_session):
-            objection = self._make_place(owner, peer.address[0], now)
+            objection = self._make_space(owner, peer.address[0], now)
             if objection is not None:
                 return Refused(3, objection)
         return None if connect.will is None else self._objection_to_will(peer, connect.will)
 
-    def _make_place(self, owner: str | None, address: str, now: float) -> str | None:
+    def _make_space(self, owner: str | None, address: str, now: float) -> str | None:
         """Make space for one more kept session. Return the reason if that is impossible, or None."""
-        while (bound := self._kept.bound_reached(owner, address)) is not None:
+        while (bound := self._kept.limit_reached(owner, address)) is not None:
             objection, counts = bound
             oldest = islice((away for away in self._away if counts(away)), _LOOKED_AT)
             idle = next((away for away in oldest if away.empty or self._away[away] <= now), None)
             if idle is None:
                 return objection
-            self._router.notices.say(
+            self._router.notices.log(
                 "sessions dropped", "", "the session of %r is dropped: %s", idle.client_id, objection
             )
             self._expire(idle)
@@ -221,7 +221,7 @@ class Registry:
         if not known.clean_session:
             self._kept.add(known)
         if not known.known:
-            self._router.ask_again(known)
+            self._router.authorize_queued(known)
         known.will = connect.will
         known.outlet = outlet
         known.expiry = limits.session_expiry if answer.session_expiry is None else answer.session_expiry
@@ -260,7 +260,7 @@ class Registry:
 
     def _expire(self, subscriber: Subscriber) -> None:
         text = "the session of %r has expired"
-        self._router.notices.say("sessions expired", "", text, subscriber.client_id, level=logging.INFO)
+        self._router.notices.log("sessions expired", "", text, subscriber.client_id, level=logging.INFO)
         self._router.metrics.sessions_expired += 1
         self._forget(subscriber)
 

@@ -136,10 +136,12 @@ class Router:
         """Return the QoS to grant to a Topic Filter; None to refuse it."""
         share = split_share(topic_filter)
         if share is not None and not is_well_formed_share(*share):
-            self._complain(peer, "SUBSCRIBE to %r refused: a shared subscription is $share/group/filter", topic_filter)
+            self._log_refusal(
+                peer, "SUBSCRIBE to %r refused: a shared subscription is $share/group/filter", topic_filter
+            )
             return None
         if is_sys(topic_filter) and not (self._sys_anonymous or self._is_known_by_name(peer)):
-            self._complain(peer, "SUBSCRIBE to %r refused: anonymous clients must not read $SYS", topic_filter)
+            self._log_refusal(peer, "SUBSCRIBE to %r refused: anonymous clients must not read $SYS", topic_filter)
             return None
         group, inner = share or ("", topic_filter)
         verdict = self.hooks.authorize(peer, Access("subscribe", inner, qos, False, group))
@@ -147,7 +149,7 @@ class Router:
             return min(qos, verdict.max_qos)
         if verdict.close:
             raise AccessDenied(f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}", said=verdict.told)
-        self._complain(peer, "SUBSCRIBE to %r denied: %s", topic_filter, verdict.reason)
+        self._log_refusal(peer, "SUBSCRIBE to %r denied: %s", topic_filter, verdict.reason)
         return None
 
     def _is_known_by_name(self, peer: Peer) -> bool:
@@ -156,10 +158,10 @@ class Router:
 
     def _subscribe(self, subscriber: Subscriber, topic_filter: str, qos: int) -> int:
         subscriptions = subscriber.session.subscriptions
-        if topic_filter not in subscriptions and not self._take_place(subscriber, topic_filter):
+        if topic_filter not in subscriptions and not self._count_filter(subscriber, topic_filter):
             text = "SUBSCRIBE to %r refused: a limit is reached with %d subscriptions of %d levels and %d bytes"
             counts = len(subscriptions), subscriber.levels, subscriber.filter_bytes
-            self._complain(subscriber.peer, text, topic_filter, *counts)
+            self._log_refusal(subscriber.peer, text, topic_filter, *counts)
             return FAILURE
         subscriber.session.set_subscription(topic_filter, qos)
         self._grow(subscriber, topic_filter, qos)
@@ -170,7 +172,7 @@ class Router:
             subscriber.due[topic_filter] = qos
         return qos
 
-    def _take_place(self, subscriber: Subscriber, topic_filter: str) -> bool:
+    def _count_filter(self, subscriber: Subscriber, topic_filter: str) -> bool:
         """Count a new Topic Filter of a client. Return whether the limits allow it."""
         limits = self.limits
         levels, size = _levels(topic_filter), len(topic_filter.encode())
@@ -235,7 +237,9 @@ class Router:
         self.limits.check_payload(publish.payload, "a payload")
         if not self._is_open(topic):
             self.metrics.publish_denied += 1
-            self._complain(peer, "PUBLISH to %r dropped: clients must not publish to topics that begin with '$'", topic)
+            self._log_refusal(
+                peer, "PUBLISH to %r dropped: clients must not publish to topics that begin with '$'", topic
+            )
             return True
         if self.hooks.authorizer is not None:
             verdict = self.hooks.authorize(peer, Access("publish", topic, publish.qos, publish.retain))
@@ -243,7 +247,7 @@ class Router:
                 self.metrics.publish_denied += 1
                 if verdict.close:
                     raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}", said=verdict.told)
-                self._complain(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
+                self._log_refusal(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
                 return verdict.acknowledge
         if self.hooks.on_published is not None:
             self.hooks.on_published(peer, Message(topic, publish.payload, publish.qos, publish.retain))
@@ -365,7 +369,7 @@ class Router:
         if not kept:
             self.metrics.retained_dropped += 1
             text = "the message to %r is not retained: a limit is reached with %d messages"
-            self.notices.say("messages not retained", "", text, message.topic, len(self.retained))
+            self.notices.log("messages not retained", "", text, message.topic, len(self.retained))
 
     def enqueue(self, subscriber: Subscriber, message: Message) -> bool:
         """Queue a message in a session. Return False if a limit made the broker drop it."""
@@ -385,28 +389,28 @@ class Router:
             self.metrics.publish_dropped += count
             if not subscriber.overflowing:
                 text = "messages for client %s are being dropped because its queue is full"
-                self.notices.say("messages dropped", subscriber.client_id, text, subscriber.peer)
+                self.notices.log("messages dropped", subscriber.client_id, text, subscriber.peer)
         subscriber.overflowing = not taken
         return taken
 
     def _may_receive(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool:
-        """Return whether the authorizer permits a delivery. For a client that is not `known`, `ask_again` does this."""
+        """Return whether the authorizer permits a delivery. See also `authorize_queued`."""
         if not subscriber.known:
             return True
         try:
             verdict = self.hooks.authorize(subscriber.peer, Access("receive", topic, qos, retain))
         except Exception as error:
             text = "the authorizer failed for client %s"
-            self.notices.say("the authorizer failed", subscriber.client_id, text, subscriber.peer, error=error)
+            self.notices.log("the authorizer failed", subscriber.client_id, text, subscriber.peer, error=error)
             self._end(subscriber, AccessDenied(f"the authorizer failed: {type(error).__name__}"))
             return False
         if not verdict.allowed:
-            self._complain(subscriber.peer, "delivery from %r denied: %s", topic, verdict.reason)
+            self._log_refusal(subscriber.peer, "delivery from %r denied: %s", topic, verdict.reason)
             if verdict.close:
                 self._end(subscriber, AccessDenied(f"delivery from {topic!r} denied: {verdict.reason}"))
         return verdict.allowed
 
-    def ask_again(self, subscriber: Subscriber) -> None:
+    def authorize_queued(self, subscriber: Subscriber) -> None:
         """Call the authorizer for the messages that were queued before the client connected to this process."""
         subscriber.known = True
         if self.hooks.authorizer is not None:
@@ -424,11 +428,11 @@ class Router:
         """Return the next retained message for a subscription, in at most `steps` steps.
 
         Returns:
-            None if the steps are not enough, or if there is none (then `subscriber.bringing` is False).
+            None if the steps are not enough, or if there is none (then `subscriber.has_retained` is False).
 
         Spec: [MQTT-3.3.1-6], [MQTT-3.3.1-8]
         """
-        while subscriber.bringing and steps > 0:
+        while subscriber.has_retained and steps > 0:
             walk = subscriber.walk
             if walk is None:
                 topic_filter = subscriber.walk_filter = next(iter(subscriber.due))
@@ -452,9 +456,9 @@ class Router:
                 return Message(topic, message.payload, qos, True)
         return None
 
-    def _complain(self, peer: Peer, text: str, *arguments: object) -> None:
+    def _log_refusal(self, peer: Peer, text: str, *arguments: object) -> None:
         """Log that a request of a client was refused."""
-        self.notices.say("requests refused", peer.client_id, "client %s: " + text, peer, *arguments)
+        self.notices.log("requests refused", peer.client_id, "client %s: " + text, peer, *arguments)
 
 
 def _levels(topic_filter: str) -> int:

@@ -29,7 +29,7 @@ class Status:
         self._registry = registry
         self._started = now
         self._left: float = _RATE
-        self._looked_at = now
+        self._checked_at = now
         try:
             self._version = f"mqttws {version('mqttws-pubsub')}"
         except PackageNotFoundError:  # running from the source tree
@@ -49,8 +49,8 @@ class Status:
 
     def refresh(self, now: float) -> None:
         """Publish the metrics that have changed, at most `_RATE` times per second."""
-        self._left = min(_RATE, self._left + (now - self._looked_at) * _RATE)
-        self._looked_at = now
+        self._left = min(_RATE, self._left + (now - self._checked_at) * _RATE)
+        self._checked_at = now
         if self._left < 1:
             return
         self._left -= 1

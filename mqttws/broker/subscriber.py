@@ -137,7 +137,7 @@ class Subscriber:
         self.walk_qos = 0
 
     @property
-    def bringing(self) -> bool:
+    def has_retained(self) -> bool:
         """Whether retained messages for subscriptions are still to be sent."""
         return self.walk is not None or bool(self.due)
 

@@ -64,7 +64,7 @@ class Turns:
         self._writers: list[Writer] = []
         self.crowded = False
 
-    def put_off(self, worker: Worker) -> None:
+    def defer(self, worker: Worker) -> None:
         """Call the worker's `work` in later iterations until it returns False. Do not call this again before that."""
         if not self._workers:
             self._loop.call_soon(self._work)
@@ -79,7 +79,7 @@ class Turns:
         while workers and now < end:
             worker = workers[0]
             more = worker.work(now + part)
-            workers.popleft()  # only now: an empty queue would make a `put_off` during `work` schedule `_work` again
+            workers.popleft()  # only now: an empty queue would make a `defer` during `work` schedule `_work` again
             if more:
                 workers.append(worker)
             now = perf_counter()

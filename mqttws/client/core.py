@@ -299,7 +299,7 @@ class Core(Generic[F]):
                 pending.rejected(event.token, PublishRejected(event.topic, event.size))
                 self._attempts = self._short_lived = 0  # the cause is identified
             elif isinstance(event, Expired):
-                pending.gave_up(event.tokens)
+                pending.fail_expired(event.tokens)
             elif isinstance(event, Skipped):
                 pending.report(_too_large(event.topic, event.size, self.options.max_packet_size))
             elif isinstance(event, Stalled):
@@ -345,7 +345,7 @@ class Core(Generic[F]):
         sender = self.session.sender
         sender.pass_time(now)
         if sender.ages is not None and (tokens := sender.expire(now)):
-            self.pending.gave_up(tokens)
+            self.pending.fail_expired(tokens)
 
     @property
     def next_expiry(self) -> float | None:
@@ -445,7 +445,7 @@ class Core(Generic[F]):
 
     def _drains(self, now: float) -> bool:
         """Return whether a client that is being closed has time left, and incomplete messages or requests."""
-        return now < self._close_at and self.session.owes(self._last_token)
+        return now < self._close_at and self.session.has_incomplete(self._last_token)
 
     @property
     def deadline(self) -> float | None:
@@ -494,7 +494,7 @@ class Core(Generic[F]):
         if self._tries_another(error):
             self._log(INFO, "%s: %s; trying another endpoint", self.client_id, error)
             return Verdict(error or ConnectionClosed(), recovers=True)
-        error = self._read_signs(error or ConnectionClosed(), now)
+        error = self._conclude(error or ConnectionClosed(), now)
         if isinstance(error, PacketTooLarge) and options.oversize == "end":
             return Verdict(error, fatal=True)
         return Verdict(error, fatal=(not self._opening or self._retries) and self._asked(options.end_on, error))
@@ -552,7 +552,7 @@ class Core(Generic[F]):
         endpoints.lost()
         return False
 
-    def _read_signs(self, error: Exception, now: float) -> Exception:
+    def _conclude(self, error: Exception, now: float) -> Exception:
         """Draw conclusions from the end of a connection: update the counters, and return the error to report.
 
         A takeover is certain only if the server says so. It is likely if the server repeatedly accepts connections and

@@ -309,7 +309,7 @@ class Pending(Generic[F]):
             self.report(error)
         self.resolve(future, error)
 
-    def gave_up(self, tokens: Sequence[int]) -> None:
+    def fail_expired(self, tokens: Sequence[int]) -> None:
         """Fail the futures of expired messages."""
         self.expired += len(tokens)
         futures = [self._futures.pop(token, None) or self.sent.forget(token) for token in tokens]

@@ -29,7 +29,7 @@ class HighWaterMark(Generic[F]):
         self.error: Exception | None = None
         self._watched: dict[int, F] = {}
 
-    def knows(self, token: int) -> bool:
+    def has_outcome(self, token: int) -> bool:
         """Return whether a message has an outcome: None up to the mark, and `error` above it."""
         return token <= self.token or self.error is not None
 
@@ -37,7 +37,7 @@ class HighWaterMark(Generic[F]):
         """Settle a future when its message has an outcome. Return False if it already has one."""
         self._watched[token] = future
         # If the owner advanced before the future was added, it has not seen it.
-        return not (self.knows(token) and self._watched.pop(token, None) is not None)
+        return not (self.has_outcome(token) and self._watched.pop(token, None) is not None)
 
     def forget(self, token: int) -> F | None:
         """Stop watching a message. Return the future that was watched, or None."""

@@ -431,10 +431,10 @@ class ClientMachine(Machine):
         self.events.append(Skipped(publish.topic, packet.size))
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
-        self._answered(self.session.granted(packet.packet_id, packet.return_codes))
+        self._answered(self.session.suback(packet.packet_id, packet.return_codes))
 
     def _on_unsuback(self, packet: UnsubAck, now: float) -> None:
-        self._answered(self.session.taken_back(packet.packet_id))
+        self._answered(self.session.unsuback(packet.packet_id))
 
     def _answered(self, answer: Answer | None) -> None:
         """Commit the change before it is reported: no output follows that would cause a commit."""

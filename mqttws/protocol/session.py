@@ -281,7 +281,7 @@ class Session:
             requests = batches + requests
         self.requests = deque(requests)
 
-    def granted(self, packet_id: int, return_codes: Sequence[int]) -> Answer | None:
+    def suback(self, packet_id: int, return_codes: Sequence[int]) -> Answer | None:
         """Handle a SUBACK: record the granted subscriptions.
 
         Args:
@@ -365,21 +365,21 @@ class Session:
             packet_id: The packet identifier of the request.
 
         Returns:
-            The same as `granted`.
+            The same as `suback`.
         """
         request = self.requests_sent[packet_id]
         for topic_filter, _ in request.subscribe:
             self.suspects.closed_over.add(topic_filter)
         return request, self._conclude(packet_id, request, (FAILURE,))
 
-    def taken_back(self, packet_id: int) -> Answer | None:
+    def unsuback(self, packet_id: int) -> Answer | None:
         """Handle an UNSUBACK: remove the subscriptions.
 
         Args:
             packet_id: The packet identifier of the UNSUBACK.
 
         Returns:
-            The same as `granted`, with 0 for each Topic Filter.
+            The same as `suback`, with 0 for each Topic Filter.
 
         Raises:
             RemoteProtocolError: The identifier is not that of an UNSUBSCRIBE; nothing has changed.
@@ -393,7 +393,7 @@ class Session:
             raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which is not an Unsubscribe", "MQTT-3.10.4-4")
         return request, self._conclude(packet_id, request, [0] * len(request.unsubscribe))
 
-    def owes(self, token: int) -> bool:
+    def has_incomplete(self, token: int) -> bool:
         """Return whether a message or request with a lower token is not complete.
 
         Args:

@@ -260,7 +260,7 @@ class Receipt(LightFuture):
     def _look(self) -> None:
         """Settle the future if the message is sent, or never will be."""
         sent = self.sent
-        if self._state is _PENDING and sent.knows(self.token):
+        if self._state is _PENDING and sent.has_outcome(self.token):
             self.settle(None if self.token <= sent.token else sent.error)
 
     def done(self) -> bool:

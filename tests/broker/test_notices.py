@@ -25,21 +25,21 @@ def lines(caplog):
 
 def test_lines_beyond_the_burst_are_counted(notices, caplog):
     for number in range(100):
-        notices.say("faults", "a", "fault %d", number)
-        notices.say("others", "a", "other %d", number)
+        notices.log("faults", "a", "fault %d", number)
+        notices.log("others", "a", "other %d", number)
     assert lines(caplog) == [f"{kind} {n}" for n in range(_BURST) for kind in ("fault", "other")]
-    notices.say("faults", "b", "of b")
+    notices.log("faults", "b", "of b")
     assert lines(caplog)[-1] == "of b"
     notices.now[0] += _INTERVAL
     caplog.clear()
-    notices.say("faults", "a", "again")
-    notices.say("faults", "a", "and again")
+    notices.log("faults", "a", "again")
+    notices.log("faults", "a", "and again")
     assert lines(caplog) == ["again (80 earlier lines of this kind about this client were suppressed)"]
 
 
 def test_suppressed_lines_are_reported_without_another_line(notices, caplog):
     for number in range(_BURST + 5):
-        notices.say("faults", "a", "fault %d", number)
+        notices.log("faults", "a", "fault %d", number)
     caplog.clear()
     notices.sweep()
     assert lines(caplog) == []
@@ -54,7 +54,7 @@ def test_suppressed_lines_are_reported_without_another_line(notices, caplog):
 
 def test_many_clients_are_bounded_together(notices, caplog):
     for number in range(3 * _MAX_KNOWN):
-        notices.say("faults", f"client {number}", "fault")
+        notices.log("faults", f"client {number}", "fault")
         assert len(notices._clients) <= _MAX_KNOWN
     said = lines(caplog)
     assert said.count("fault") == _BURST_OF_KIND
@@ -67,6 +67,6 @@ def test_many_clients_are_bounded_together(notices, caplog):
 def test_lines_below_the_log_level_are_not_counted(notices, caplog):
     caplog.set_level(logging.WARNING, "mqttws.broker")
     for _ in range(100):
-        notices.say("connected", "a", "hello", level=logging.INFO)
+        notices.log("connected", "a", "hello", level=logging.INFO)
     assert lines(caplog) == []
     assert not notices._clients

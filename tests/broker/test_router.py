@@ -282,7 +282,7 @@ def test_a_retained_message_replaced_during_a_walk_arrives_once():
     router.publish("b", b"new", retain=True)
     router.publish("b", b"newer", retain=True)
     rest = []
-    while subscriber.bringing:
+    while subscriber.has_retained:
         message = router.next_retained(subscriber, 1)
         if message is not None:
             rest.append((message.topic, message.payload))

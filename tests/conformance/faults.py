@@ -311,7 +311,7 @@ fault("3.3.1-7", "QoS 0 does not replace", (ROUTER + "_deliver", "if retain:", "
 fault(
     "3.3.1-8",
     "RETAIN is 0 for a new subscription, QoS 0",
-    ("mqttws.broker.link:Link.bring_retained", "message.payload, 0, True)", "message.payload, 0, False)"),
+    ("mqttws.broker.link:Link.send_retained", "message.payload, 0, True)", "message.payload, 0, False)"),
 )
 fault("3.3.1-8", "RETAIN is 0 for a new subscription, QoS 1", (ROUTER + "next_retained", "message.payload, qos, True)", "message.payload, qos, False)"))
 fault("3.3.1-9", "RETAIN is passed on, QoS 0", (ROUTER + "_deliver", "encode_publish(topic, payload)", "encode_publish(topic, payload, 0, retain)"))

@@ -628,7 +628,7 @@ class TestSession:
         session.subscriptions["c"] = 0
         token = session.subscribe([("a", 2), ("b", 1), ("c", 1)])
         session.next_request()
-        granted = session.granted(1, [0, 1, 0x80])
+        granted = session.suback(1, [0, 1, 0x80])
         assert granted is not None
         request, results = granted
         assert request.token == token
@@ -642,16 +642,16 @@ class TestSession:
         session.unsubscribe(["b"])
         session.next_request()
         session.next_request()
-        assert session.granted(9, [0]) is None
+        assert session.suback(9, [0]) is None
         with pytest.raises(RemoteProtocolError, match=r"SubAck for 2.*MQTT-3\.8\.4-2"):
-            session.granted(2, [0])
+            session.suback(2, [0])
         with pytest.raises(RemoteProtocolError, match=r"2 return codes for 1.*MQTT-3\.8\.4-5"):
-            session.granted(1, [0, 0])
+            session.suback(1, [0, 0])
         with pytest.raises(RemoteProtocolError, match=r"UnsubAck for 1.*MQTT-3\.10\.4-4"):
-            session.taken_back(1)
-        assert session.taken_back(9) is None
-        session.granted(1, [0])
-        session.taken_back(2)
+            session.unsuback(1)
+        assert session.unsuback(9) is None
+        session.suback(1, [0])
+        session.unsuback(2)
 
     def test_abandoning_leaves_nothing_to_send(self) -> None:
         session = Session()
@@ -699,7 +699,7 @@ class TestSession:
         session.subscriptions.update({"a": 1, "b": 1, "c": 1})
         session.restore(session_present=False, max_filters=1)
         session.next_request()
-        session.granted(1, [1])
+        session.suback(1, [1])
         session.next_request()  # sent and not answered; the third is not sent
         session.restore(session_present=True, max_filters=1)
         assert self.asked(session) == [(None, (("b", 1),)), (None, (("c", 1),))]

@@ -190,7 +190,7 @@ class TestSplitRequests:
         session = Session()
         token = begin(session, "a", "b", "c")
         codes = {1: 1, 2: FAILURE, 3: 0}
-        answers = [session.granted(packet_id, [codes[packet_id]]) for packet_id in order]
+        answers = [session.suback(packet_id, [codes[packet_id]]) for packet_id in order]
         assert all(answer is not None and answer[0].token == token for answer in answers)
         assert [answer[1] for answer in answers if answer] == [(), (), (("a", 1), ("b", FAILURE), ("c", 0))]
         assert session.subscriptions == {"a": 1, "c": 1}
@@ -201,7 +201,7 @@ class TestSplitRequests:
         session.subscriptions.update({"a": 1, "b": 1})
         session.restore(session_present=False, max_filters=8)
         begin(session, "a", "b", token=False)
-        answers = [session.granted(packet_id, [1]) for packet_id in (1, 2)]
+        answers = [session.suback(packet_id, [1]) for packet_id in (1, 2)]
         assert [(answer[0].token, answer[1]) for answer in answers if answer] == [
             (None, (("a", 1),)),
             (None, (("b", 1),)),
@@ -241,16 +241,16 @@ class TestRejectedRequests:
     def test_a_part_completes_its_call_with_what_the_others_were_granted(self) -> None:
         session = Session()
         token = begin(session, "a", "poison", "c")
-        session.granted(1, [1])
+        session.suback(1, [1])
         assert rejected(session, 2) == (token, ())  # "c" is not answered yet
-        answered = session.granted(3, [1])
+        answered = session.suback(3, [1])
         assert answered is not None
         assert (answered[0].token, answered[1]) == (token, (("a", 1), ("poison", FAILURE), ("c", 1)))
 
     def test_the_last_part_completes_it_immediately(self) -> None:
         session = Session()
         token = begin(session, "a", "poison")
-        session.granted(1, [1])
+        session.suback(1, [1])
         assert rejected(session, 2) == (token, (("a", 1), ("poison", FAILURE)))
 
     def test_a_granted_filter_is_no_longer_a_suspect(self) -> None:
@@ -260,7 +260,7 @@ class TestRejectedRequests:
         session.next_request()
         session.reject(1)
         session.next_request()
-        session.granted(2, [1])
+        session.suback(2, [1])
         assert session.suspects.closed_over == set()
         assert session.subscriptions == {"a": 1}
 

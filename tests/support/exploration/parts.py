@@ -516,7 +516,7 @@ class End:
     def accepted(self) -> None:
         """See `Line.accepted`."""
 
-    def bring_retained(self, until: float) -> bool:
+    def send_retained(self, until: float) -> bool:
         """Send the retained messages of a new subscription."""
         subscriber = self.handler.subscriber
         router = self.broker.router

@@ -86,7 +86,7 @@ class ServerEnd(End):
     def accepted(self) -> None:
         """Do nothing: every client of this simulation is accepted."""
 
-    def bring_retained(self, until: float) -> bool:
+    def send_retained(self, until: float) -> bool:
         """Do nothing: this simulation has no retained messages."""
         return False
 
