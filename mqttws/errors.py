@@ -17,7 +17,7 @@ The tree (each name is importable from `mqttws`)::
       ConnectionClosed                   an established connection ended
         ConnectionBroken                 the network ended it, for example by a reset
         KeepAliveTimeout                 the peer sent nothing within the keep alive
-        SessionTakenOver                 the server said that the client identifier connected elsewhere
+        SessionTakenOver                 the server reported that the client identifier connected elsewhere
         TakeoverSuspected                the server repeatedly accepts connections and closes them
         AccessDenied                     on a server: the client is not permitted to do what it requested
         LimitExceeded                    on a server: the client exceeded a limit
@@ -195,7 +195,7 @@ class KeepAliveTimeout(ConnectionClosed, TimeoutError):
 
 
 class SessionTakenOver(ConnectionClosed):
-    """The server said that another connection with the same client identifier took over the session.
+    """The server reported that another connection with the same client identifier took over the session.
 
     Spec: [MQTT-3.1.4-2]
     """

@@ -239,6 +239,8 @@ class Link(asyncio.Protocol):
             return
         if self._pace is not None:
             self._count(self._pace, len(data))
+        # Defer the data if it cannot be handled now (TLS handshake), is too much for one slice, must not overtake other
+        # data of this client, or if other clients have deferred work.
         if handler is None or len(data) > self._piece or self._queued or hub.turns.crowded:
             self._backlog.append(data)
             self._backlog_size += len(data)
@@ -261,7 +263,7 @@ class Link(asyncio.Protocol):
         self._eof = self._lost = True
         if self._transport is None:
             self._leave()
-        elif not self._queued:
+        elif not self._queued:  # otherwise the scheduler calls `work`, which handles the rest and then the end
             self._work_now()
 
     def _go(self) -> None:
@@ -639,6 +641,8 @@ class Link(asyncio.Protocol):
         if transport is None or self._ending or transport.is_closing():
             return
         now = self._hub.loop.time()
+        # Write pieces until the transport is full, nothing is left, or the share of this iteration is used up. A closed
+        # connection writes even to a full transport: its last output is small, and nothing follows.
         for _ in range(_PIECES_A_TURN):
             if (self._full and not connection.closed) or not self._write(now) or not connection.has_output:
                 break
@@ -651,6 +655,7 @@ class Link(asyncio.Protocol):
             return
         if self._timer is None:
             self._arm()
+        # There may be space for retained messages now.
         subscriber = self._handler.subscriber if self._handler is not None else None
         waits = subscriber is not None and (subscriber.due or subscriber.walk is not None)
         if waits and not self._queued and self._may_send_retained():
@@ -710,7 +715,7 @@ class Link(asyncio.Protocol):
         elif self._stall_deadline is not None and now >= self._stall_deadline:
             self._check_stall(now)
         elif self._backlog and not self._holds and self._connection.connected:
-            self._connection.resume_reading(now)  # the client is not silent: its data waits here, in the backlog
+            self._connection.resume_reading(now)  # restart the keep alive: the client's data is in the backlog
         elif not self._ending:
             self.act(self._connection.handle_timeout)
         self._arm()

@@ -277,7 +277,7 @@ class Router:
                 packets = packets or b"".join([encode_publish(topic, payload) for payload in payloads])
                 if self._noted(subscriber, subscriber.outlet.send(packets), count):
                     self.metrics.publish_sent += count
-        for group in groups:
+        for group in groups:  # each message of the run goes to another member
             for payload in payloads:
                 chosen, _ = group.next()
                 if chosen.outlet is not None:
@@ -434,7 +434,7 @@ class Router:
         """
         while subscriber.has_retained and steps > 0:
             walk = subscriber.walk
-            if walk is None:
+            if walk is None:  # start with the next subscription
                 topic_filter = subscriber.walk_filter = next(iter(subscriber.due))
                 subscriber.walk_qos = subscriber.due.pop(topic_filter)
                 store = self.sys if is_sys(topic_filter) else self.retained

@@ -509,6 +509,8 @@ class Core(Generic[F]):
         Returns:
             When to begin the next attempt; None for never: the client is disconnected, and all futures have failed.
         """
+        # The cases, in order: the client is being closed; the next attempt follows immediately; the program requested a
+        # new connection; or the reconnect policy decides.
         self.link = None
         error = verdict.error
         if self.ending(now):
@@ -520,9 +522,9 @@ class Core(Generic[F]):
             return now
         if self._dropped:
             error = ConnectionClosed("a new connection was requested")
-            self._attempts, self._short_lived, delay = 1, 0, 0.0
+            self._attempts, self._short_lived, delay = 1, 0, 0.0  # if the new attempt fails, the second delay applies
         else:
-            patience = None
+            patience = None  # no further attempt
             if self._policy is not None and not verdict.fatal and (not self._opening or self._retries):
                 patience = self._policy.delay(self._attempts, self._driver.random())
             if patience is None:
@@ -532,10 +534,10 @@ class Core(Generic[F]):
             delay = patience
         if self._policy is not None and self._attempted_at is not None:
             delay = max(delay, self._attempted_at + self._policy.interval - now)
-        if self.stopping and now + delay >= self._close_at:
+        if self.stopping and now + delay >= self._close_at:  # the next attempt would be too late for `close`
             self.give_up(None)
             return None
-        if self._opening:
+        if self._opening:  # with `retry_first`, `open` returns after the first attempt
             self._opening = False
             self.pending.resolve(self.opened, None)
         self.error, self._connected_at = error, None

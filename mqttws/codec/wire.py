@@ -96,7 +96,7 @@ def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, i
         The length and the offset after it; None if the data ends before the length does.
 
     Raises:
-        MalformedPacket: The fourth byte says that a fifth follows.
+        MalformedPacket: The fourth byte indicates that a fifth follows.
 
     Spec: §2.2.3
     """

@@ -348,6 +348,8 @@ class ClientMachine(Machine):
         if self._probing is not None and self._send_probe(self._probing):
             self._send_answers()
             return
+        # Requests and messages share one sequence of tokens: send the messages before each request first, so that a
+        # program's SUBSCRIBE and PUBLISH are sent in the order of its calls.
         while session.requests and space > 0:
             token = session.requests[0].token
             if token is not None and session.sender.waiting:
@@ -357,7 +359,7 @@ class ClientMachine(Machine):
                     break  # an earlier message needs an identifier, or the next piece
             if not self._send_request():
                 break
-        if session.requests:
+        if session.requests:  # no message may overtake the remaining requests; only acknowledgements are sent
             space = 0.0
         super()._send_ready(space)
 

@@ -466,11 +466,13 @@ class Sender:
         while waiting and space > 0:
             entry = waiting[0]
             if type(entry) is Run:
+                # QoS 0 is not limited by the window, so the whole run is sent. All of its tokens are below `before`, or
+                # none is, because the creation of a request's token closes the growing run.
                 if entry.first >= before:
                     break
                 packet = entry.encode()
                 sent = entry.last
-                if entry is self._growing:
+                if entry is self._growing:  # the counters do not include it yet
                     self._growing = None
                     self._last_token = sent
                 else:
@@ -478,6 +480,7 @@ class Sender:
                     self._size -= entry.size
                 allowance -= len(entry.packets)
             else:
+                # A message that may not be sent yet stops the loop, so that none overtakes it [MQTT-4.6.0-6].
                 may_leave = window > 0 and allowance >= 1.0 and (before is inf or entry[TOKEN] < before)
                 packet_id = self._identifiers.allocate() if may_leave else None
                 if packet_id is None:

@@ -142,7 +142,7 @@ class ServerMachine(Machine):
             keep_alive: The keep alive in seconds to enforce instead of the client's; 0 disables it.
 
         Raises:
-            LocalProtocolError: There is no CONNECT to answer, or it asks for a clean session and one is present.
+            LocalProtocolError: There is no CONNECT to answer, or it requests a clean session and one is present.
 
         Spec: [MQTT-3.1.4-4], [MQTT-3.2.0-1], [MQTT-3.2.2-1] to [MQTT-3.2.2-3]
         """

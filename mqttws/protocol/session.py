@@ -271,7 +271,7 @@ class Session:
         requests = [*self.requests_sent.values(), *self.requests]
         self.requests_sent.clear()
         if not session_present:
-            # Drop the SUBSCRIBEs by which an earlier connection was restoring subscriptions: all are restored anew.
+            # Drop the SUBSCRIBEs by which an earlier connection was restoring subscriptions: all are restored again.
             # (If the session is present, they were meant for it, and the unanswered ones are sent again.)
             requests = [request for request in requests if request.token is not None]
             wanted = iter(self.subscriptions.items())
