@@ -40,18 +40,18 @@ class ConnectBudget:
     `1 / rate` seconds.
 
     Args:
-        rate: Attempts per second, above 0.
-        burst: How many attempts may start at the same time after a pause, at least 1.
+        rate: Attempts per second, 0.000001 to 1,000,000.
+        burst: How many attempts may start at the same time after a pause, 1 to 1,000,000.
 
     Raises:
         ValueError: `rate` or `burst` is out of range.
     """
 
     def __init__(self, rate: float, burst: int = 1) -> None:
-        if not rate > 0:
-            raise ValueError(f"rate is {rate}; it must be above 0 attempts per second")
-        if not burst >= 1:
-            raise ValueError(f"burst is {burst}; it must be at least 1")
+        if not 1e-6 <= rate <= 1e6:
+            raise ValueError(f"rate is {rate}; it must be 0.000001 to 1,000,000 attempts per second")
+        if not (isinstance(burst, int) and 1 <= burst <= 1_000_000):
+            raise ValueError(f"burst is {burst}; it must be an integer from 1 to 1,000,000")
         self.rate = rate
         self.burst = burst
         self._step = (1 + _STEP_MARGIN) / rate  # seconds from one turn to the next

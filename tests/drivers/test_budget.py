@@ -89,10 +89,15 @@ class TestTurns:
             thread.join(PATIENCE)
         assert len({round(turn * 1_000) for turn in turns}) == 2_000
 
-    @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0), (1, math.nan)])
-    def test_an_invalid_rate_is_refused(self, rate: float, burst: int) -> None:
-        with pytest.raises(ValueError, match="burst is" if not burst >= 1 else "rate is"):
-            ConnectBudget(rate, burst)
+    @pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf, 1e30, 1e-320])
+    def test_an_invalid_rate_is_refused(self, rate: float) -> None:
+        with pytest.raises(ValueError, match="rate is"):
+            ConnectBudget(rate)
+
+    @pytest.mark.parametrize("burst", [0, math.nan, math.inf, 10**30, 2.5])
+    def test_an_invalid_burst_is_refused(self, burst: int) -> None:
+        with pytest.raises(ValueError, match="burst is"):
+            ConnectBudget(1, burst)
 
 
 class Recorded(ConnectBudget):
