@@ -101,14 +101,14 @@ class Users:
         """Read a file of users.
 
         Args:
-            path: The file, in UTF-8.
+            path: The file, in UTF-8, with or without a byte order mark.
 
         Raises:
             OSError: The file cannot be read.
             ValueError: A line is invalid, or a name occurs twice.
         """
         hashes: dict[str, str] = {}
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             name, colon, text = line.strip().rpartition(":")  # a name may contain a colon, a hash does not

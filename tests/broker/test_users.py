@@ -50,6 +50,12 @@ def test_a_users_file_is_read(tmp_path, hashed):
     assert repr(users) == "Users(2)"
 
 
+def test_a_users_file_may_have_a_byte_order_mark(tmp_path, hashed):
+    path = tmp_path / "users"
+    path.write_text(f"ann:{hashed}\n", encoding="utf-8-sig")
+    assert Users.load(path).check("ann", PASSWORD.encode())
+
+
 @pytest.mark.parametrize("line", ["ann", ":x", "ann:{0}\nann:{0}"])
 def test_an_invalid_line_is_named(tmp_path, hashed, line):
     path = tmp_path / "users"
