@@ -67,11 +67,13 @@ class Persistence:
         for key, value in self.store.load(b"m"):
             try:
                 fields = json.loads(value)
-                yield StoredSession(key[3:].decode(), fields["owner"], fields["username"], fields["expiry"])
+                expiry = None if fields["expiry"] is None else float(fields["expiry"])
+                session = StoredSession(key[3:].decode(), fields["owner"], fields["username"], expiry)
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
-                    f"a session in the store cannot be read ({error!r}); was it written by this broker?"
+                    f"a session in the store cannot be read ({error!r}); it may be from another program"
                 ) from None
+            yield session
 
     def retain(self, topic: str, message: Message | None) -> None:
         """Store the retained message of a topic; None deletes it."""

@@ -33,11 +33,17 @@ _RETAIN, _AGED = 4, 8
 #: By how many seconds the system clock may be changed before all ages are written again.
 CLOCK_STEP = 1.0
 _PHASES = (WAITING, PUBLISHED, RELEASED)
+#: The value of a subscription -> its QoS.
+_QOS = {bytes((qos,)): qos for qos in (0, 1, 2)}
 
 #: Since when a message has waited, by the clock of `now`, and how many seconds it may.
 _KnownAge = tuple[float, float]
 #: A message, its phase, its packet identifier (0: none) and its age, if known.
 Record = tuple[Outgoing, str, int, _KnownAge | None]
+
+
+def _unreadable(record: str, error: Exception) -> StoreError:
+    return StoreError(f"{record} in the store cannot be read ({error!r}); it may be from another program")
 
 
 def key_of(kind: bytes, client_id: str) -> bytes:
@@ -111,9 +117,7 @@ class Journal:
                 outgoing = (token, message.topic, message.payload, message.qos, message.retain)
                 state = _PHASES[phase]
             except (struct.error, ValueError, IndexError, MQTTError) as error:
-                raise StoreError(
-                    f"a message in the store cannot be read ({error}); it may be from another program"
-                ) from None
+                raise _unreadable("a message", error) from None
             self._releases = max(self._releases, order)
             found.append((order, (outgoing, state, packet_id, age)))
         found.sort(key=lambda entry: entry[0] or self._releases + 1)  # stable: the store returned the rest by token
@@ -150,9 +154,17 @@ class Journal:
         self._store.delete(self._subscription + topic_filter.encode())
 
     def subscriptions(self) -> dict[str, int]:
-        """Return the subscriptions: Topic Filter -> QoS."""
+        """Return the subscriptions: Topic Filter -> QoS.
+
+        Raises:
+            StoreError: A record is malformed.
+        """
         length = len(self._subscription)
-        return {key[length:].decode(): value[0] for key, value in self._store.load(self._subscription)}
+        records = self._store.load(self._subscription)
+        try:
+            return {key[length:].decode(): _QOS[value] for key, value in records}
+        except (ValueError, KeyError) as error:
+            raise _unreadable("a subscription", error) from None
 
     def erase(self) -> None:
         """Delete all records of the session."""

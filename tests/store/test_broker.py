@@ -256,7 +256,15 @@ def test_nothing_is_acknowledged_that_is_not_stored(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(b"m\0\x01c", b"{}"), (b"m\0\x01c", b"["), (b"r#", b"\0"), (b"ra", b""), (b"ra", b"\x07")]
+    ("key", "value"),
+    [
+        (b"m\0\x01c", b"{}"),
+        (b"m\0\x01c", b"["),
+        (b"m\0\x01c", b'{"owner": null, "username": null, "expiry": "soon"}'),
+        (b"r#", b"\0"),
+        (b"ra", b""),
+        (b"ra", b"\x07"),
+    ],
 )
 def test_a_store_of_another_program_is_refused(key: bytes, value: bytes) -> None:
     store = MemoryStore()

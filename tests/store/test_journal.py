@@ -196,6 +196,14 @@ def test_an_invalid_record_is_refused(value: bytes) -> None:
         kept(store)
 
 
+@pytest.mark.parametrize(("topic_filter", "value"), [(b"a", b""), (b"a", b"\x03"), (b"a", b"\0\0"), (b"\xff", b"\0")])
+def test_an_invalid_subscription_is_refused(topic_filter: bytes, value: bytes) -> None:
+    store = MemoryStore()
+    store.put(b"s\0\x01c" + topic_filter, value)
+    with pytest.raises(StoreError, match="a subscription in the store cannot be read"):
+        kept(store)
+
+
 class Full(MemoryStore):
     """A store with a full disk."""
 
