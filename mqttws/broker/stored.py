@@ -1,8 +1,8 @@
-"""The pace at which a resumed session gets the messages that were stored for it; see `Limits.stored_rate`.
+"""A rate limit for sending the messages that were stored for a resumed session; see `Limits.stored_rate`.
 
-They leave one by one, at even intervals, and newer messages of QoS 1 and 2 only after them: messages keep their order
-[MQTT-4.6.0-6]. The packets that were in flight have been sent again already [MQTT-4.4.0-1]; they count as well, so the
-first of the others waits until their time has passed.
+Stored messages are sent one by one, at equal intervals. Newer QoS 1 and 2 messages are sent after them, because
+messages keep their order [MQTT-4.6.0-6]. The packets that were in flight have been sent again already [MQTT-4.4.0-1];
+they count as well, so the first stored message is sent after an interval for each of them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class StoredPace:
-    """The pace of one connection, from now until all stored messages are sent, or to `stop`.
+    """The rate limit of one connection, from now until all stored messages are sent, or until `stop`.
 
     Args:
         loop: The event loop.
-        sender: The messages of the session. Nothing has been sent on this connection but those in flight.
+        sender: The messages of the session. On this connection only those in flight have been sent.
         rate: Messages per second, above 0.
-        wake: Schedules a write.
+        wake: A function that schedules a write.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class StoredPace:
         self._sender = sender
         self._interval = 1 / rate
         self._wake = wake
-        self._newer = sender.next_token()  # what is enqueued from now on is not stored
+        self._newer = sender.next_token()  # messages with higher tokens are newer than the stored ones
         sender.allowance = 0.0
         self._timer = loop.call_later(sender.in_flight * self._interval, self._next)
 
     def _next(self) -> None:
-        """Let one message leave, or all if no stored one is left."""
+        """Allow the next message, or all if no stored one is left."""
         first = self._sender.first_waiting
         if first is None or first > self._newer:
             self._sender.allowance = inf
@@ -49,6 +49,6 @@ class StoredPace:
         self._wake()
 
     def stop(self) -> None:
-        """Let the session's messages leave without this pace, on its next connection."""
+        """End the rate limit, so that it does not apply to the session's next connection."""
         self._timer.cancel()
         self._sender.allowance = inf

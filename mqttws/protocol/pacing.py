@@ -111,7 +111,13 @@ class TokenBucket:
 
 
 class _Sent(NamedTuple):
-    """A message that was sent: when, which it was of all that were, and the message."""
+    """A message that was sent.
+
+    Attributes:
+        at: When it was sent, in seconds.
+        number: Its number, from 1, in the order of sending.
+        outgoing: The message.
+    """
 
     at: float
     number: int
@@ -150,9 +156,9 @@ class Pace:
         self._window = inf if half is None else int(half)
         self._resend_after = resend_after
         self._sent: dict[int, _Sent] = {}  # by packet identifier, the oldest first
-        self._number = 0  # of the last message that was sent
-        self._read = 0  # of the last message that the server is known to have read by a PINGRESP,
-        self._read_at = 0.0  # which came then
+        self._number = 0  # the number of the last message that was sent
+        self._read = 0  # the number of the last message that the server has read, according to a PINGRESP
+        self._read_at = 0.0  # when that PINGRESP was received
         self._pings: deque[int] = deque()  # for each unanswered PINGREQ, `_number` when it was sent
         self._allowed = inf  # the number of messages that `open` allowed
         self._at = 0.0
@@ -172,7 +178,7 @@ class Pace:
         sender = self._sender
         if self._bucket is not None:
             self._bucket.spend(now, self._allowed - sender.allowance)
-            has_space = sender.in_flight < self._window  # otherwise an acknowledgement comes first
+            has_space = sender.in_flight < self._window  # otherwise an acknowledgement must arrive first
             self._holds = self._bucket.available(now) < 1 and has_space and sender.is_ready
             sender.allowance = inf
         self._note(sender.in_flight - in_flight, now)
@@ -215,7 +221,7 @@ class Pace:
         return deadline
 
     def _due(self, oldest: _Sent) -> float | None:
-        """Return when something is to be done about the oldest message; None while a PINGRESP is expected."""
+        """Return when to send the oldest message again, or a PINGREQ; None while a PINGRESP is expected."""
         assert self._resend_after is not None
         due = oldest.at + self._resend_after
         if due > self._at:
@@ -267,14 +273,14 @@ class Pace:
         return len(published)
 
     def _add(self, packet_id: int, now: float, outgoing: Outgoing) -> None:
-        """Record that a message is sent, after all others."""
+        """Record that a message was sent, after all others."""
         if self._resend_after is not None and outgoing[QOS] == 1:
             self._number += 1
             self._sent.pop(packet_id, None)
             self._sent[packet_id] = _Sent(now, self._number, outgoing)
 
     def _oldest(self) -> tuple[int, _Sent] | None:
-        """Return the message that was sent first and is not acknowledged, with its packet identifier; None for none."""
+        """Return the unacknowledged message that was sent first, with its packet identifier; None if there is none."""
         while self._sent:
             packet_id, sent = next(iter(self._sent.items()))
             if self._sender.awaits_puback(packet_id, sent.outgoing):

@@ -216,10 +216,10 @@ class Record:
         """Add a change.
 
         Args:
-            end: the end whose connection changes, or that began the flow of the packet identifier.
+            end: The end whose connection changes, or that began the flow of the packet identifier.
             packet_id: 0 for the connection.
-            before: the state, or the step of the flow.
-            after: the same, after this record.
+            before: The state, or the step of the flow.
+            after: The same, after this record.
         """
         self._changes += ((end, packet_id, before, after),)
 
