@@ -70,6 +70,14 @@ def test_cve_2018_12551_mosquitto_an_ill_formed_line_of_the_password_file_lets_s
         Users.load(path)
 
 
+def test_cve_2018_12551_mosquitto_a_blank_line_of_the_password_file_lets_an_empty_name_in(tmp_path, start, wire):
+    path = tmp_path / "users"
+    path.write_text(f"ann:{hash_password('right')}\n\n")
+    broker = start(authenticator=Users.load(path))
+    for fields in ({"username": ""}, {"username": "", "password": b""}):
+        assert wire(broker).send(Connect("c", **fields)).rest()[3] in (4, 5)
+
+
 def test_cve_2018_12550_mosquitto_an_empty_file_of_rules_is_taken_for_none(tmp_path, start, wire):
     """An access list of blank lines and comments allowed everything. The equivalent here is the users file."""
     path = tmp_path / "users"
@@ -105,6 +113,7 @@ def test_cve_2023_0809_mosquitto_a_first_packet_that_is_no_connect_takes_memory(
 
 
 def test_cve_2023_28366_mosquitto_copies_of_one_qos_2_message_take_memory_each(start, client):
+    """Copies were kept where the PUBREC could not be sent at once."""
     broker = start(on_connected=lambda peer: None)
     peer = client(broker, "c", clean_session=False)
     for _ in range(1_000):
@@ -151,6 +160,7 @@ def test_cve_2019_0222_activemq_a_frame_that_is_corrupt_takes_all_memory(broker,
 
 
 def test_cve_2026_21888_nanomq_a_length_of_five_bytes_is_read_beyond_its_end(broker, client):
+    """There in the properties of MQTT 5, whose lengths are encoded as the Remaining Length is."""
     assert client(broker).send("30 80 80 80 80 01").rest() == b""
 
 
@@ -166,7 +176,7 @@ def test_cve_2025_56352_tinymqtt_a_client_that_is_refused_stays_connected(broker
     assert wire(broker).send("10 0c 00 04 4d 51 54 54 04 00 00 3c 00 00").rest() == bytes.fromhex("20 02 00 02")
 
 
-def test_ghsa_7qmq_8cc4_hxwg_nats_what_is_retained_or_waits_is_delivered_though_it_is_denied(start, client):
+def test_cve_2026_58209_nats_what_is_retained_or_waits_is_delivered_though_it_is_denied(start, client):
     """A broad filter is granted, one topic in it denied: live messages were withheld, retained and queued ones not."""
     broker = start(authorizer=lambda peer, access: access.action != "receive" or access.topic != "a/secret")
     broker.publish("a/secret", b"kept", 1, retain=True)
@@ -183,7 +193,7 @@ def test_ghsa_7qmq_8cc4_hxwg_nats_what_is_retained_or_waits_is_delivered_though_
     peer.send(PubAck(2)).quiet()
 
 
-def test_ghsa_jx8g_9g95_6322_nats_a_group_is_a_way_around_a_denied_subject(start, client):
+def test_cve_2026_58251_nats_a_group_is_a_way_around_a_denied_subject(start, client):
     broker = start(authorizer=lambda peer, access: not access.topic.startswith("secret"))
     codes = client(broker).subscribe(("secret/#", 0), ("$share/g/secret/#", 0), ("$share/g/open", 0))
     assert codes == (0x80, 0x80, 0)
@@ -198,6 +208,7 @@ def test_cve_2026_33217_nats_rules_for_topics_do_not_hold_in_the_brokers_own_nam
 
 
 def test_cve_2021_34434_mosquitto_a_right_that_is_taken_from_a_client_that_is_away_is_kept(start, client):
+    """Its subscriptions stayed, and nobody asked about each message. Here the authorizer is asked about each."""
     allowed = {"a"}
     broker = start(authorizer=lambda peer, access: access.action == "subscribe" or access.topic in allowed)
     keep = {"clean_session": False}

@@ -86,7 +86,7 @@ def test_cve_2025_43859_h11_the_end_of_a_chunk_may_be_anything(start, wire, endi
 
 
 def test_cve_2026_44248_netty_a_part_of_a_message_beyond_the_bound_is_gathered_before_it_is_refused():
-    """The bound was checked when the packet was complete. Here the fixed header is refused."""
+    """There the properties of MQTT 5, before the bound was applied. Here the fixed header is refused."""
     decoder = mqttws.Decoder(max_packet_size=1_000)
     with pytest.raises(MalformedPacket, match="maximum here is 1,000"):
         decoder.feed(bytes.fromhex("82 e9 07"))
