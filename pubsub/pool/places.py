@@ -161,11 +161,12 @@ def _overlaps(level: _Level[P], words: list[str], depth: int) -> Iterator[Place[
     if word == "#":
         yield from _all(level)
         return
-    for other, below in level.below.items():
-        if other == "#":
-            yield from below.here.values()
-        elif word in ("+", other) or other == "+":
-            yield from _overlaps(below, words, depth + 1)
+    if "#" in level.below:
+        yield from level.below["#"].here.values()
+    others = [other for other in level.below if other != "#"] if word == "+" else (word, "+")
+    for other in others:
+        if other in level.below:
+            yield from _overlaps(level.below[other], words, depth + 1)
 
 
 def _all(level: _Level[P]) -> Iterator[Place[P]]:
