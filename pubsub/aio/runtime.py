@@ -43,7 +43,7 @@ class Tasks(Runtime):
         if not isinstance(provider, Sharded):
             return make(**options)
         most = provider.max_subscriptions
-        budgets = provider.budget, provider.receiving_budget
+        budgets = provider.budget, provider.receiving_budget, provider.filters
         return Pool(self, make, options, provider.connections, provider.most_connections, most, *budgets)
 
     def new_future(self) -> asyncio.Future[None]:

@@ -5,6 +5,7 @@ A request for a Topic Filter that is being moved is deferred until its handover 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -39,15 +40,41 @@ class Asking(Receiving):
         with self.lock:
             for ask in asks:
                 self._place(ask, to_ask)
-            sent = [
-                (part, each, part.client.subscribe_nowait([(name, qos) for name, qos, _, _ in each]))
-                for part, each in to_ask.items()
-            ]
+            delays = {part: self._delay(part, len(each)) for part, each in to_ask.items()}
+            sent = [(part, each, _ask(part, each)) for part, each in to_ask.items() if not delays[part]]
             starting = self._unopened() if self._is_open else []
         for part in starting:
             self.start(part)
         for part, each, answer in sent:
             answer.add_done_callback(partial(self._subscribed, part, each))
+        for part, delay in delays.items():
+            if delay:
+                self.runtime.later(delay, partial(self._ask_late, part, to_ask[part]))
+
+    def _delay(self, part: Part, count: int) -> float:
+        """Return the seconds until a part may subscribe to some Topic Filters, under the lock.
+
+        A part that is not connected subscribes when it connects, for which there is a budget.
+        """
+        if self._filters is None or not part.stood:
+            return 0.0
+        now = time.monotonic()
+        return max(self._filters.reserve(now) for _ in range(count)) - now
+
+    def _ask_late(self, part: Part, asks: Sequence[Ask]) -> None:
+        """Subscribe to those of the Topic Filters that the part still has. What has moved is subscribed to already."""
+        with self.lock:
+            still = [ask for ask in asks if self._has(part, ask[0])]
+            answer = _ask(part, still) if still else None
+        for _, qos, gather, at in (ask for ask in asks if ask not in still):
+            if gather is not None:
+                gather.give(at, qos)
+        if answer is not None:
+            answer.add_done_callback(partial(self._subscribed, part, still))
+
+    def _has(self, part: Part, topic_filter: str) -> bool:
+        place = self.places.get(topic_filter)
+        return place is not None and place.handover is None and place.part in (part, None)
 
     def _place(self, ask: Ask, to_ask: dict[Part, list[Ask]]) -> None:
         """Choose the parts of a Topic Filter, and add the request to theirs. Requires the lock."""
@@ -180,3 +207,7 @@ class Asking(Receiving):
         on_error = self._options.get("on_error")
         if on_error is not None:
             on_error(error)
+
+
+def _ask(part: Part, asks: Sequence[Ask]) -> Any:
+    return part.client.subscribe_nowait([(topic_filter, qos) for topic_filter, qos, _, _ in asks])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from mqttws import MQTTError, Publish, State, WouldDeadlock
+from mqttws import ConnectBudget, MQTTError, Publish, State, WouldDeadlock
 from pubsub.pool.budgets import Budget
 from pubsub.pool.gather import worst
 from pubsub.pool.moving import Moves
@@ -35,6 +35,7 @@ class Parts(ABC):
         most_filters: The maximum number of Topic Filters of a part; None: any number.
         budget: The budget for the CONNECTs of the parts that only publish.
         receiving_budget: The budget for those of the other parts, which subscribe, too; it takes turns of `budget`.
+        filters: Turns for Topic Filters that connected parts subscribe to; None: no limit.
 
     Attributes:
         on_part: Called with the index of a part and its new state; with None instead of a state when the part was
@@ -53,6 +54,7 @@ class Parts(ABC):
         most_filters: int | None,
         budget: Budget,
         receiving_budget: Budget,
+        filters: ConnectBudget | None = None,
     ) -> None:
         self.runtime = runtime
         self.places: Places[Part] = Places()
@@ -62,6 +64,7 @@ class Parts(ABC):
         self._make = make
         self._options = options
         self._budgets = budget, receiving_budget
+        self._filters = filters
         self._client_id = options.get("client_id") or f"pubsub-{os.urandom(8).hex()}"
         self._is_auto = connections == "auto"
         self._most_connections = most_connections

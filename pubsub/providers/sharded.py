@@ -75,6 +75,8 @@ class Sharded(Provider):
         self.most_connections = most_connections
         self.budget = ConnectBudget(connect_rate)
         self.receiving_budget = self._receiving_budget(connect_rate)
+        rate = provider.subscribe_rate
+        self.filters = None if rate is None else ConnectBudget(_USED * rate, max(1, int(rate / 2)))
 
     def _receiving_budget(self, connect_rate: float) -> Budget:
         """Return the budget of connections that receive: each subscribes to all its Topic Filters when it connects."""

@@ -176,7 +176,7 @@ class Threads(Runtime):
         if not isinstance(provider, Sharded):
             return make(**options)
         most = provider.max_subscriptions
-        budgets = provider.budget, provider.receiving_budget
+        budgets = provider.budget, provider.receiving_budget, provider.filters
         return Pool(self, make, options, provider.connections, provider.most_connections, most, *budgets)
 
     def new_future(self) -> Outcome:

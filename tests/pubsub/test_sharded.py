@@ -375,15 +375,23 @@ class TestAwsLimits:
         assert sorted(granted.values()) == [1] * 40 + [128]
         assert len(api.ps.connection_states) == 1 + 5
 
-    def test_filters_are_subscribed_to_within_the_rate_of_the_account(self, make: Make, stack: ExitStack) -> None:
-        """Each connection subscribes to its own when it connects, so it connects more slowly."""
+    @pytest.mark.parametrize("is_connected", [False, True])
+    def test_filters_are_subscribed_to_within_the_rate_of_the_account(
+        self, make: Make, stack: ExitStack, is_connected: bool
+    ) -> None:
+        """Connections subscribe to their filters when they connect, and so do it more slowly; or later, in portions."""
         limits = IoTLimits(subscribe_rate=20.0, max_subscriptions=5)
         iot = stack.enter_context(LocalIoTEndpoint(limits=limits))
         provider = AWSIoTProvider(iot.region, iot.url, iot.credentials, client_id="name", limits=limits)
         api = make(Sharded(provider, (1, 9), connect_rate=200))
-        topics = [f"t/{number}" for number in range(45)]
-        subscription = api.call(api.ps.subscribe(topics, qos=1).subscribe, Streams().next)
+        topics, streams = [f"t/{number}" for number in range(45)], Streams()
+        if is_connected:
+            api.call(api.ps.connect, timeout=PATIENCE)
+            wait_for(lambda: set(api.ps.connection_states.values()) == {ConnectionState.CONNECTED})
+        subscription = api.call(api.ps.subscribe(topics, qos=1).subscribe, streams.next)
         assert set(api.call(subscription.ready, PATIENCE).values()) == {1}
+        publish_all(api, 45, range(45))
+        streams.wait(45)
 
     def test_an_endpoint_that_is_busy_for_a_while_throttles_nothing_and_gets_nothing_twice(
         self, make: Make, stack: ExitStack
