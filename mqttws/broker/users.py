@@ -103,6 +103,9 @@ class Users:
         Args:
             path: The file, in UTF-8, with or without a byte order mark.
 
+        Returns:
+            The authenticator.
+
         Raises:
             OSError: The file cannot be read.
             ValueError: A line is invalid, or a name occurs twice.

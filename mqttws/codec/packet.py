@@ -68,7 +68,7 @@ class Packet(Value):
     flags_statement: ClassVar[str] = "MQTT-2.2.2-2"
 
     def encode(self) -> bytes:
-        """Encode the whole packet: fixed header, variable header, payload."""
+        """Return the whole packet, encoded: fixed header, variable header and payload."""
         body = self._encode_body()
         return bytes((self.type << 4 | self.flags,)) + encode_remaining_length(len(body)) + body
 
@@ -78,7 +78,7 @@ class Packet(Value):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Packet:
-        """Decode a packet.
+        """Return a packet of this class, decoded.
 
         Args:
             flags: The low nibble of its first byte.

@@ -185,7 +185,7 @@ class Publish(Packet):
         self.packet_id = packet_id
 
     def encode(self) -> bytes:
-        """Encode the whole packet."""
+        """Return the whole packet, encoded."""
         return encode_publish(self.topic, self.payload, self.qos, self.retain, self.dup, self.packet_id)
 
     @classmethod
@@ -288,7 +288,7 @@ class PacketIdOnly(Packet):
         self.packet_id = packet_id
 
     def encode(self) -> bytes:
-        """Encode the whole packet."""
+        """Return the whole packet, encoded."""
         return self.header + self.packet_id.to_bytes(2, "big")
 
     @classmethod

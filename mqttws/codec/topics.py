@@ -246,7 +246,7 @@ class TopicTree(Generic[T]):
             yield from values.items()
 
     def search(self, topic: str) -> Search[T]:
-        """Start a lookup in steps, because filters chosen by an attacker can make one lookup long.
+        """Start a lookup in steps, and return it. Filters chosen by an attacker can make one lookup long.
 
         Args:
             topic: A well-formed Topic Name.

@@ -72,7 +72,10 @@ def packet_fields(data: bytes, size: int | None = None) -> list[Field]:
 
     Args:
         data: The bytes of the packet; of a long packet, the first ones.
-        size: The size of the packet; None if `data` is the whole packet.
+        size: The size of the packet in bytes; None if `data` is the whole packet.
+
+    Returns:
+        The fields in order; together they cover all of `data`.
     """
     if not data:
         return []
@@ -148,7 +151,7 @@ def _bits(packet: str, name: str, piece: bytes) -> tuple[tuple[str, int, int], .
 
 
 def summary(record: Record, secrets: bool = False) -> str:
-    """Describe a record in one line, without its name. Text from a peer is escaped.
+    """Return a description of a record in one line, without its name. Text from a peer is escaped.
 
     Args:
         record: Any record.

@@ -34,6 +34,9 @@ def read_payload(data: bytes) -> Payload:
     Args:
         data: The payload.
 
+    Returns:
+        The probable format, and the decoded value.
+
     Examples:
         >>> from mqttws.tap import read_payload
         >>> read_payload(b'{"celsius": 21.5}')

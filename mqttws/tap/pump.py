@@ -158,6 +158,9 @@ class Tap:
     async def open(self) -> Self:
         """Start to listen. Call this once.
 
+        Returns:
+            The tap itself.
+
         Raises:
             OSError: The address or the port is not available.
         """
@@ -277,7 +280,7 @@ class Tap:
         return endpoint, Retarget(endpoint)
 
     def begin(self, pair: _Pair) -> tuple[SessionReader, Line | None]:
-        """Register a new connection.
+        """Register a new connection. Return its reader, and its line if there is one.
 
         Args:
             pair: The connection.

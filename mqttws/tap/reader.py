@@ -80,6 +80,9 @@ class SessionReader:
         Args:
             time: When it was opened, in seconds since the epoch.
             **notes: The notes of the record.
+
+        Returns:
+            The record.
         """
         self.make(CLIENT, time, TCP, "open", 0, b"", 0, ()).notes.update(notes)
         return self.taken()
@@ -121,6 +124,9 @@ class SessionReader:
             sender: "client" or "server".
             time: When it ended, in seconds since the epoch.
             reset: Whether it ended by RST; otherwise by FIN.
+
+        Returns:
+            The records of an incomplete unit, if there is one, and of the end.
         """
         self._streams[sender].end(time, "RST" if reset else "FIN")
         return self.taken()
@@ -132,6 +138,9 @@ class SessionReader:
             sender: "client" or "server".
             size: The number of missing bytes.
             time: When they were noticed, in seconds since the epoch.
+
+        Returns:
+            The records of an incomplete unit, if there is one, and of the gap.
         """
         self._streams[sender].miss(size, time)
         return self.taken()
@@ -155,7 +164,7 @@ class SessionReader:
         size: int,
         parts: tuple[Place, ...],
     ) -> Record:
-        """Make the next record. Called by the streams."""
+        """Create and return the next record. Called by the streams."""
         record = Record(next(self._numbers), time, self.connection, sender, layer, name, offset, data, size, parts)
         self._records.append(record)
         if layer in (TCP, FRAME) and self._below_size[sender] < 2 * self._limit:

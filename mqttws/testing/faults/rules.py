@@ -181,6 +181,9 @@ class Rules:
         Args:
             text: The TOML document.
 
+        Returns:
+            The rules.
+
         Raises:
             ValueError: A rule is not valid; the message names it and the reason.
 
