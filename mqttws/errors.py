@@ -297,7 +297,7 @@ class QueueFull(MQTTError):
 
 
 class MessageExpired(MQTTError):
-    """A message waited to be sent for as long as its `expire_after` allows. It was never sent, and will not be."""
+    """A message was queued for longer than its `expire_after`. It was not sent, and will not be."""
 
 
 class StoreError(MQTTError):

@@ -44,7 +44,7 @@ from mqttws.sockets import READ_SIZE, free, read_less
 
 log = logging.getLogger("mqttws.broker")
 
-#: A transport is full from the first number of waiting bytes on, until no more than the second number wait.
+#: A transport is full when more bytes than the first number are queued, until at most the second number are.
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
 #: Bytes of messages that are collected before they are written without waiting for the end of the iteration.
@@ -61,7 +61,7 @@ _LAST_SLICE = 0.02
 #: The size of a piece in bytes: initial, minimum and maximum. A piece that takes longer than a slice halves the next.
 _FIRST_PIECE, _LEAST_PIECE, _LONGEST_PIECE = 4 * 1024, 256, 32 * 1024
 #: A client is served immediately, even while work is deferred, if it has caused little work: a burst in seconds, and
-#: seconds of work per second. A client that is not accepted yet always waits for its turn.
+#: seconds of work per second. The work of a client that is not accepted yet is always deferred.
 _LIGHT, _LIGHT_RATE = 0.002, 0.02
 #: A SUBSCRIBE with more Topic Filters is not decoded at all. With fewer, `Limits.max_filters` applies.
 _MAX_FILTERS = 1_000

@@ -41,7 +41,7 @@ _TCP: Final = {
 
 
 def meaning(record: Record) -> str:
-    """Describe the effect of a record; return "" if it has none of its own."""
+    """Describe the effect of a record; return "" if it has none."""
     if record.layer == MQTT:
         return _of_packet(record)
     if record.layer == HTTP:

@@ -147,8 +147,13 @@ class Tap:
 
     @property
     def url(self) -> str:
-        """The URL for clients. It has the path and the query of the server's URL, which can be a credential."""
-        assert self._server is not None, "the tap is not open"
+        """The URL for clients. It has the path and the query of the server's URL, which can be a credential.
+
+        Raises:
+            RuntimeError: The tap is not open.
+        """
+        if self._server is None or not self._server.sockets:
+            raise RuntimeError("the tap is not open; use it in a `with` or `async with` statement")
         host, port = self._server.sockets[0].getsockname()[:2]
         secure = self.near_tls is not None
         scheme = ("wss" if secure else "ws") if self._endpoint.websocket else ("mqtts" if secure else "mqtt")
@@ -220,8 +225,12 @@ class Tap:
 
         Args:
             function: A function without parameters that returns a coroutine.
+
+        Raises:
+            RuntimeError: The tap does not run in a thread.
         """
-        assert self._thread is not None, "the tap does not run in a thread"
+        if self._thread is None:
+            raise RuntimeError("the tap does not run in a thread; use it in a `with` statement")
         return asyncio.run_coroutine_threadsafe(function(), self._thread[0]).result()
 
     def taken(self) -> list[Record]:

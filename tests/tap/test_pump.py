@@ -159,6 +159,18 @@ def test_an_end_that_does_not_read_pauses_the_other() -> None:
         assert len(receive(far, sent)) == sent
 
 
+def test_a_tap_that_is_not_open_has_no_url() -> None:
+    tap = Tap("mqtt://127.0.0.1:1")
+    with pytest.raises(RuntimeError, match="the tap is not open"):
+        _ = tap.url
+    with pytest.raises(RuntimeError, match="the tap does not run in a thread"):
+        tap.taken()
+    with tap:
+        assert tap.url.startswith("mqtt://127.0.0.1:")
+    with pytest.raises(RuntimeError, match="the tap is not open"):
+        _ = tap.url
+
+
 def test_an_unreachable_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
