@@ -6,9 +6,8 @@ time. A `ConnectBudget` schedules the attempts of all clients that share it, so 
     budget = ConnectBudget(500)
     clients = [mqttws.Client(url, connect_budget=budget) for _ in range(5_000)]
 
-An attempt reserves a turn, and begins when its time has come. A busy process is late, and would then begin many
-attempts at once. So the attempts that have begun are counted, too; if there are too many, an attempt reserves another
-turn.
+An attempt reserves a time and begins then. A busy process may be late, and would then begin many attempts at once. So
+the attempts that have begun are counted as well, and if there are too many, an attempt reserves another time.
 
 Clients in different processes cannot share a budget. For them `Reconnect.spread` makes the first delay random.
 """
@@ -22,12 +21,12 @@ from collections import deque
 
 __all__ = ["ConnectBudget"]
 
-#: Turns are further apart than they need be by this part, so that an attempt may be a little late.
+#: The fraction by which reserved times are further apart than necessary, so that an attempt may be a little late.
 _STEP_MARGIN = 0.01
-#: The times in which attempts are counted are longer by this part: between its count and its first packet an attempt
-#: takes a moment, which is not always the same.
+#: The fraction by which the periods in which attempts are counted are longer: the time between the count of an attempt
+#: and its first packet varies.
 _COUNT_MARGIN = 0.005
-#: Seconds by which a busy process may be late, and then make several attempts at once.
+#: Seconds by which a busy process may be late and then make several attempts at once.
 _LATE = 0.05
 
 _all: weakref.WeakSet[ConnectBudget] = weakref.WeakSet()
@@ -54,10 +53,10 @@ class ConnectBudget:
             raise ValueError(f"burst is {burst}; it must be an integer from 1 to 1,000,000")
         self.rate = rate
         self.burst = burst
-        self._step = (1 + _STEP_MARGIN) / rate  # seconds from one turn to the next
+        self._step = (1 + _STEP_MARGIN) / rate  # seconds from one reserved time to the next
         self._next = float("-inf")  # the time after all reserved ones; it may be in the past
-        self._again = float("-inf")  # the latest time that was given to an attempt that could not begin
-        # How many attempts may begin in how many seconds: those that are late, and all.
+        self._again = float("-inf")  # the latest time that `begin` has reserved
+        # (number of attempts, seconds in which they may begin): for late attempts, and for all.
         late, most = max(1, int(rate * _LATE)), max(1, int(rate))
         self._limits = [
             (burst - 1 + count, seconds * (1 + _COUNT_MARGIN))
@@ -92,12 +91,12 @@ class ConnectBudget:
             now: The current time in seconds, of `time.monotonic`.
 
         Returns:
-            `now`: the attempt is counted, and must begin at once. A later time: another turn, which is reserved.
+            `now`: the attempt is counted, and must begin immediately. A later time: it is reserved for the attempt.
         """
         with self._lock:
             begun = self._begun
             due = [begun[-most] + seconds for most, seconds in self._limits if len(begun) >= most]
-            if max(due, default=now) > now:  # as soon as it may; not after those that have reserved a later turn
+            if max(due, default=now) > now:  # the earliest possible time, even if others have reserved later ones
                 self._again = max(self._again + self._step, *due)
                 return self._again
             begun.append(now)

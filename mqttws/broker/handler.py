@@ -268,7 +268,7 @@ class Handler:
                 decided = await answer
         except Exception as error:
             self._task = self._asked = None
-            self._line.release("hook")  # what follows includes the client's part in closing
+            self._line.release("hook")  # so that the client's part of the closing handshake is read
             self._line.act(partial(self.fail, error))
             release_frames(error)
             return

@@ -155,7 +155,7 @@ class Core(Generic[F]):
         self._short_lived = 0
         self._attempted_at: float | None = None
         self._turn: float | None = None  # the time reserved for the next attempt
-        self._keeps_turn = False  # whether the next attempt takes the place of the last one in the budget
+        self._keeps_turn = False  # whether the next attempt uses the reserved time of the last one
         self._connected_at: float | None = None
         attempt.make_connect(options, self.client_id)  # raise an error for invalid options now, not when connecting
 
@@ -518,7 +518,7 @@ class Core(Generic[F]):
             return None
         if verdict.recovers:
             if isinstance(error, HandshakeRejected):
-                self._keeps_turn = True  # no CONNECT was sent: the next attempt takes the turn of this one
+                self._keeps_turn = True  # no CONNECT was sent, so the next attempt does not count again
             return now
         if self._dropped:
             error = ConnectionClosed("a new connection was requested")

@@ -30,7 +30,7 @@ class Turns(Protocol):
         """Reserve the time of an attempt. Return it: `now` or later."""
 
     def begin(self, now: float) -> float:
-        """Begin the attempt whose time has come. Return `now`; or a later time, which is reserved for it instead."""
+        """Begin the attempt that is due. Return `now`, or a later time that is reserved for it instead."""
 
 
 class Reconnect(Value):

@@ -13,8 +13,8 @@ from mqttws.codec.topics import LENGTHS, check_topic, is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length
 from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
 
-#: QoS 0, to be compared by identity: that takes less than asking for value and type, as False equals 0. What is equal
-#: and not identical takes the way of the other QoS, where `Message` checks it.
+#: QoS 0, for comparison by identity, which is faster than checking value and type (False equals 0). Values that are
+#: equal but not identical are handled like the other QoS, where `Message` checks them.
 AT_MOST_ONCE: Final = 0
 #: Checked Topic Names in recent use -> their encoded form. Only short names; at most about 6 MiB.
 _MEMORY: Final[Memory[str, bytes]] = Memory(16_384)

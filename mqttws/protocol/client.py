@@ -270,7 +270,7 @@ class ClientMachine(Machine):
             packets, asks = self._pace.overdue(now)
             self._out += packets
             if asks:
-                self._send_ping()  # with no time-out: a busy server may take as long as the keep alive allows
+                self._send_ping()  # without a timeout: a busy server may answer as late as the keep alive allows
         if self.session.sender.ages is not None:
             self._expire(now)
         stalled = self._stall.expire(now) if self._stall is not None and self._reading else None

@@ -374,10 +374,13 @@ class Machine(ABC):
 
 
 def release_frames(error: BaseException | None) -> None:
-    """Release the frames of an error that is kept.
+    """Release the stack frames of a stored error.
 
-    Their variables refer to this connection, which would stay in memory with its session until the garbage collector
-    finds it: a client could fill the memory by connections that it ends with a fault.
+    Their variables refer to the connection, which would stay in memory with its session until the garbage collector
+    runs: a client could fill the memory with connections that it ends by a protocol error.
+
+    Args:
+        error: The error; also those that caused it are released.
     """
     while error is not None:
         error.__traceback__ = None

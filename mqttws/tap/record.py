@@ -29,7 +29,7 @@ OTHER: Final = "other"
 LAYERS: Final = (TCP, HTTP, FRAME, MQTT, OTHER)
 
 
-#: The content of a `Part` as a plain tuple, which is made faster, and which the garbage collector soon ignores.
+#: The items of a `Part` as a plain tuple: it is created faster, and the garbage collector stops tracking it.
 Place = tuple[int, int, int]
 
 
@@ -192,7 +192,7 @@ class Record:
 
     @property
     def packet(self) -> Packet | None:
-        """The packet, of the layer `mqtt`; None if it cannot be read. It is decoded anew each time."""
+        """The packet, of the layer `mqtt`; None if it cannot be read. It is decoded on each access."""
         if not self.readable:
             return None
         header = decode_remaining_length(self.data, 1)
