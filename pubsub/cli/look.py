@@ -81,9 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not urls:
         _refuse_live_options(arguments)
     _check_docs(arguments)
+    if len(arguments.what) == 2 and (arguments.save or arguments.web):
+        raise Failure("--save and --web are for one session, and have no effect on two files", USAGE)
+    _check_targets(arguments)
     if len(arguments.what) == 2:
         return _compare(arguments.what[0], arguments.what[1], arguments.secrets)
     with ExitStack() as stack:
+        if not urls:
+            _check_readable(arguments.what[0])  # before a file is overwritten
         view = _view(arguments)
         stack.callback(view.close)
         if urls:
@@ -100,6 +105,18 @@ def _check_docs(arguments: argparse.Namespace) -> None:
         return
     if not arguments.web and not any(name.endswith(".html") for name in arguments.save):
         raise Failure("--docs requires --web, or --save with a .html file", USAGE)
+
+
+def _check_targets(arguments: argparse.Namespace) -> None:
+    """Refuse to write to a file that is read, or that is written already."""
+    taken = {Path(word).resolve() for word in arguments.what if "://" not in word and word != "-"}
+    if arguments.faults is not None:
+        taken.add(Path(arguments.faults).resolve())
+    for name in filter(None, (*arguments.save, arguments.record_faults, arguments.ca_out)):
+        path = Path(name).resolve()
+        if path in taken:
+            raise Failure(f"{name} is read or written already; give another file", USAGE)
+        taken.add(path)
 
 
 def _refuse_live_options(arguments: argparse.Namespace) -> None:
@@ -138,6 +155,15 @@ def _view(arguments: argparse.Namespace) -> View:
 
 
 # Files.
+
+
+def _check_readable(name: str) -> None:
+    if name != "-":
+        try:
+            with Path(name).open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise Failure(f"{name} cannot be read: {plain(error.strerror or str(error))}") from None
 
 
 def _read(name: str, view: View, arguments: argparse.Namespace) -> int:

@@ -25,6 +25,10 @@ _UNDECIDED = 256 * 1024
 _OF_A_SERVER = b"\x20\x90\xb0\xd0"
 _PIECE = 64 * 1024
 _HEX = re.compile(r"[0-9A-Fa-f\s,:;_x\\-]*")
+#: The number of characters of a file of hexadecimal that are read into memory.
+_MOST_HEX = 16 * 1024 * 1024
+#: How the files begin that are saved for other programs.
+_FORMATS = re.compile(rb'\s*(<!doctype html|\{\s*"qlog_)', re.I)
 
 
 class Unreadable(Exception):
@@ -65,6 +69,9 @@ class Source:
             raise Unreadable(f"{self.name} is empty")
         if is_capture(start):
             yield from _Captured(self.complaints).records(buffered)
+        elif (own := _FORMATS.match(start)) is not None:
+            what = "a web page; open it in a browser" if own[1][:1] == b"<" else "a file for qlog tools, such as qvis"
+            raise Unreadable(f"it is {what}; a session that can be read again is saved as .jsonl or .pcapng")
         elif start.lstrip()[:1] == b"{":
             yield from self._lines(buffered)
         elif (data := _as_hex(start, buffered)) is not None:
@@ -115,7 +122,10 @@ def _as_hex(start: bytes, file: BinaryIO) -> bytes | None:
     except UnicodeDecodeError:
         return None
     try:
-        return from_hex(file.read(_UNDECIDED * 64).decode("ascii"))
+        text = file.read(_MOST_HEX + 1).decode("ascii")
+        if len(text) > _MOST_HEX:
+            raise Unreadable(f"it holds over {_MOST_HEX:,} characters of hexadecimal; save it as bytes")
+        return from_hex(text)
     except (UnicodeDecodeError, ValueError) as error:
         raise Unreadable(f"it begins with hexadecimal digits, but is not hexadecimal: {error}") from None
 
@@ -174,7 +184,7 @@ class _Captured:
             yield from self._add(piece, tcp)
         foreign = sum(1 for stream in self._streams.values() if stream.dropped or stream.waiting)
         if foreign:
-            self._complaints.append(f"{foreign} connections contain no readable MQTT, and are omitted")
+            self._complaints.append(f"connections without readable MQTT, which are omitted: {foreign}")
 
     def _add(self, piece: Piece, tcp: Streams) -> Iterator[Record]:
         stream = self._streams.get(piece.connection)

@@ -85,6 +85,9 @@ def test_over_tls_with_a_certificate_for_the_run(broker: Broker, authority: Auth
         (("nowhere.jsonl",), 1, "nowhere.jsonl cannot be read"),
         (("nowhere.jsonl", "--port", "7"), 2, "--port is for a broker's URL"),
         (("http://h",), 2, "the scheme is 'http'"),
+        (("a.jsonl", "b.jsonl", "--save", "c.jsonl"), 2, "have no effect on two files"),
+        (("mqtt://h", "--save", "s.jsonl", "--save", "./s.jsonl"), 2, "./s.jsonl is read or written already"),
+        (("mqtt://h", "--faults", "r.toml", "--record-faults", "r.toml"), 2, "r.toml is read or written already"),
         (("mqtt://h", "--insecure"), 2, "are for a broker with TLS"),
         (("mqtt://h", "--save", "s.txt"), 2, "the supported extensions are"),
         (("mqtt://h", "--host", "192.0.2.1"), 1, "cannot listen"),
@@ -95,6 +98,25 @@ def test_invalid_arguments_are_refused(words: tuple[str, ...], code: int, compla
     assert (done.returncode, done.stdout) == (code, "")
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_file_is_lost(tmp_path: Path) -> None:
+    """What is read is not written to, and nothing is overwritten for an input that cannot be read."""
+    session, page = tmp_path / "s.jsonl", tmp_path / "s.html"
+    kept = '{"layer":"mqtt","sender":"client","connection":1,"time":0,"data":"c000"}\n'
+    session.write_text(kept)
+    page.write_text("an earlier page")
+    for words in (
+        (str(session), "--save", str(session)),
+        (str(session), "--save", str(tmp_path / "." / "s.jsonl")),
+        (str(tmp_path / "nowhere.jsonl"), "--save", str(page)),
+        (str(tmp_path), "--save", str(page)),
+    ):
+        done = pubsub("look", *words)
+        assert done.returncode in (1, 2)
+        assert done.stderr.count("\n") == 1
+    assert session.read_text() == kept
+    assert page.read_text() == "an earlier page"
 
 
 def test_the_query_of_a_url_is_not_shown(broker: Broker) -> None:

@@ -291,6 +291,23 @@ def test_a_truncated_capture_is_read_as_far_as_possible(tmp_path: Path) -> None:
             assert all("everything before it is shown" in complaint for complaint in complaints)
 
 
+@pytest.mark.parametrize(("ending", "said"), [(".html", "open it in a browser"), (".qlog", "for qlog tools")])
+def test_what_is_saved_for_other_programs_says_so(tmp_path: Path, ending: str, said: str) -> None:
+    path = save(session(), tmp_path / f"s{ending}")
+    with pytest.raises(Unreadable, match=said):
+        read(path)
+
+
+def test_hexadecimal_is_read_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pubsub.look.reading._MOST_HEX", 4_000)
+    path = tmp_path / "s.txt"
+    path.write_text("c000" * 1_000)
+    assert len(packets(read(path)[0])) == 1_000
+    path.write_text("c000" * 1_001)
+    with pytest.raises(Unreadable, match="over 4,000 characters"):
+        read(path)
+
+
 def test_other_connections_are_skipped(tmp_path: Path) -> None:
     others = [
         segment(1, 22, 5, 24, b"SSH-2.0-x\r\n"),
@@ -301,7 +318,7 @@ def test_other_connections_are_skipped(tmp_path: Path) -> None:
     path.write_bytes(pcap(others + talk_frames()))
     records, complaints = read(path)
     assert packets(records) == TALK
-    assert complaints == ["2 connections contain no readable MQTT, and are omitted"]
+    assert complaints == ["connections without readable MQTT, which are omitted: 2"]
 
 
 @pytest.mark.parametrize("seed", range(3))

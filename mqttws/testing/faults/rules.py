@@ -32,8 +32,15 @@ def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[st
         raise ValueError(f"there is no fault {kind!r}; there are {', '.join(sorted(known))}")
     try:
         inspect.signature(known[kind]).bind(None, **parameters)
-    except TypeError as error:
-        raise ValueError(f"the fault {kind!r}: {error}") from None
+    except TypeError:
+        takes = [
+            parameter.name if parameter.default is parameter.empty else f"[{parameter.name}]"
+            for parameter in list(inspect.signature(known[kind]).parameters.values())[1:]
+        ]
+        given = ", ".join(parameters)
+        raise ValueError(
+            f"the fault {kind!r} takes {', '.join(takes) or 'no parameters'}; given: {given or 'none'}"
+        ) from None
 
 
 def _check_chance(chance: float) -> None:
