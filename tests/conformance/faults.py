@@ -61,9 +61,9 @@ LENIENT = '.decode("utf-8", "replace")'
 
 # §1.5, §2: bytes
 
-fault("1.5.3-1", "ill-formed UTF-8 is mended", (WIRE + "decode_text", 'str(data, "utf-8")', 'str(data, "utf-8", "replace")'))
+fault("1.5.3-1", "invalid UTF-8 is replaced", (WIRE + "decode_text", 'str(data, "utf-8")', 'str(data, "utf-8", "replace")'))
 fault("1.5.3-1", "surrogates are sent", (WIRE + "encode_string", "text.encode()", 'text.encode("utf-8", "surrogatepass")'))
-fault("1.5.3-2", "U+0000 is taken", (WIRE + "decode_text", r'if "\0" in text', "if False"))
+fault("1.5.3-2", "U+0000 is accepted", (WIRE + "decode_text", r'if "\0" in text', "if False"))
 fault("1.5.3-2", "U+0000 is sent", (WIRE + "encode_string", r'if "\0" in text', "if False"))
 fault("1.5.3-3", "a BOM is stripped on reading", (WIRE + "decode_text", "return text", r'return text.removeprefix("\ufeff")'))
 fault(
@@ -73,28 +73,28 @@ fault(
 )
 fault("2.2.2-1", "flags of SUBSCRIBE are 0", ("mqttws.codec.packet:Packet.encode", "self.type << 4 | self.flags", "self.type << 4"))
 fault("2.2.2-1", "flags of PUBREL are 0", (PUBLISHING + "PacketIdOnly.encode", "self.header", r'self.header.replace(b"\x62", b"\x60")'))
-fault("2.2.2-2", "flags are not looked at", (FIRST_BYTE, "first & 0x0F != cls.flags", "False"))
+fault("2.2.2-2", "flags are not checked", (FIRST_BYTE, "first & 0x0F != cls.flags", "False"))
 for number, name in (("3.6.1-1", "PubRel"), ("3.8.1-1", "Subscribe"), ("3.10.1-1", "Unsubscribe"), ("3.14.1-1", "Disconnect")):
     fault(
         number,
-        f"flags of {name} are not looked at",
+        f"flags of {name} are not checked",
         (FIRST_BYTE, "first & 0x0F != cls.flags", f"first & 0x0F != cls.flags and cls.__name__ != {name!r}"),
     )
-fault("2.3.1-1", "identifier 0 is taken", ("mqttws.codec.packet:check_packet_id", "1 <= packet_id", "0 <= packet_id"))
+fault("2.3.1-1", "identifier 0 is accepted", ("mqttws.codec.packet:check_packet_id", "1 <= packet_id", "0 <= packet_id"))
 for number, role in (("2.3.1-2", "client"), ("2.3.1-4", "server")):
     fault(
         number,
-        f"an identifier in use is handed out again ({role})",
+        f"an identifier in use is allocated again ({role})",
         ("mqttws.protocol.outgoing:Identifiers.allocate", "while packet_id in in_use", "while False"),
     )
 fault(
     "2.3.1-2",
-    "requests count for themselves",
+    "requests have their own identifiers",
     ("mqttws.protocol.session:Session.next_request", "self.identifiers.allocate()", "len(self.requests_sent) + 1"),
 )
 fault(
     "2.3.1-3",
-    "an identifier is free at the PUBREC",
+    "an identifier is released at the PUBREC",
     (SENDER + "pubrec", "self._released[packet_id] = outgoing", "self._released[packet_id] = outgoing; self._identifiers.release(packet_id)"),
 )
 fault(
@@ -123,36 +123,36 @@ fault("2.3.1-7", "UNSUBACK always has identifier 1", (HANDLER + "_on_unsubscribe
 
 # §3.1: CONNECT
 
-fault("3.1.0-1", "a ping goes first", (CLIENT + "start", "self._out.append(", r'self._out.append(b"\xc0\0" + '))
+fault("3.1.0-1", "a ping is sent first", (CLIENT + "start", "self._out.append(", r'self._out.append(b"\xc0\0" + '))
 fault(
     "3.1.0-1",
     "messages do not wait for the CONNACK",
     (MACHINE + "data_to_send", "self.state is CONNECTED", "self._session is not None and self.state is not CLOSED"),
 )
-fault("3.1.0-1", "a ping may come first", lambda: ServerMachine.HANDLERS.update({(NEW, PingReq): "_on_pingreq"}))
-fault("3.1.0-2", "a second CONNECT is passed over", lambda: ServerMachine.HANDLERS.update({(CONNECTED, Connect): "_send"}),
+fault("3.1.0-1", "a ping is accepted first", lambda: ServerMachine.HANDLERS.update({(NEW, PingReq): "_on_pingreq"}))
+fault("3.1.0-2", "a second CONNECT is ignored", lambda: ServerMachine.HANDLERS.update({(CONNECTED, Connect): "_send"}),
       (MACHINE + "_receive_packet", "handler(packet, now)", 'handler(packet, now) if name != "_send" else None'))
 fault(
     "3.1.2-1",
-    "the protocol name is not looked at",
+    "the protocol name is not checked",
     (DECODE_CONNECT, 'name = reader.binary("the protocol name")', 'name = (reader.binary("the protocol name"), b"MQTT")[1]'),
 )
-fault("3.1.2-2", "another level is closed without a CONNACK", lambda: REFUSALS.pop("MQTT-3.1.2-2"))
-fault("3.1.2-3", "the reserved flag is not looked at", (CONNECT_FLAGS, "if flags & _RESERVED:", "if False:"))
-fault("3.1.2-4", "a server always begins anew", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
-fault("3.1.2-4", "a client forgets what was in flight", (SENDER + "resume", "in self._published.items()", "in ()"))
-fault("3.1.2-5", "nothing is kept for who is away", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
-fault("3.1.2-6", "a clean session stays", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if False:"))
-fault("3.1.2-6", "a client keeps what it had received", (RECEIVER + "begin", "if not session_present:", "if False:"))
+fault("3.1.2-2", "another level closes the connection without a CONNACK", lambda: REFUSALS.pop("MQTT-3.1.2-2"))
+fault("3.1.2-3", "the reserved flag is not checked", (CONNECT_FLAGS, "if flags & _RESERVED:", "if False:"))
+fault("3.1.2-4", "a server never resumes a session", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
+fault("3.1.2-4", "a client drops messages in flight", (SENDER + "resume", "in self._published.items()", "in ()"))
+fault("3.1.2-5", "nothing is queued for disconnected clients", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
+fault("3.1.2-6", "a clean session is kept", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if False:"))
+fault("3.1.2-6", "a client keeps received identifiers", (RECEIVER + "begin", "if not session_present:", "if False:"))
 fault(
     "3.1.2-7",
-    "retained messages go with a session",
+    "retained messages are removed with a session",
     (REGISTRY + "_forget", "self._router.forget(subscriber)", "self._router.forget(subscriber); self._router.retained.__init__()"),
 )
 fault("3.1.2-8", "no will is published", (REGISTRY + "detach", "return message if will else None", "return None"))
 fault(
     "3.1.2-9",
-    "a will without a message is taken",
+    "a will without a message is accepted",
     (DECODE_CONNECT, 'reader.binary("the will message"),', 'reader.binary("the will message") if reader else b"",'),
 )
 fault("3.1.2-9", "the will's QoS is not sent", (ENCODE_CONNECT, "_WILL | self.will.qos << 3 |", "_WILL |"))
@@ -166,7 +166,7 @@ fault("3.1.2-11", "will QoS and retain without a will", (CONNECT_FLAGS, "if not 
 fault("3.1.2-11", "will retain is always sent", (ENCODE_CONNECT, "flags = _CLEAN_SESSION", "flags = 0x20 | _CLEAN_SESSION"))
 fault(
     "3.1.2-12",
-    "a will that nobody asked for",
+    "a will that was not requested",
     (REGISTRY + "detach", "return message if will else None", 'return message or Message("phantom") if will else None'),
 )
 fault("3.1.2-13", "will QoS without a will", (CONNECT_FLAGS, "if flags & _WILL_QOS:", "if False:"))
@@ -179,7 +179,7 @@ fault(
 fault("3.1.2-15", "will retain without a will", (CONNECT_FLAGS, "if flags & _WILL_RETAIN:", "if False:"))
 fault("3.1.2-16", "every will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, True)"))
 fault("3.1.2-17", "no will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, False)"))
-fault("3.1.2-18", "surplus bytes are passed over", (DECODE_CONNECT, "reader.end()", "pass"))
+fault("3.1.2-18", "surplus bytes are ignored", (DECODE_CONNECT, "reader.end()", "pass"))
 fault(
     "3.1.2-18",
     "an empty user name is always sent",
@@ -187,7 +187,7 @@ fault(
 )
 fault(
     "3.1.2-19",
-    "an empty user name is left out",
+    "an empty user name is not sent",
     (ENCODE_CONNECT, "payload.append(encode_string(self.username))", "payload += [encode_string(self.username)] if self.username else []"),
 )
 fault(
@@ -197,7 +197,7 @@ fault(
 )
 fault(
     "3.1.2-21",
-    "an empty password is left out",
+    "an empty password is not sent",
     (ENCODE_CONNECT, "payload.append(encode_binary(self.password))", "payload += [encode_binary(self.password)] if self.password else []"),
 )
 fault(
@@ -208,11 +208,11 @@ fault(
 )
 fault(
     "3.1.2-23",
-    "what comes in puts the ping off",
+    "received packets delay the ping",
     (CLIENT + "_keep_alive_at", "self._last_sent + self._interval", "max(self._last_sent, self._last_received) + self._interval"),
 )
-fault("3.1.2-24", "silence is not noticed", (SERVER + "_silent_at", "self.keep_alive * 1.5", "self.keep_alive * 15"))
-fault("3.1.3-1", "the payload's order is turned around", (ENCODE_CONNECT, "*payload,", "*payload[:1], *payload[:0:-1],"))
+fault("3.1.2-24", "the keep alive timeout is not checked", (SERVER + "_silent_at", "self.keep_alive * 1.5", "self.keep_alive * 15"))
+fault("3.1.3-1", "the payload is in the reverse order", (ENCODE_CONNECT, "*payload,", "*payload[:1], *payload[:0:-1],"))
 fault(
     "3.1.3-2",
     "a session for each transport",
@@ -220,30 +220,30 @@ fault(
 )
 fault(
     "3.1.3-3",
-    "an empty client identifier is left out",
+    "an empty client identifier is not sent",
     (ENCODE_CONNECT, "[encode_string(self.client_id)]", "[encode_string(self.client_id)] if self.client_id else []"),
 )
-fault("3.1.3-3", "a missing one is taken for empty", (DECODE_CONNECT, 'reader.string("the client identifier")', 'reader.string("") if reader else ""'))
-fault("3.1.3-4", "an ill-formed client identifier is mended", (DECODE_CONNECT, 'reader.string("the client identifier")', f'reader.binary(""){LENIENT}'))
-fault("3.1.3-5", "23 bytes are too many", (LIMITS + "objection_to_client_id", "size > self.max_client_id_bytes", "size > 22"))
-fault("3.1.3-6", "all empty identifiers become the same", (HANDLER + "_answer_connect", 'f"auto-{secrets.token_hex(12)}"', '"auto"'))
-fault("3.1.3-7", "an empty identifier for a session that stays", (CONNECT_MODULE + "Connect.__init__", "if not client_id and not clean_session:", "if False:"))
-fault("3.1.3-8", "it is closed without a CONNACK", lambda: REFUSALS.pop("MQTT-3.1.3-8"))
+fault("3.1.3-3", "a missing client identifier counts as empty", (DECODE_CONNECT, 'reader.string("the client identifier")', 'reader.string("") if reader else ""'))
+fault("3.1.3-4", "an invalid client identifier is corrected", (DECODE_CONNECT, 'reader.string("the client identifier")', f'reader.binary(""){LENIENT}'))
+fault("3.1.3-5", "23 bytes are refused", (LIMITS + "objection_to_client_id", "size > self.max_client_id_bytes", "size > 22"))
+fault("3.1.3-6", "all empty identifiers get the same one", (HANDLER + "_answer_connect", 'f"auto-{secrets.token_hex(12)}"', '"auto"'))
+fault("3.1.3-7", "an empty identifier with a persistent session", (CONNECT_MODULE + "Connect.__init__", "if not client_id and not clean_session:", "if False:"))
+fault("3.1.3-8", "the connection is closed without a CONNACK", lambda: REFUSALS.pop("MQTT-3.1.3-8"))
 fault("3.1.3-9", "a rejected identifier gets another code", (REGISTRY + "objection_to", "return Refused(2, objection)", "return Refused(5, objection)"))
-fault("3.1.3-10", "an ill-formed will topic is mended", (DECODE_CONNECT, 'reader.string("the will topic")', f'reader.binary(""){LENIENT}'))
-fault("3.1.3-11", "an ill-formed user name is mended", (DECODE_CONNECT, 'reader.string("the user name")', f'reader.binary(""){LENIENT}'))
+fault("3.1.3-10", "an invalid will topic is corrected", (DECODE_CONNECT, 'reader.string("the will topic")', f'reader.binary(""){LENIENT}'))
+fault("3.1.3-11", "an invalid user name is corrected", (DECODE_CONNECT, 'reader.string("the user name")', f'reader.binary(""){LENIENT}'))
 fault(
     "3.1.4-1",
-    "an ill-formed CONNECT is answered",
+    "a malformed CONNECT is answered",
     (SERVER + "_remote_fault", "self.state is NEW and error.statement in REFUSALS", "self.state is NEW"),
     (SERVER + "_remote_fault", "REFUSALS[error.statement]", "REFUSALS.get(error.statement, 5)"),
 )
-fault("3.1.4-2", "both clients stay", (REGISTRY + "attach", "known is not None and known.outlet is not None", "False"))
-fault("3.1.4-3", "the session is not looked for", (REGISTRY + "attach", "present = known is not None", "present = False"))
+fault("3.1.4-2", "both clients stay connected", (REGISTRY + "attach", "known is not None and known.outlet is not None", "False"))
+fault("3.1.4-3", "the session is not looked up", (REGISTRY + "attach", "present = known is not None", "present = False"))
 fault("3.1.4-4", "there is no CONNACK", (SERVER + "accept", "self._out.append(ConnAck(0, session_present and self._connect.protocol_level > 3).encode())", "pass"))
 fault(
     "3.1.4-5",
-    "what follows a refused CONNECT is processed",
+    "packets after a refused CONNECT are processed",
     (
         SERVER + "refuse",
         "self._ahead.clear()\n    self.close(ConnectionRefused(return_code))",
@@ -255,7 +255,7 @@ fault(
 
 fault(
     "3.2.0-1",
-    "what waits goes before the CONNACK",
+    "waiting packets are sent before the CONNACK",
     (
         SERVER + "accept",
         "self._out.append(ConnAck(0, session_present and self._connect.protocol_level > 3).encode())\n    self._resume(session, session_present)",
@@ -264,22 +264,22 @@ fault(
 )
 fault(
     "3.2.0-1",
-    "a client takes other packets first",
+    "a client accepts other packets first",
     lambda: ClientMachine.HANDLERS.update({(CONNECTING, PingResp): "_on_pingresp", (CONNECTING, Publish): "_on_publish"}),
 )
 fault(
     "3.2.2-1",
-    "a clean session is present",
+    "a clean session is reported as present",
     (REGISTRY + "attach", "present = known is not None", "present = True"),
     (SERVER + "accept", "if session_present and self._connect.clean_session:", "if False:"),
 )
-fault("3.2.2-2", "a session that is there is denied", (REGISTRY + "attach", "present = known is not None", "present = False"))
-fault("3.2.2-3", "a session that is not there is claimed", (REGISTRY + "attach", "present = known is not None", "present = not connect.clean_session"))
-fault("3.2.2-4", "a refusal says that a session is present", (SERVER + "refuse", "ConnAck(return_code).encode()", "bytes((0x20, 2, 1, return_code))"))
+fault("3.2.2-2", "an existing session is not reported", (REGISTRY + "attach", "present = known is not None", "present = False"))
+fault("3.2.2-3", "a missing session is reported as present", (REGISTRY + "attach", "present = known is not None", "present = not connect.clean_session"))
+fault("3.2.2-4", "a refusal reports a session", (SERVER + "refuse", "ConnAck(return_code).encode()", "bytes((0x20, 2, 1, return_code))"))
 fault("3.2.2-5", "a refusal leaves the connection open", (SERVER + "refuse", "self.close(ConnectionRefused(return_code))", "pass"))
 fault(
     "3.2.2-6",
-    "an error in a hook is told by a CONNACK",
+    "an error in a hook is answered by a CONNACK",
     (
         HANDLER + "fail",
         'self.cut(ConnectionClosed("an error in the broker or in a hook"), now)',
@@ -300,13 +300,13 @@ fault(
 fault("3.3.1-3", "DUP is passed on", (SENDER + "take_ready", "retain, False, packet_id", "retain, True, packet_id"))
 fault(
     "3.3.1-4",
-    "QoS 3 is taken",
+    "QoS 3 is accepted",
     (PUBLISHING + "Publish.decode", "if qos == 3:", "if False:"),
     (PUBLISHING + "check_qos", "(0, 1, 2)", "(0, 1, 2, 3)"),
     (PUBLISHING + "_refuse", "check_qos(qos)", "check_qos(qos)"),
 )
 fault("3.3.1-5", "the QoS of a retained message is lost", (ROUTER + "_deliver", "Message(topic, payload, qos, True)", "Message(topic, payload, 0, True)"))
-fault("3.3.1-6", "not every retained message comes", (ROUTER + "next_retained", "if walk.done:", "if walk.done or (message is not None and message.topic.endswith('9')):"))
+fault("3.3.1-6", "some retained messages are not delivered", (ROUTER + "next_retained", "if walk.done:", "if walk.done or (message is not None and message.topic.endswith('9')):"))
 fault("3.3.1-7", "QoS 0 does not replace", (ROUTER + "_deliver", "if retain:", "if retain and (qos or self.retained.get(topic) is None):"))
 fault(
     "3.3.1-8",
@@ -321,7 +321,7 @@ fault("3.3.1-11", "an empty message is stored", (RETAINED + "set", "if message.p
 fault("3.3.1-12", "a message without RETAIN replaces", (ROUTER + "_deliver", "if retain:", "if retain or self.retained.get(topic) is not None:"))
 fault("3.3.1-12", "the last of a run replaces",
       (ROUTER + "publish_run", "count = len(payloads)", "count = len(payloads)\n    if self.retained.get(topic) is not None:\n        self._retain(Message(topic, payloads[-1], 0, True))"))
-fault("3.3.2-1", "an ill-formed topic is mended", (PUBLISHING + "Publish.decode", 'reader.string("the Topic Name")', f'reader.binary(""){LENIENT}'))
+fault("3.3.2-1", "an invalid topic is corrected", (PUBLISHING + "Publish.decode", 'reader.string("the Topic Name")', f'reader.binary(""){LENIENT}'))
 fault("3.3.2-2", "wildcards in a topic", (TOPICS + "check_topic", 'if "+" in topic or "#" in topic:', "if False:"))
 fault(
     "3.3.2-3",
@@ -330,34 +330,34 @@ fault(
 )
 fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "map(PubRec, ", "map(PubAck, "))
 fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.subscriptions:Subscriptions._remember", "granted.get(key, -1) < qos", "key not in granted"))
-fault("3.3.5-2", "what is denied is never answered", (ROUTER + "publish_from", "return verdict.acknowledge", "return False"))
-fault("3.3.5-2", "what is denied is delivered", (ROUTER + "publish_from", "if not verdict.allowed:", "if False:"))
+fault("3.3.5-2", "a denied message is never answered", (ROUTER + "publish_from", "return verdict.acknowledge", "return False"))
+fault("3.3.5-2", "a denied message is delivered", (ROUTER + "publish_from", "if not verdict.allowed:", "if False:"))
 
 # §3.8 to §3.14
 
-fault("3.8.3-1", "an ill-formed filter is mended", (SUBSCRIBING + "Subscribe.decode", 'reader.string("a Topic Filter")', f'reader.binary(""){LENIENT}'))
+fault("3.8.3-1", "an invalid filter is corrected", (SUBSCRIBING + "Subscribe.decode", 'reader.string("a Topic Filter")', f'reader.binary(""){LENIENT}'))
 fault("3.8.3-3", "no filter at all", (SUBSCRIBING + "Subscribe.__init__", "if not self.topic_filters:", "if False:"))
 fault("3.8.3-3", "a caller's empty list", ("mqttws.protocol.session:Session.subscribe", "if not topic_filters:", "if False:"),
       ("mqttws.client.pending:Pending.subscribe", "Subscribe(1, tuple(wanted))", "pass"),
       (SUBSCRIBING + "Unsubscribe.__init__", "if not self.topic_filters:", "if False:"))
-fault("3.8.3-4", "any QoS may be asked for", (SUBSCRIBING + "Subscribe.__init__", "check_qos(qos,", "check_qos(0,"))
+fault("3.8.3-4", "any QoS may be requested", (SUBSCRIBING + "Subscribe.__init__", "check_qos(qos,", "check_qos(0,"))
 fault(
     "3.8.4-1",
-    "no SUBACK where all is refused",
+    "no SUBACK if all filters are refused",
     (HANDLER + "_on_subscribe", "self._connection.suback(", "min(return_codes) < 3 and self._connection.suback("),
 )
 fault("3.8.4-2", "SUBACK has another identifier", (HANDLER + "_on_subscribe", "suback(subscribe.packet_id", "suback(subscribe.packet_id % 7 + 1"))
-fault("3.8.4-3", "the first subscription stays", (TOPICS + "TopicTree.set", "node.values[key] = value", "node.values.setdefault(key, value)"))
-fault("3.8.4-3", "no retained messages again",
+fault("3.8.4-3", "the first subscription is kept", (TOPICS + "TopicTree.set", "node.values[key] = value", "node.values.setdefault(key, value)"))
+fault("3.8.4-3", "no retained messages for a repeated subscription",
       (ROUTER + "_subscribe", "subscriptions = subscriber.session.subscriptions", "subscriptions = subscriber.session.subscriptions\n    known = topic_filter in subscriptions"),
       (ROUTER + "_subscribe", "if wanted and not shared:", "if wanted and not shared and not known:"))
 fault("3.8.4-4", "the same filter twice counts once", (ROUTER + "subscribe", "topic_filters = list(topic_filters)", "topic_filters = list(dict(topic_filters).items())"))
-fault("3.8.4-5", "the QoS asked for is told, not the one granted", (ROUTER + "_grant", "return min(qos, verdict.max_qos)", "return qos"))
-fault("3.8.4-6", "the QoS granted is passed over", (ROUTER + "_deliver", "effective = min(qos, maximum)", "effective = qos"))
-fault("3.8.4-6", "the QoS is raised to the one granted", (ROUTER + "_deliver", "effective = min(qos, maximum)", "effective = maximum"))
+fault("3.8.4-5", "SUBACK has the requested QoS, not the granted one", (ROUTER + "_grant", "return min(qos, verdict.max_qos)", "return qos"))
+fault("3.8.4-6", "the granted QoS is ignored", (ROUTER + "_deliver", "effective = min(qos, maximum)", "effective = qos"))
+fault("3.8.4-6", "the QoS is raised to the granted one", (ROUTER + "_deliver", "effective = min(qos, maximum)", "effective = maximum"))
 fault("3.9.3-1", "the codes are in another order", (HANDLER + "_on_subscribe", "subscribe.packet_id, return_codes)", "subscribe.packet_id, sorted(return_codes))"))
-fault("3.9.3-2", "any return code is taken", (SUBSCRIBING + "SubAck.__init__", "if code not in (0, 1, 2, FAILURE):", "if False:"))
-fault("3.10.3-1", "an ill-formed filter is mended", (SUBSCRIBING + "Unsubscribe.decode", 'reader.string("a Topic Filter")', f'reader.binary(""){LENIENT}'))
+fault("3.9.3-2", "any return code is accepted", (SUBSCRIBING + "SubAck.__init__", "if code not in (0, 1, 2, FAILURE):", "if False:"))
+fault("3.10.3-1", "an invalid filter is corrected", (SUBSCRIBING + "Unsubscribe.decode", 'reader.string("a Topic Filter")', f'reader.binary(""){LENIENT}'))
 fault("3.10.3-2", "no filter at all", (SUBSCRIBING + "Unsubscribe.__init__", "if not self.topic_filters:", "if False:"))
 fault(
     "3.10.4-1",
@@ -369,23 +369,23 @@ fault(
         "                         if known.lower() in {one.lower() for one in topic_filters}]:",
     ),
 )
-fault("3.10.4-2", "the subscription stays", (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "pass"))
+fault("3.10.4-2", "the subscription is kept", (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "pass"))
 fault(
     "3.10.4-3",
-    "what has begun is dropped",
+    "started deliveries are dropped",
     (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "self._subscriptions.discard(topic_filter, subscriber); subscriber.session.sender.clear()"),
 )
 fault("3.10.4-4", "UNSUBACK has another identifier", (HANDLER + "_on_unsubscribe", "(event.unsubscribe.packet_id)", "(event.unsubscribe.packet_id % 7 + 1)"))
 fault(
     "3.10.4-5",
-    "no UNSUBACK where nothing was deleted",
+    "no UNSUBACK if nothing was deleted",
     (HANDLER + "_on_unsubscribe", "assert self.subscriber is not None", "known = set(self.subscriber.session.subscriptions) & set(event.unsubscribe.topic_filters)"),
     (HANDLER + "_on_unsubscribe", "self._connection.unsuback(", "known and self._connection.unsuback("),
 )
-fault("3.10.4-6", "only the first filter is taken back", (ROUTER + "unsubscribe", "for topic_filter in topic_filters:", "for topic_filter in list(topic_filters)[:1]:"))
+fault("3.10.4-6", "only the first filter is removed", (ROUTER + "unsubscribe", "for topic_filter in topic_filters:", "for topic_filter in list(topic_filters)[:1]:"))
 fault(
     "3.12.4-1",
-    "pings in a row are answered once",
+    "several pings are answered once",
     (SERVER + "_on_pingreq", "self._out.append(_PINGRESP)", "self._out[-1:] == [_PINGRESP] or self._out.append(_PINGRESP)"),
 )
 fault("3.14.4-1", "the client does not close", (CLIENT + "disconnect", "self.close()", "pass"))
@@ -394,24 +394,24 @@ fault("3.14.4-3", "the will is published after DISCONNECT", (HANDLER + "_on_clos
 
 # §4: operational behaviour
 
-fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if True:"))
-fault("4.1.0-1", "a client forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
+fault("4.1.0-1", "a server drops the session at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if True:"))
+fault("4.1.0-1", "a client drops received identifiers", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("4.1.0-2", "a session expires while it is connected", (REGISTRY + "attach", "self._away.pop(known, None)", "pass"))
 fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "(_RETAINED if retain else _PLAIN)", "_HEADERS[9 if retain else 8]"))
 fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "retain, False, packet_id", "retain, qos == 1, packet_id"))
-fault("4.3.2-2", "a copy after the PUBACK is passed over",
+fault("4.3.2-2", "a copy after the PUBACK is ignored",
       (RECEIVER + "receive", "self._unanswered[0].append(incoming)\n        return True", "self._unanswered[0].append(incoming)\n        incoming.taken = publish.dup\n        return not publish.dup"))
 fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._published.items()", "in (*self._released.items(), *self._published.items())"))
 fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "packet_id not in self._received", "True"))
 fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "repeated.copies += 1", "repeated.copies = 1"))
 fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [(0, PubRel(packet_id)) for packet_id in self._released]", "= []"))
-fault("4.5.0-1", "the last one is passed over", (ROUTER + "_deliver", "else subscribers.items():", "else list(subscribers.items())[:19]:"))
+fault("4.5.0-1", "the last subscriber is skipped", (ROUTER + "_deliver", "else subscribers.items():", "else list(subscribers.items())[:19]:"))
 fault(
     "4.5.0-2",
-    "what was not subscribed to is not answered",
+    "messages without a subscription are not answered",
     (MACHINE + "_on_publish", "packet_id = publish.packet_id", 'if type(self).__name__ == "ClientMachine" and not self.session.subscriptions:\n        return\n    packet_id = publish.packet_id'),
 )
-fault("4.6.0-1", "again, in another order", (SENDER + "resume", "in self._published.items()", "in reversed(self._published.items())"))
+fault("4.6.0-1", "retransmission in another order", (SENDER + "resume", "in self._published.items()", "in reversed(self._published.items())"))
 fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "map(PubAck, _due(qos_1))", "map(PubAck, sorted(_due(qos_1)))"))
 fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "map(PubRec, _due(qos_2))", "map(PubRec, sorted(_due(qos_2)))"))
 fault("4.6.0-4", "PUBRELs by identifier", (SENDER + "resume", "for packet_id in self._released]", "for packet_id in sorted(self._released)]"))
@@ -421,7 +421,7 @@ fault("4.7.1-1", "'+' in a topic", (TOPICS + "check_topic", 'if "+" in topic or 
 fault("4.7.1-2", "'#' anywhere", (TOPICS + "check_topic_filter", 'if "#" in topic_filter and', "if False and"))
 fault("4.7.1-3", "'+' within a level", (TOPICS + "check_topic_filter", 'if "+" in topic_filter and', "if False and"))
 fault("4.7.2-1", "'#' matches $SYS", (TOPICS + "Search.__init__", 'not topic.startswith("$")', "True"))
-fault("4.7.2-1", "'#' brings retained $ topics", ("mqttws.broker.retained:_Node.after", "if skip_dollar and", "if False and"))
+fault("4.7.2-1", "'#' delivers retained $ topics", ("mqttws.broker.retained:_Node.after", "if skip_dollar and", "if False and"))
 fault("4.7.2-1", "'#' matches $SYS for a client", (TOPICS + "topic_matches", 'if topic_filter[0] in "+#" and', "if False and"))
 fault("4.7.3-1", "an empty topic", (TOPICS + "check_topic", "if not topic:", "if False:"))
 fault("4.7.3-1", "an empty filter", (TOPICS + "check_topic_filter", "if not topic_filter:", "if False:"))
@@ -432,18 +432,18 @@ fault(  # either check would be enough
     (WIRE + "encode_string", r'if "\0" in text', "if False"),
 )
 fault("4.7.3-2", "U+0000 in a caller's filter", (WIRE + "encode_string", r'if "\0" in text', "if False"))
-fault("4.7.3-3", "a long topic is cut off", (WIRE + "encode_binary", "if len(data) > MAX_UINT16:", "data = data[:MAX_UINT16]\n    if False:"))
+fault("4.7.3-3", "a long topic is truncated", (WIRE + "encode_binary", "if len(data) > MAX_UINT16:", "data = data[:MAX_UINT16]\n    if False:"))
 fault("4.7.3-4", "filters without case", (TOPICS + "TopicTree.set", 'in topic_filter.split("/")', 'in topic_filter.lower().split("/")'))
 fault("4.7.3-4", "an empty level is dropped", (TOPICS + "Search.__init__", 'topic.split("/")', '[level for level in topic.split("/") if level]'))
-fault("4.8.0-1", "a server goes on after a violation", (SERVER + "_remote_fault", "self.close(error)", "pass"))
-fault("4.8.0-1", "a client goes on after a violation", (MACHINE + "_remote_fault", "self.close(error)", "pass"))
-fault("4.8.0-2", "a broker goes on after an error", (HANDLER + "fail", 'self.cut(ConnectionClosed("an error in the broker or in a hook"), now)', "pass"))
+fault("4.8.0-1", "a server continues after a violation", (SERVER + "_remote_fault", "self.close(error)", "pass"))
+fault("4.8.0-1", "a client continues after a violation", (MACHINE + "_remote_fault", "self.close(error)", "pass"))
+fault("4.8.0-2", "a broker continues after an error", (HANDLER + "fail", 'self.cut(ConnectionClosed("an error in the broker or in a hook"), now)', "pass"))
 
 # §6, §7, and the rules without a number
 
 fault(
     "6.0.0-1",
-    "a text frame is taken",
+    "a text frame is accepted",
     (
         FRAMING + "WebSocketFraming._receive_unusual",
         "if isinstance(event, BytesMessage):\n            payloads.append(bytes(event.data))",
@@ -453,32 +453,32 @@ fault(
 )
 fault(
     "6.0.0-2",
-    "only the last fragment is taken",
+    "only the last fragment is processed",
     (FRAMING + "WebSocketFraming._receive_unusual", "payloads.append(bytes(event.data))", 'payloads.append(bytes(event.data) if event.message_finished else b"")'),
 )
-fault("6.0.0-2", "one packet a message", ("mqttws.codec.decoder:Decoder._cut", "while position < last:", "while position < last and not packets:"))
+fault("6.0.0-2", "only one packet of a message is processed", ("mqttws.codec.decoder:Decoder._cut", "while position < last:", "while position < last and not packets:"))
 fault("6.0.0-3", "another subprotocol is offered", (CLIENT_HANDSHAKE + "ClientWebSocket._upgrade_lines", 'self._subprotocol.encode("ascii")', 'b"mqttv3.1"'))
-fault("6.0.0-4", "a client takes any answer", (CLIENT_HANDSHAKE + "ClientWebSocket._accepted", "if subprotocol == self._subprotocol:", "if True:"))
-fault("6.0.0-4", "a server selects none", (HANDSHAKE + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
+fault("6.0.0-4", "a client accepts any answer", (CLIENT_HANDSHAKE + "ClientWebSocket._accepted", "if subprotocol == self._subprotocol:", "if True:"))
+fault("6.0.0-4", "a server selects no subprotocol", (HANDSHAKE + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
 fault(
     "7.0.0-2",
-    "an extension is asked for",
+    "an extension is required",
     (HANDLER + "_on_connect", "authenticator = self._hub.hooks.authenticator", 'authenticator = self._hub.hooks.authenticator or (lambda peer, connect: connect.username == "extension")'),
 )
-fault("7.1.1-1", "a broker cuts long writes short", ("mqttws.broker.link:Link._write", "self._transport.write(data)", "self._transport.write(data[:1_000_000])"))
-fault("7.1.2-1", "a client cuts long writes short", (PLAIN + "Framing.send", "self._out.append(data)", "self._out.append(data[:1_000_000])"))
-fault("U-1", "a client that says nothing stays", ("mqttws.protocol.server_connection:ServerConnection._time_out", "self.machine.close(", "print("))
-fault("U-2", "a server that says nothing is waited for", ("mqttws.protocol.connection:ClientConnection._time_out", "self.machine.close(", "print("))
-fault("U-3", "a missing PINGRESP is not noticed", (CLIENT + "handle_timeout", "if self._reading and self._ping_sent is not None and", "if False and"))
+fault("7.1.1-1", "a broker truncates long writes", ("mqttws.broker.link:Link._write", "self._transport.write(data)", "self._transport.write(data[:1_000_000])"))
+fault("7.1.2-1", "a client truncates long writes", (PLAIN + "Framing.send", "self._out.append(data)", "self._out.append(data[:1_000_000])"))
+fault("U-1", "a client that sends nothing is not closed", ("mqttws.protocol.server_connection:ServerConnection._time_out", "self.machine.close(", "print("))
+fault("U-2", "a server that sends nothing does not time out", ("mqttws.protocol.connection:ClientConnection._time_out", "self.machine.close(", "print("))
+fault("U-3", "a missing PINGRESP is not detected", (CLIENT + "handle_timeout", "if self._reading and self._ping_sent is not None and", "if False and"))
 fault("U-4", "a refusal without a CONNACK", (HANDLER + "_answer_connect", "connection.refuse(answer.return_code, now)", 'connection.close(ConnectionClosed(""), now)'))
 fault("U-5", "control characters in topics", (LIMITS + "check_topic", "if not self.control_characters and", "if False and"))
 fault("U-5", "control characters in client identifiers", (LIMITS + "objection_to_client_id", "if not self.control_characters and", "if False and"))
-fault("U-6", "clients meet at $ topics", (ROUTER + "is_reserved", 'return topic.startswith("$") and', "return False and"))
+fault("U-6", "clients exchange messages over $ topics", (ROUTER + "is_reserved", 'return topic.startswith("$") and', "return False and"))
 fault("U-7", "one client's error ends the others", (HANDLER + "fail", "self.cut(", "[link.abort() for link in self._hub.admission.all]; self.cut("))
 fault("U-8", "a fifth byte of the remaining length", (WIRE + "decode_remaining_length", "min(start + 4, len(data))", "min(start + 5, len(data))"),
       (WIRE + "decode_remaining_length", "len(data) - start >= 4", "len(data) - start >= 5"))
-fault("U-9", "the bound is not kept", ("mqttws.codec.decoder:Decoder._keep", "if self._need > self.max_packet_size:", "if False:"))
-fault("U-9", "less than 268,435,455 bytes", (WIRE + "encode_remaining_length", "if length > MAX_REMAINING_LENGTH:", "if length > 2_097_151:"))
-fault("U-10", "again without a reconnect", (MACHINE + "_send_ready", "assert session is not None", "assert session is not None\n    self._out += [one.packet(dup=True).encode() for one in session.sender._published.values()]"))
-fault("U-11", "subscriptions that were lost are not asked for again", ("mqttws.protocol.session:Session.restore", "if not session_present:", "if False:"))
-fault("U-12", "a session that was not asked for", (CLIENT + "_on_connack", "if packet.session_present and self._connect.clean_session:", "if False:"))
+fault("U-9", "the bound is not checked", ("mqttws.codec.decoder:Decoder._keep", "if self._need > self.max_packet_size:", "if False:"))
+fault("U-9", "the maximum is less than 268,435,455 bytes", (WIRE + "encode_remaining_length", "if length > MAX_REMAINING_LENGTH:", "if length > 2_097_151:"))
+fault("U-10", "retransmission without a reconnect", (MACHINE + "_send_ready", "assert session is not None", "assert session is not None\n    self._out += [one.packet(dup=True).encode() for one in session.sender._published.values()]"))
+fault("U-11", "lost subscriptions are not restored", ("mqttws.protocol.session:Session.restore", "if not session_present:", "if False:"))
+fault("U-12", "an unrequested session is accepted", (CLIENT + "_on_connack", "if packet.session_present and self._connect.clean_session:", "if False:"))

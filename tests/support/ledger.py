@@ -124,8 +124,8 @@ def pages(outcomes: Mapping[str, str], marks: Marks) -> dict[Path, str]:
     lines = [
         "# Conformance to MQTT 3.1.1, statement by statement",
         "",
-        "This page leads to each normative statement of MQTT 3.1.1: what it demands, the code that implements it, the "
-        "tests that show it, and the planted faults that these tests catch (`make mutants`).",
+        "This page links to each normative statement of MQTT 3.1.1: what it requires, the code that implements it, the "
+        "tests that verify it, and the planted faults that these tests catch (`make mutants`).",
         "",
         f"There are {len(ledger)} statements: the {sum(not entry.section for entry in ledger.values())} that the "
         f"standard numbers, and {sum(bool(entry.section) for entry in ledger.values())} without a number, U-1 to U-12. "
@@ -177,7 +177,7 @@ def _chapter_page(chapter: str, names: list[str], outcomes: Mapping[str, str], t
     lines = [
         f"# {_TITLES[chapter]}",
         "",
-        "The normative statements of this chapter: what each demands, the code that implements it, its tests, and the",
+        "The normative statements of this chapter: what each requires, the code that implements it, its tests, and the",
         "faults that are planted to check the tests.",
         "",
     ]
