@@ -266,7 +266,7 @@ def test_control_frames() -> None:
 
 @given(st.lists(some.packets, min_size=1, max_size=5), st.booleans(), st.data())
 def test_without_a_match_every_byte_is_unchanged(sent: list[Packet], websocket: bool, data: st.DataObject) -> None:
-    wire = Wire(Rule("drop", on="nothing"), websocket=websocket)
+    wire = Wire(Rule("drop", on="CONNECT", nth=9), websocket=websocket)
     stream = b"".join(packet.encode() for packet in sent)
     if websocket:
         stream = binary_frame(stream[:7], None) + b"\x89\x01x" + binary_frame(stream[7:], None)
@@ -278,7 +278,7 @@ def test_without_a_match_every_byte_is_unchanged(sent: list[Packet], websocket: 
 
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=5), st.booleans())
 def test_bytes_that_are_no_mqtt_are_unchanged(pieces: list[bytes], websocket: bool) -> None:
-    wire = Wire(Rule("drop", on="nothing"), websocket=websocket)
+    wire = Wire(Rule("drop", on="CONNECT", nth=9), websocket=websocket)
     for piece in pieces:
         wire.send("client", piece)
     wire.line.receive_end("client", False, wire.now)
@@ -372,10 +372,31 @@ def test_a_file_of_rules_round_trip() -> None:
         ("[[rule]]\ndo = 'explode'", "rule 1: there is no fault 'explode'"),
         ("[[rule]]\ndo = 'drop'\nsize = 1", "rule 1: the fault 'drop' takes no parameters; given: size"),
         ("[[rule]]\ndo = 'delay'", "the fault 'delay' takes seconds, [jitter]; given: none"),
+        ("[[rule]]\ndo = 'drop'\non = 'PUBAK'", "rule 1: no unit is named 'PUBAK'; did you mean 'PUBACK'?"),
+        ("[[rule]]\ndo = 'drop'\non = 'Publish'", "did you mean 'PUBLISH'?"),
+        ("[[rule]]\ndo = 'drop'\non = '1010'", "no unit is named '1010'"),
+        ("[[rule]]\ndo = 'drop'\ntopic = 'a/#/b'", "the topic is 'a/#/b'; it must be a Topic Filter"),
+        ("[[rule]]\ndo = 'delay'\nseconds = -1", "seconds of the fault 'delay' is -1"),
+        ("[[rule]]\ndo = 'delay'\nseconds = inf", "it must be a number, 0 or more"),
+        ("[[rule]]\ndo = 'delay'\nseconds = '1'", "it must be a number, 0 or more"),
+        ("[[rule]]\ndo = 'delay'\nseconds = true", "it must be a number, 0 or more"),
+        ("[[rule]]\ndo = 'answer'\npacket = '2'", "packet of the fault 'answer' is '2'"),
+        ("[[rule]]\ndo = 'answer'\npacket = 7", "it must be a packet: an object, bytes, or hexadecimal digits"),
+        ("[[rule]]\ndo = 'split'\nsize = 0", "it must be a whole number from 1"),
+        ("[[rule]]\ndo = 'duplicate'\ntimes = 1.5", "it must be a whole number from 0 to 1,000,000"),
+        ("[[rule]]\ndo = 'stranger'\noffset = 'a'", "it must be a whole number"),
+        ("[[rule]]\ndo = 'truncate'\nsize = 1\nend = 'bang'", "it must be one of rst, fin, silence"),
+        ("[[rule]]\ndo = 'close_frame'\ncode = 70000", "it must be a whole number from 0 to 65,535"),
+        ("[[rule]]\ndo = 'close_frame'\nreason = 7", "it must be a text"),
+        ("[[rule]]\ndo = 'fragment'\npings = 1", "it must be true or false"),
+        ("[[rule]]\ndo = 'drop'\nwithin = nan", "within is nan; it must not be negative"),
         ("[[rule]]\ndo = 'drop'\nnth = 'x'", "rule 1: nth is 'x'"),
         ("[[rule]]\ndo = 'drop'\nnth = -1", "must not be negative"),
         ("[[stream]]\ndo = 'bandwidth'\nrate = 0", "the rate is 0; it must be above 0"),
-        ("[[stream]]\ndo = 'bandwidth'\nrate = nan", "the rate is nan; it must be above 0"),
+        (
+            "[[stream]]\ndo = 'bandwidth'\nrate = nan",
+            "rate of the fault 'bandwidth' is nan; it must be a number, 0 or more",
+        ),
         ("[[stream]]\ndo = 'reset_peer'\nchance = 7", "the chance is 7; it must be from 0 to 1"),
         ("[[rule]]\ndo = 'drop'\nsender = 'me'", "'client' or 'server'"),
         ("[[stream]]\ndo = 'drop'", "stream 1: there is no fault 'drop'"),

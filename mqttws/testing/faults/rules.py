@@ -7,7 +7,6 @@ affect them. The applied faults are again a list of rules, each for one unit and
 
 from __future__ import annotations
 
-import inspect
 import random
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,34 +17,9 @@ from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Publish
 from mqttws.codec.topics import topic_matches
 from mqttws.tap.record import CLIENT, SERVER, Record
+from mqttws.testing.faults.checking import check_chance, check_name, check_parameters, check_topic
 from mqttws.testing.faults.kinds import KINDS
 from mqttws.testing.faults.toxics import TOXICS
-
-
-def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> None:
-    """Check that a kind exists and accepts these parameters.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if kind not in known:
-        raise ValueError(f"there is no fault {kind!r}; there are {', '.join(sorted(known))}")
-    try:
-        inspect.signature(known[kind]).bind(None, **parameters)
-    except TypeError:
-        takes = [
-            parameter.name if parameter.default is parameter.empty else f"[{parameter.name}]"
-            for parameter in list(inspect.signature(known[kind]).parameters.values())[1:]
-        ]
-        given = ", ".join(parameters)
-        raise ValueError(
-            f"the fault {kind!r} takes {', '.join(takes) or 'no parameters'}; given: {given or 'none'}"
-        ) from None
-
-
-def _check_chance(chance: float) -> None:
-    if not 0 <= chance <= 1:
-        raise ValueError(f"the chance is {chance}; it must be from 0 to 1")
 
 
 @dataclass
@@ -89,11 +63,13 @@ class Rule:
 
     def __post_init__(self) -> None:
         check_parameters(self.kind, self.parameters, KINDS)
+        check_name(self.on)
+        check_topic(self.topic)
         if self.sender not in ("", CLIENT, SERVER):
             raise ValueError(f"the sender is {self.sender!r}; it must be 'client' or 'server'")
-        _check_chance(self.chance)
+        check_chance(self.chance)
         for name in ("nth", "every", "packet_id", "connection", "place", "times", "within"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
     def matches(self, record: Record, place: int, client_id: str, now: float, chance: random.Random) -> bool:
@@ -151,7 +127,7 @@ class Toxic:
         TOXICS[self.kind](random.Random(0), **self.parameters)  # raise an error for invalid values now
         if self.sender not in (CLIENT, SERVER):
             raise ValueError(f"the sender is {self.sender!r}; it must be 'client' or 'server'")
-        _check_chance(self.chance)
+        check_chance(self.chance)
 
 
 @dataclass
