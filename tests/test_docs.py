@@ -38,6 +38,10 @@ ENTRY_POINTS = {
     "pubsub/sync/api.py": "PubSub PubSub.publish",
     "pubsub/aio/api.py": "PubSub PubSub.publish",
     "pubsub/core.py": "PubSubCore.subscribe",
+    "pubsub/testing/broker.py": "RecordingBroker",
+    "mqttws/broker/broker.py": "Broker",
+    "mqttws/testing/faults/faults.py": "Faults",
+    "sigv4/iot.py": "presign_iot_url",
     "sigv4/presigning.py": "presign",
     "sigv4/verifying.py": "verify",
 }

@@ -77,6 +77,15 @@ class Broker:
     Raises:
         ValueError: There is no listener; there is a TLS port without `tls`, or `tls` without a TLS port; or
             `sys_interval` is not above 0.
+
+    Examples:
+        >>> import mqttws
+        >>> from mqttws.broker import Broker
+        >>> with Broker() as broker, mqttws.connect(broker.url, client_id="t1") as client:
+        ...     client.subscribe("greenhouse/#")
+        ...     print([session.client_id for session in broker.sessions()])
+        0
+        ['t1']
     """
 
     def __init__(

@@ -72,6 +72,19 @@ class Faults:
 
     Attributes:
         decided: The applied faults as rules without randomness, which repeat the same run.
+
+    Examples:
+        The first PUBACK is lost. The client sends the message again when it has reconnected:
+
+        >>> import mqttws
+        >>> from mqttws.broker import Broker
+        >>> from mqttws.testing import Faults
+        >>> with Broker() as broker, Faults(broker.url) as faults:
+        ...     faults.on(mqttws.PubAck, times=1).reset()
+        ...     with mqttws.connect(faults.url, reconnect=mqttws.Reconnect(initial=0.01)) as client:
+        ...         client.publish("greenhouse/temperature", "21.5", qos=1)
+        ...     print([rule.kind for rule in faults.decided.rules])
+        ['reset']
     """
 
     #: The tap keeps whole packets, because a fault can need all of one.
