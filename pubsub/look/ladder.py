@@ -74,7 +74,7 @@ class Ladder:
         arrow = "C ---> S" if record.sender == "client" else "C <--- S"
         if record.name == "open":
             arrow = "C      S"
-        text = plain(self._told(record))
+        text = plain(self._summary(record))
         tail = ""
         if record.answers:
             tail = f"  ({' > '.join(map(str, chain)) or record.answers} in {_span(record.round_trip)})"
@@ -82,7 +82,7 @@ class Ladder:
         colour = "other" if record.layer == "other" else "dim" if record.layer in ("tcp", "frame") else record.sender
         return head + self._paint(f"{arrow}  {plain(record.name):12}", colour) + f" {text}" + self._paint(tail, "dim")
 
-    def _told(self, record: Record) -> str:
+    def _summary(self, record: Record) -> str:
         if record.name == "open":
             return ", ".join(f"{name} {value}" for name, value in record.notes.items())
         return summary(record, self._secrets) + (f" ({record.notes['unknown']})" if "unknown" in record.notes else "")
@@ -125,8 +125,8 @@ class Ladder:
                 yield self._paint(f"{'':28}{f'{bit:0{width}b}':>8}  {name}", "dim")
             if self._verbose > 1:
                 known = explain(field.key)
-                told = ", ".join((known.section, *known.statements))
-                yield self._paint(f"{'':28}{known.sentence} [{told}] {known.reads}", "dim")
+                rules = ", ".join((known.section, *known.statements))
+                yield self._paint(f"{'':28}{known.sentence} [{rules}] {known.reads}", "dim")
         if record.cut:
             yield f"{'':28}... {record.cut:,} bytes more, which are not stored, or not received yet"
 

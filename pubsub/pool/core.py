@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 from mqttws import MQTTError, State, Waiting
-from pubsub.pool.asking import Asking
 from pubsub.pool.part import Part
 from pubsub.pool.places import Place
 from pubsub.pool.sizing import CALM, FULL, Connections, excess, split
+from pubsub.pool.subscribing import Subscribing
 
 __all__ = ["LOOK", "PoolCore"]
 
@@ -23,13 +23,13 @@ __all__ = ["LOOK", "PoolCore"]
 LOOK = 1.0
 
 
-class PoolCore(Asking):
+class PoolCore(Subscribing):
     """The base class of `Pool`."""
 
     @property
     def state(self) -> State:
         """The worst of the states of the parts."""
-        return self._told
+        return self._reported
 
     @property
     def parts(self) -> dict[int, State]:
@@ -250,7 +250,7 @@ class PoolCore(Asking):
             if self.on_part is not None:
                 self._states.append((self.on_part, (part.index, state)))
             failed = self.error is not None
-        self._tell()
+        self._report_states()
         if failed:
             self.end()
         elif lost:

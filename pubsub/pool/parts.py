@@ -77,9 +77,9 @@ class Parts(ABC):
         self._is_open = self._is_closing = False
         self._calm = 0
         self._dropped = self._expired = 0  # the sums of removed parts
-        self._told = State("disconnected")
+        self._reported = State("disconnected")
         self._states: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self._telling = False
+        self._is_reporting = False
         sizes = split(connections)
         for _ in range(sizes.publishing):
             self._add(True, sizes.shared, is_first=True)
@@ -182,7 +182,7 @@ class Parts(ABC):
             self._note(None)
             if self.on_part is not None:
                 self._states.append((self.on_part, (part.index, None)))
-        self._tell()
+        self._report_states()
 
     # Their states.
 
@@ -190,26 +190,26 @@ class Parts(ABC):
         """Record the state of the pool, if it has changed or a session was lost. Requires the lock."""
         whole = worst(self._state_of(part) for part in self._parts if part.counts)
         lost = cause is not None and cause.session_present is False
-        if whole.name == self._told.name and not lost:
+        if whole.name == self._reported.name and not lost:
             return
-        self._told = State(
+        self._reported = State(
             whole.name, whole.error, whole.delay, False if lost else whole.session_present, whole.endpoint
         )
         on_state = self._options.get("on_state")
         if on_state is not None:
-            self._states.append((on_state, (self._told,)))
+            self._states.append((on_state, (self._reported,)))
 
     def _state_of(self, part: Part) -> State:
         is_new = part.state.name == "disconnected" and not part.stood and not self._is_closing and self.error is None
         return State("connecting") if is_new and self._is_open else part.state
 
-    def _tell(self) -> None:
+    def _report_states(self) -> None:
         """Report states to the callbacks, in order. One thread at a time does this, for all."""
         while True:
             with self.lock:
-                if self._telling or not self._states:
+                if self._is_reporting or not self._states:
                     return
-                self._telling = True
+                self._is_reporting = True
                 call, arguments = self._states.popleft()
             try:
                 call(*arguments)
@@ -217,4 +217,4 @@ class Parts(ABC):
                 logger.exception("a state of a pool could not be reported")
             finally:
                 with self.lock:
-                    self._telling = False
+                    self._is_reporting = False

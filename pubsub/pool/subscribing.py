@@ -19,13 +19,13 @@ from pubsub.pool.receiving import Receiving
 from pubsub.pool.sizing import least
 from pubsub.router import REFUSED
 
-__all__ = ["Asking"]
+__all__ = ["Subscribing"]
 
 #: A request: Topic Filter, QoS, and the place of its return code in the combined answer.
-Ask = tuple[str, int, Gather | None, int]
+_Request = tuple[str, int, Gather | None, int]
 
 
-class Asking(Receiving):
+class Subscribing(Receiving):
     """The methods that subscribe and unsubscribe."""
 
     def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Any:
@@ -35,13 +35,13 @@ class Asking(Receiving):
         self._subscribe([(topic_filter, qos, gather, at) for at, (topic_filter, qos) in enumerate(topic_filters)])
         return answer
 
-    def _subscribe(self, asks: Sequence[Ask]) -> None:
-        to_ask: dict[Part, list[Ask]] = {}
+    def _subscribe(self, requests: Sequence[_Request]) -> None:
+        by_part: dict[Part, list[_Request]] = {}
         with self.lock:
-            for ask in asks:
-                self._place(ask, to_ask)
-            delays = {part: self._delay(part, len(each)) for part, each in to_ask.items()}
-            sent = [(part, each, _ask(part, each)) for part, each in to_ask.items() if not delays[part]]
+            for request in requests:
+                self._place(request, by_part)
+            delays = {part: self._delay(part, len(each)) for part, each in by_part.items()}
+            sent = [(part, each, _request(part, each)) for part, each in by_part.items() if not delays[part]]
             starting = self._unopened() if self._is_open else []
         for part in starting:
             self.start(part)
@@ -49,7 +49,7 @@ class Asking(Receiving):
             answer.add_done_callback(partial(self._subscribed, part, each))
         for part, delay in delays.items():
             if delay:
-                self.runtime.later(delay, partial(self._ask_late, part, to_ask[part]))
+                self.runtime.later(delay, partial(self._subscribe_late, part, by_part[part]))
 
     def _delay(self, part: Part, count: int) -> float:
         """Return the seconds until a part may subscribe to some Topic Filters, under the lock.
@@ -61,12 +61,12 @@ class Asking(Receiving):
         now = time.monotonic()
         return max(self._filters.reserve(now) for _ in range(count)) - now
 
-    def _ask_late(self, part: Part, asks: Sequence[Ask]) -> None:
+    def _subscribe_late(self, part: Part, requests: Sequence[_Request]) -> None:
         """Subscribe to those of the Topic Filters that the part still has. What has moved is subscribed to already."""
         with self.lock:
-            still = [ask for ask in asks if self._has(part, ask[0])]
-            answer = _ask(part, still) if still else None
-        for _, qos, gather, at in (ask for ask in asks if ask not in still):
+            still = [request for request in requests if self._has(part, request[0])]
+            answer = _request(part, still) if still else None
+        for _, qos, gather, at in (request for request in requests if request not in still):
             if gather is not None:
                 gather.give(at, qos)
         if answer is not None:
@@ -76,9 +76,9 @@ class Asking(Receiving):
         place = self.places.get(topic_filter)
         return place is not None and place.handover is None and place.part in (part, None)
 
-    def _place(self, ask: Ask, to_ask: dict[Part, list[Ask]]) -> None:
+    def _place(self, request: _Request, by_part: dict[Part, list[_Request]]) -> None:
         """Choose the parts of a Topic Filter, and add the request to theirs. Requires the lock."""
-        topic_filter, qos, gather, at = ask
+        topic_filter, qos, gather, at = request
         self._deferred.pop(topic_filter, None)  # replaced by this request
         place = self.places.get(topic_filter)
         if place is not None and place.handover is not None:
@@ -93,13 +93,13 @@ class Asking(Receiving):
                 if older.part is not place.part and older.qos < qos:
                     older.qos = qos  # its part delivers messages that also match the new filter, at the higher QoS
                     assert older.part is not None
-                    to_ask.setdefault(older.part, []).append((older.topic_filter, qos, None, 0))
+                    by_part.setdefault(older.part, []).append((older.topic_filter, qos, None, 0))
         place.qos = max(place.qos, qos)
         on = [place.part] if place.part is not None else self._receiving()
         if gather is not None:
             gather.expect(len(on) - 1)
         for part in on:
-            to_ask.setdefault(part, []).append((topic_filter, place.qos, gather, at))
+            by_part.setdefault(part, []).append((topic_filter, place.qos, gather, at))
 
     def _new_place(self, topic_filter: str, qos: int) -> Place[Part]:
         place: Place[Part] = Place(topic_filter, qos, None, 0)
@@ -115,10 +115,10 @@ class Asking(Receiving):
             part = min(self._receiving(), key=self.places.count)
         return self.places.add(topic_filter, qos, part)
 
-    def _subscribed(self, part: Part, asks: Sequence[Ask], answer: Any) -> None:
+    def _subscribed(self, part: Part, requests: Sequence[_Request], answer: Any) -> None:
         error = ConnectionError("the answer was cancelled") if answer.cancelled() else answer.exception()
-        codes = [0] * len(asks) if error is not None else answer.result()
-        for (topic_filter, _, gather, at), code in zip(asks, codes, strict=True):
+        codes = [0] * len(requests) if error is not None else answer.result()
+        for (topic_filter, _, gather, at), code in zip(requests, codes, strict=True):
             if code == REFUSED:
                 self._refused(part, topic_filter)
             if gather is not None and error is not None:
@@ -139,19 +139,19 @@ class Asking(Receiving):
         return answer
 
     def _unsubscribe(self, topic_filters: Sequence[str], gather: Gather) -> None:
-        to_ask: dict[Part, list[str]] = {}
+        by_part: dict[Part, list[str]] = {}
         given = 0
         with self.lock:
             for topic_filter in topic_filters:
-                given += self._displace(topic_filter, gather, to_ask)
-            sent = [(len(each), part.client.unsubscribe_nowait(each)) for part, each in to_ask.items()]
+                given += self._displace(topic_filter, gather, by_part)
+            sent = [(len(each), part.client.unsubscribe_nowait(each)) for part, each in by_part.items()]
         for count, answer in sent:
             answer.add_done_callback(partial(self._unsubscribed, gather, count))
         for _ in range(given):
             gather.give(0, 0)
         self.moves.begin()
 
-    def _displace(self, topic_filter: str, gather: Gather, to_ask: dict[Part, list[str]]) -> int:
+    def _displace(self, topic_filter: str, gather: Gather, by_part: dict[Part, list[str]]) -> int:
         """Start to remove a Topic Filter. Return 1 if there is no answer to wait for, else 0. Requires the lock."""
         place = self.places.get(topic_filter)
         if place is None:
@@ -173,7 +173,7 @@ class Asking(Receiving):
         self.places.remove(place)
         gather.expect(len(on) - 1)
         for part in on:
-            to_ask.setdefault(part, []).append(topic_filter)
+            by_part.setdefault(part, []).append(topic_filter)
         return 0
 
     @staticmethod
@@ -185,9 +185,9 @@ class Asking(Receiving):
             else:
                 gather.give(0, 0)
 
-    def _defer(self, handover: Handover[Part], topic_filter: str, ask: Callable[[], object]) -> None:
+    def _defer(self, handover: Handover[Part], topic_filter: str, request: Callable[[], object]) -> None:
         """Defer a request until a handover is over; it replaces an earlier one. Requires the lock."""
-        self._deferred[topic_filter] = ask
+        self._deferred[topic_filter] = request
         self.moves.when_over(handover, self._again)
 
     def _soon(self, call: Callable[[], object]) -> None:
@@ -198,8 +198,8 @@ class Asking(Receiving):
         """Make the deferred requests."""
         with self.lock:
             deferred, self._deferred = self._deferred, {}
-        for ask in deferred.values():
-            ask()
+        for request in deferred.values():
+            request()
 
     def _on_error(self, part: Part, error: MQTTError) -> None:
         if isinstance(error, SubscribeRejected):
@@ -209,5 +209,5 @@ class Asking(Receiving):
             on_error(error)
 
 
-def _ask(part: Part, asks: Sequence[Ask]) -> Any:
-    return part.client.subscribe_nowait([(topic_filter, qos) for topic_filter, qos, _, _ in asks])
+def _request(part: Part, requests: Sequence[_Request]) -> Any:
+    return part.client.subscribe_nowait([(topic_filter, qos) for topic_filter, qos, _, _ in requests])
