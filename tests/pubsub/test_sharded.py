@@ -248,7 +248,8 @@ def test_retained_messages_arrive_once_for_each_subscription(make: Make, server:
     api.call(api.ps.resize, (1, 4))
     server.wait(lambda: "name-4" in server.connected)
     pool = api.ps._channels[MqttOverWSProvider.kind].client
-    wait_for(lambda: pool.moves.is_idle and all(pool.places.count(part) for part in pool._receiving()[:3]))
+    # Which of the new connections get a filter depends on the order in which they connect.
+    wait_for(lambda: pool.moves.is_idle and sum(pool.places.count(part) > 0 for part in pool._receiving()) >= 3)
     publish_all(api, 6, range(6))
     first.wait(12)
     second.wait(12)
