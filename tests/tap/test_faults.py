@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import socket
 import time
@@ -23,7 +24,7 @@ from mqttws.tap import SessionReader
 from mqttws.testing import Faults, Rules
 from mqttws.testing.faults.kinds import KINDS
 from mqttws.testing.faults.line import FaultyLine
-from mqttws.testing.faults.rules import Rule, Toxic
+from mqttws.testing.faults.rules import _CONDITIONS, Rule, Toxic
 from mqttws.testing.faults.toxics import TOXICS
 
 REQUEST = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
@@ -74,7 +75,7 @@ P1 = Publish("a", b"xy", 1, packet_id=7)
 #: kind, parameters, packet, sender; the bytes at the other end over TCP, and at a client over WebSocket.
 CASES: list[tuple[str, dict[str, Any], Packet, str, str, str]] = [
     ("drop", {}, P1, "server", "", ""),
-    ("duplicate", {"times": 2}, PubAck(1), "server", "40020001" * 3, "820440020001" * 3),
+    ("duplicate", {"copies": 2}, PubAck(1), "server", "40020001" * 3, "820440020001" * 3),
     ("replace", {"packet": "d000"}, P1, "server", "d000", "8202d000"),
     ("replace", {"packet": PubAck(3)}, P1, "client", "40020003", ""),
     ("inject", {"packet": b"\xd0\x00"}, PubAck(1), "server", "40020001d000", "8204400200018202d000"),
@@ -264,6 +265,12 @@ def test_control_frames() -> None:
     assert wire.send("server", bytes.fromhex("8a00")).hex() == "8a00"
 
 
+def test_no_parameter_has_the_name_of_a_condition() -> None:
+    """In TOML both are keys of one table."""
+    for kind in (*KINDS.values(), *TOXICS.values()):
+        assert not set(inspect.signature(kind).parameters) & {*_CONDITIONS, "do"} - {"chance"}
+
+
 @given(st.lists(some.packets, min_size=1, max_size=5), st.booleans(), st.data())
 def test_without_a_match_every_byte_is_unchanged(sent: list[Packet], websocket: bool, data: st.DataObject) -> None:
     wire = Wire(Rule("drop", on="CONNECT", nth=9), websocket=websocket)
@@ -383,7 +390,7 @@ def test_a_file_of_rules_round_trip() -> None:
         ("[[rule]]\ndo = 'answer'\npacket = '2'", "packet of the fault 'answer' is '2'"),
         ("[[rule]]\ndo = 'answer'\npacket = 7", "it must be a packet: an object, bytes, or hexadecimal digits"),
         ("[[rule]]\ndo = 'split'\nsize = 0", "it must be a whole number from 1"),
-        ("[[rule]]\ndo = 'duplicate'\ntimes = 1.5", "it must be a whole number from 0 to 1,000,000"),
+        ("[[rule]]\ndo = 'duplicate'\ncopies = 1.5", "it must be a whole number from 0 to 1,000,000"),
         ("[[rule]]\ndo = 'stranger'\noffset = 'a'", "it must be a whole number"),
         ("[[rule]]\ndo = 'truncate'\nsize = 1\nend = 'bang'", "it must be one of rst, fin, silence"),
         ("[[rule]]\ndo = 'close_frame'\ncode = 70000", "it must be a whole number from 0 to 65,535"),

@@ -24,7 +24,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "fragment.size": (1, inf),
     "size": (0, 1 << 28),
     "count": (0, 1_000_000),
-    "times": (0, 1_000_000),
+    "copies": (0, 1_000_000),
     "return_code": (0, 255),
     "flags": (0, 15),
     "bits": (0, 7),

@@ -89,7 +89,7 @@ def as_bytes(packet: Packet | bytes | str) -> bytes:
     """Return the bytes of a packet."""
     if isinstance(packet, Packet):
         return packet.encode()
-    return bytes.fromhex(packet) if isinstance(packet, str) else bytes(packet)
+    return bytes.fromhex(packet) if isinstance(packet, str) else bytes(memoryview(packet))
 
 
 # Packets that are dropped, delayed, repeated or replaced.
@@ -112,9 +112,9 @@ def hold(unit: Unit, *, seconds: float) -> None:
     unit.aside(unit.data, seconds)
 
 
-def duplicate(unit: Unit, *, times: int = 1) -> None:
-    """Forward it, and then again `times` times."""
-    for _ in range(times + 1):
+def duplicate(unit: Unit, *, copies: int = 1) -> None:
+    """Forward it, and `copies` copies after it."""
+    for _ in range(copies + 1):
         unit.forward(unit.data)
 
 
