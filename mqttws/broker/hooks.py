@@ -110,16 +110,23 @@ class Rejection:
     """The answer that rejects an upgrade.
 
     Attributes:
-        status: The HTTP status, 400 to 599.
+        status: The HTTP status, 300 to 599, but not 304.
         headers: Additional headers of the response.
         body: The body of the response.
         reason: A text for the log.
+
+    Raises:
+        ValueError: The status is out of range.
     """
 
     status: int = 403
     headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
     reason: str = "the hook rejected it"
+
+    def __post_init__(self) -> None:
+        if not 300 <= self.status <= 599 or self.status == 304:
+            raise ValueError(f"the status of a rejection is {self.status}; it must be 300 to 599, and not 304")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +136,23 @@ class Accepted:
     Attributes:
         client_id: A client identifier to use instead of the client's; None keeps the client's.
         keep_alive: The keep alive to enforce, 0 to 65,535 seconds; 0 disables it, None keeps the client's.
-        session_expiry: Seconds to keep the session after the connection; None uses `Limits.session_expiry`.
+        session_expiry: Seconds to keep the session after the connection, 0 or more; None uses `Limits.session_expiry`.
         owner: The owner of the session; another owner cannot resume it or take it over. None uses the user name.
+
+    Raises:
+        ValueError: `keep_alive` or `session_expiry` is out of range.
     """
 
     client_id: str | None = None
     keep_alive: int | None = None
     session_expiry: float | None = None
     owner: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_alive is not None and not 0 <= self.keep_alive <= 65_535:
+            raise ValueError(f"keep_alive is {self.keep_alive}; it must be 0 to 65,535 seconds, or None")
+        if self.session_expiry is not None and not self.session_expiry >= 0:
+            raise ValueError(f"session_expiry is {self.session_expiry}; it must be 0 or more seconds, or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +162,9 @@ class Refused:
     Attributes:
         return_code: The return code of the CONNACK, 1 to 5. Spec: §3.2.2.3.
         reason: A text for the log.
+
+    Raises:
+        ValueError: The return code is not 1 to 5.
     """
 
     return_code: int = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import threading
 
 import pytest
@@ -141,6 +142,23 @@ def test_the_result_of_the_authenticator_is_used(start, wire, answer, code, asyn
 def test_a_refusal_has_a_return_code_of_the_standard():
     with pytest.raises(ValueError, match="1 to 5"):
         Refused(6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "complaint"),
+    [
+        (Accepted, {"keep_alive": -1}, "keep_alive is -1; it must be 0 to 65,535 seconds"),
+        (Accepted, {"keep_alive": 65_536}, "keep_alive is 65536"),
+        (Accepted, {"session_expiry": -1.0}, "session_expiry is -1.0; it must be 0 or more seconds"),
+        (Accepted, {"session_expiry": math.nan}, "session_expiry is nan"),
+        (Rejection, {"status": 200}, "the status of a rejection is 200; it must be 300 to 599, and not 304"),
+        (Rejection, {"status": 304}, "the status of a rejection is 304"),
+        (Rejection, {"status": 600}, "the status of a rejection is 600"),
+    ],
+)
+def test_an_answer_out_of_range_is_refused_when_it_is_made(answer, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        answer(**options)
 
 
 def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire):
