@@ -142,6 +142,8 @@ class Unsubscribe(Packet):
     __match_args__ = ("packet_id", "topic_filters")
 
     def __init__(self, packet_id: int, topic_filters: Iterable[str]) -> None:
+        if isinstance(topic_filters, str):  # its characters would be taken for Topic Filters
+            raise TypeError("topic_filters must be a collection of str, not a str")
         self.packet_id = packet_id
         self.topic_filters = tuple(topic_filters)
         check_packet_id(packet_id)

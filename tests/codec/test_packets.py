@@ -485,6 +485,10 @@ class TestValues:
         with pytest.raises(TypeError, match=expected):
             Unsubscribe(1, [b"a"])  # type: ignore[list-item]
 
+    def test_a_str_is_not_taken_for_several_topic_filters(self) -> None:
+        with pytest.raises(TypeError, match="must be a collection of str, not a str"):
+            Unsubscribe(1, "ab")
+
     def test_a_message_larger_than_any_packet_is_refused_before_it_is_queued(self) -> None:
         # Pages of zeros take no memory until they are written.
         largest = 268_435_455 - len(b"\0\1a") - 2
