@@ -62,7 +62,10 @@ def tls_context(
     Raises:
         OSError: A file cannot be read.
         ssl.SSLError: A file does not have the expected contents.
+        ValueError: There is a key without a certificate.
     """
+    if key is not None and certificate is None:
+        raise ValueError("a key needs the certificate of the client")
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None:

@@ -355,6 +355,8 @@ class AWSIoTProvider(Provider):
             raise ProviderError(
                 f"{self.name}: certificate, key and ca_file cannot be used: {error.strerror or error}"
             ) from None
+        except ValueError as error:
+            raise ProviderError(f"{self.name}: {error}") from None
 
     def _alpn(self, way: str) -> str | None:
         if way not in ("certificate", "custom_authorizer"):

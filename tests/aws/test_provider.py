@@ -169,6 +169,7 @@ def test_missing_options_are_named() -> None:
         ({"aws_pubsub_endpoint": "wss://iot.example.com/mqtt", "credentials": KEYS}, "aws_pubsub_region"),
         ({"aws_pubsub_endpoint": host}, "no credentials"),
         ({"aws_pubsub_endpoint": host, "certificate": "there-is-none.pem"}, "cannot be used"),
+        ({"aws_pubsub_endpoint": host, "credentials": KEYS, "ca_file": "x", "key": "x"}, "a key needs the certificate"),
         ({"aws_pubsub_endpoint": "http://h", "credentials": KEYS}, "wss://"),
     ):
         with pytest.raises(ProviderError, match=said):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import mqttws
 from mqttws.testing import Authority, mint_authority
 
 
@@ -82,6 +83,11 @@ def test_a_certificate_without_names_is_refused(authority: Authority) -> None:
         authority.issue()
     with pytest.raises(ValueError, match="'server' or 'client'"):
         authority.issue("localhost", identity_for="both")
+
+
+def test_a_key_without_a_certificate_is_refused() -> None:
+    with pytest.raises(ValueError, match="a key needs the certificate of the client"):
+        mqttws.tls_context(key="client.key")
 
 
 def test_a_missing_package_is_named() -> None:
