@@ -75,8 +75,9 @@ class Broker:
             broker has stopped.
 
     Raises:
-        ValueError: There is no listener; there is a TLS port without `tls`, or `tls` without a TLS port; or
-            `sys_interval` is not above 0.
+        ValueError: There is no listener; there is a TLS port without `tls`, or `tls` without a TLS port; `paths` is
+            empty; or a port or `sys_interval` is out of range.
+        TypeError: `paths` or `allowed_origins` is a str.
 
     Examples:
         >>> import mqttws
@@ -118,6 +119,14 @@ class Broker:
             raise ValueError("every port is None; a broker needs a listener")
         if (tls is not None) != ("wss" in self._ports or "mqtts" in self._ports):
             raise ValueError("wss_port and mqtts_port need tls, and tls needs one of them")
+        for scheme, port in self._ports.items():
+            if not 0 <= port <= 65_535:
+                raise ValueError(f"the port of the {scheme} listener is {port}; it must be 0 to 65,535, or None")
+        for name, value in (("paths", paths), ("allowed_origins", allowed_origins)):
+            if isinstance(value, str):  # its characters would be taken for the entries
+                raise TypeError(f"{name} is the str {value!r}; it must be a collection of str, such as [{value!r}]")
+        if not paths:
+            raise ValueError("paths is empty; it needs at least one path")
         if sys_interval is not None and not sys_interval > 0:
             raise ValueError(f"sys_interval is {sys_interval}; it must be above 0 seconds, or None")
         self._host = host

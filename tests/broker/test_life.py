@@ -145,6 +145,23 @@ def test_without_a_listener_there_is_no_broker():
         Broker(ws_port=None, tcp_port=None)
 
 
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_an_invalid_port_is_refused(port):
+    with pytest.raises(ValueError, match=f"the port of the mqtt listener is {port}; it must be 0 to 65,535"):
+        Broker(tcp_port=port)
+
+
+def test_a_broker_needs_a_path():
+    with pytest.raises(ValueError, match="paths is empty"):
+        Broker(paths=())
+
+
+@pytest.mark.parametrize(("name", "value"), [("paths", "/mqtt"), ("allowed_origins", "https://*.example")])
+def test_a_str_is_not_taken_for_a_collection_of_characters(name, value):
+    with pytest.raises(TypeError, match=f"{name} is the str "):
+        Broker(**{name: value})
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan])
 def test_an_invalid_sys_interval_is_refused(seconds):
     with pytest.raises(ValueError, match=f"sys_interval is {seconds}; it must be above 0 seconds, or None"):
