@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import random as random_module
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -37,6 +39,8 @@ Logins: TypeAlias = Mapping[str, str]
 """The name of a login provider -> its token, e.g. `{"cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x": id_token}`."""
 
 LoginsSource: TypeAlias = Logins | Callable[[], "Logins | Awaitable[Logins | None] | None"]
+
+_identities: weakref.WeakSet[CognitoIdentity] = weakref.WeakSet()
 
 _LONGEST_MARGIN = 300.0
 _LEAST_RETRY = 1.0
@@ -113,9 +117,13 @@ class CognitoIdentity:
         self._fixed_id = identity_id
         self._identity_id = identity_id
         self._providers: frozenset[str] | None = None
-        # Guards the two attributes below. Held only to read and set them, never while waiting.
-        self._lock = threading.Lock()
         self._held: _Held | None = None
+        self._begin_without_refresh()
+        _identities.add(self)
+
+    def _begin_without_refresh(self) -> None:
+        """Create what a refresh needs; also in a forked child, where no thread completes a refresh of the parent."""
+        self._lock = threading.Lock()  # guards `_held` and `_in_flight`; never held while waiting
         self._in_flight: Future[Credentials] | None = None
         self._task: asyncio.Task[Logins] | None = None  # a reference, because a loop holds only weak ones
 
@@ -290,3 +298,13 @@ async def _awaited_logins(source: Callable[[], Awaitable[Logins | None]]) -> Log
         return await source() or {}
     except Exception as fault:
         raise CognitoError(f"the logins are not available: {type(fault).__name__}") from fault
+
+
+def _forget_refreshes() -> None:
+    """Forget the refreshes of the parent in a forked child."""
+    for identity in list(_identities):
+        identity._begin_without_refresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_refreshes)

@@ -198,6 +198,43 @@ loop.close()
     assert said == ["the process was forked, and the connection belongs to the parent; subscribe anew", "works"]
 
 
+@needs_fork
+def test_a_refresh_of_credentials_at_a_fork_does_not_block_the_child(broker: Broker) -> None:
+    said = lines(
+        """
+from pubsub.aws.cognito import CognitoIdentity
+from pubsub.aws.local.cognito import IdentityPool, LocalCognito
+from pubsub.aws.local.cognito_server import LocalCognitoServer
+from pubsub.aws.local.keyring import KeyRing
+
+name = "eu-west-1:12345678-1234-4123-8123-123456789abc"
+server = LocalCognitoServer(LocalCognito([IdentityPool(name)], KeyRing()))
+entered, released = threading.Event(), threading.Event()
+
+def logins():
+    entered.set()
+    released.wait(30)
+
+identity = CognitoIdentity(name, "eu-west-1", logins, endpoint=server.endpoint)
+refresh = threading.Thread(target=identity.get_frozen_credentials)
+refresh.start()
+entered.wait(10)
+
+def work():
+    released.set()
+    return bool(identity.get_frozen_credentials().access_key)
+
+print(in_child(work))
+released.set()
+refresh.join()
+print(bool(identity.get_frozen_credentials().access_key))
+server.close()
+""",
+        broker,
+    )
+    assert said == ["True", "True"]
+
+
 # Exits and cancellations inside callbacks.
 
 
