@@ -269,12 +269,27 @@ def _server_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         return authority.issue("localhost", "127.0.0.1", "::1", *arguments.name).server_context()
     if arguments.cert is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=arguments.client_ca)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(arguments.cert, arguments.key)
+    with _names(f"--cert {arguments.cert}" + f" with --key {arguments.key}" * (arguments.key is not None)):
+        context.load_cert_chain(arguments.cert, arguments.key)
     if arguments.client_ca is not None:
+        with _names(f"--client-ca {arguments.client_ca}"):
+            context.load_verify_locations(arguments.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+@contextlib.contextmanager
+def _names(files: str) -> Iterator[None]:
+    """Name the files in the error of a function that does not."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        reason = (error.reason or "").replace("_", " ").lower() or "the content is not PEM"
+        raise ValueError(f"{files} cannot be used: {reason}") from None
+    except OSError as error:
+        raise ValueError(f"{files} cannot be read: {error.strerror or error}") from None
 
 
 async def _serve(broker: Broker) -> None:

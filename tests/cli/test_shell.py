@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from self_signed import self_signed
 
 import mqttws
 from mqttws.broker import Broker
@@ -292,6 +293,27 @@ def test_tls_is_never_plain_text() -> None:
     assert ports("--cert", "c", "--no-ws") == tls | {"wss_port": None}
     for words in itertools.product([["--client-ca", "a", "--cert", "c"]], [["--ws-port", "1"], ["--tcp-port", "1"]]):
         assert settings([*itertools.chain(*words)]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cert", "nowhere.pem"], "--cert nowhere.pem cannot be read: No such file or directory"),
+        (["--cert", "both.pem", "--key", "nowhere.pem"], "--cert both.pem with --key nowhere.pem cannot be read"),
+        (["--cert", "other"], "--cert other cannot be used: "),
+        (["--cert", "both.pem", "--key", "other"], "--cert both.pem with --key other cannot be used: "),
+        (["--cert", "both.pem", "--client-ca", "nowhere.pem"], "--client-ca nowhere.pem cannot be read"),
+        (["--cert", "both.pem", "--client-ca", "other"], "--client-ca other cannot be used: "),
+    ],
+)
+def test_a_file_for_tls_that_cannot_be_used_is_named(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    self_signed(tmp_path / "both.pem")
+    (tmp_path / "other").write_text("neither a certificate nor a key\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", "--wss-port", "0", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 # Output generated from the parsers, and the page.
