@@ -160,6 +160,7 @@ def test_an_interrupt_ends_an_asyncio_iteration(program, broker: Broker) -> None
         """
         import asyncio, sys, mqttws.aio
         async def main():
+            asyncio.get_running_loop().slow_callback_duration = 60.0  # the machine may be busy
             async with mqttws.aio.connect(sys.argv[1]) as client:
                 await client.subscribe("a")
                 print("ready", flush=True)
