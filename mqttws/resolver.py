@@ -15,6 +15,8 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Final
 
+from mqttws.sockets import is_address
+
 #: Family, protocol and address, in the form that `socket` takes.
 Address = tuple[socket.AddressFamily, int, object]
 
@@ -31,7 +33,9 @@ def resolve(host: str, port: int) -> list[Address]:
     Spec: RFC 8305 §4
     """
     try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # An address as bytes spares the codec for international names, whose tables take long to load.
+        name = host.encode() if is_address(host) else host
+        answers = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         raise OSError(socket.EAI_NONAME, "it is not a valid name: one of its labels is empty or too long") from None
     found = [(family, protocol, address) for family, _, protocol, _, address in answers]

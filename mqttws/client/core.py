@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic
 
 from mqttws.client import attempt
 from mqttws.client.callbacks import DEBUG, INFO, WARNING, Callbacks
@@ -65,7 +65,7 @@ CALLBACK_SLICE = 0.05
 ORDERLY_CODES = frozenset({None, 1000, 1005})
 
 
-class Verdict(NamedTuple):
+class Verdict:
     """The consequence of the end of a connection or of an attempt.
 
     Attributes:
@@ -74,9 +74,12 @@ class Verdict(NamedTuple):
         fatal: Whether to make no further attempt.
     """
 
-    error: Exception
-    recovers: bool = False
-    fatal: bool = False
+    __slots__ = ("error", "fatal", "recovers")
+
+    def __init__(self, error: Exception, recovers: bool = False, fatal: bool = False) -> None:
+        self.error = error
+        self.recovers = recovers
+        self.fatal = fatal
 
 
 class Core(Generic[F]):

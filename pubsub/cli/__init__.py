@@ -10,9 +10,11 @@ connection; 4, the server refused the client; 27, the time was up (as in mosquit
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 OK, FAILED, USAGE, NO_CONNECTION, REFUSED, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 27, 130
 
@@ -90,13 +92,15 @@ def parse(words: list[str]) -> argparse.Namespace:
         Failure: The file of options cannot be read.
     """
     name = words[0] if words else ""
-    parser = make_parser(name)
     if name not in _WITH_HOST:
-        return parser.parse_args(words)
+        return make_parser(name).parse_args(words)
     from pubsub.cli.words import expand
 
-    # Options may be between the positional arguments, as in Mosquitto's tools; argparse's subparsers reject that.
-    arguments = commands_of(parser)[name].parse_intermixed_args(expand(name, words[1:]))
+    # Options may be between the positional arguments, as in Mosquitto's tools; argparse's subparsers reject that. So
+    # only this command's parser is made, which also saves the time that the others take.
+    parser = argparse.ArgumentParser(prog=f"pubsub {name}", **_settings(name))
+    _add_arguments(parser, name)
+    arguments = parser.parse_intermixed_args(expand(name, words[1:]))
     arguments.command = name
     return arguments
 
@@ -114,25 +118,60 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
         loaded: The commands whose arguments to add; the modules of the others are not imported.
     """
     parser = argparse.ArgumentParser(
-        prog="pubsub", description="Publish and subscribe over MQTT.", epilog="pubsub COMMAND --help says more."
+        prog="pubsub",
+        description="Publish and subscribe over MQTT.",
+        epilog="pubsub COMMAND --help says more.",
+        formatter_class=_Formatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     # Without its `prog`, argparse would format a usage line here, and import `shutil` for that.
     commands = parser.add_subparsers(prog="pubsub", dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            add_help=name not in _WITH_HOST,
-            # An abbreviation in a script could become ambiguous in a later version.
-            allow_abbrev=False,
-        )
+        command = commands.add_parser(name, help=summary, **_settings(name))
         if name in loaded:
-            if name in _WITH_HOST:
-                command.add_argument("--help", action="help", help="show this help and exit")
-            import_module(f"pubsub.cli.{name}").add_arguments(command)
+            _add_arguments(command, name)
     return parser
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """Return the arguments that `ArgumentParser` takes for a command."""
+    summary = COMMANDS[name]
+    return {
+        "description": summary[0].upper() + summary[1:] + ".",
+        "add_help": name not in _WITH_HOST,
+        # An abbreviation in a script could become ambiguous in a later version.
+        "allow_abbrev": False,
+        "formatter_class": _Formatter,
+    }
+
+
+def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Import the module of a command, and add its arguments to its parser."""
+    if name in _WITH_HOST:
+        parser.add_argument("--help", action="help", help="show this help and exit")
+    import_module(f"pubsub.cli.{name}").add_arguments(parser)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """The standard formatter, but that it finds the width without `shutil`.
+
+    argparse makes a formatter for each option that it adds, and `shutil` imports every kind of compression.
+    """
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        settings.setdefault("width", _width() - 2)  # what the standard one subtracts
+        super().__init__(prog, **settings)
+
+
+def _width() -> int:
+    """Return the number of columns of the terminal, as `shutil.get_terminal_size` does."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # there is no standard output, it is closed, or it is no terminal
+        return 80
 
 
 class _Version(argparse.Action):
