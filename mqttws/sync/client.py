@@ -12,9 +12,8 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from mqttws.client.callbacks import check_callback, is_coroutine_function
 from mqttws.client.core import Core
@@ -28,6 +27,9 @@ from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.iteration import Messages
 from mqttws.sync.network import BURST, Network, Url
 from mqttws.sync.owner import slice_until
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future  # which imports `logging`
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
@@ -547,13 +549,15 @@ class Client:
                 network.check_progress()
             try:
                 return future.result(slice_until(deadline))
-            except CancelledError:
-                raise MQTTError("the call was cancelled") from None
             except TimeoutError:
                 if future.done():
                     return future.result()
                 if time.monotonic() >= deadline:
                     raise TimedOut(self._core.late(failure, seconds)) from None
+            except Exception:
+                if future.cancelled():
+                    raise MQTTError("the call was cancelled") from None
+                raise
 
     def _send_at_once(self, topic: str, payload: bytes | str, retain: bool) -> bool:
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)

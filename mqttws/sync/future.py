@@ -17,22 +17,33 @@ The condition serves the rest: `cancel`, `exception` and the functions of `concu
 
 A message of QoS 0 gets a `Receipt`, which is neither stored nor settled: it compares its token with a `HighWaterMark`.
 
-This class relies on the attributes `_state`, `_result`, `_exception`, `_waiters` and `_done_callbacks` of the standard
+This class stands in for the standard one without inheriting from it, because `concurrent.futures` imports `logging`,
+which takes a tenth of the time until a first message. A future names the standard class as its `__class__`, so that
+`isinstance` takes it for one, and uses the standard methods that this class does not define.
+
+It relies on the attributes `_state`, `_result`, `_exception`, `_waiters` and `_done_callbacks` of the standard
 class, and on the fact that it uses the waiters only while it holds `_condition`. `tests/drivers/test_future.py` runs
 the same tests on both classes.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable
-from concurrent.futures import Future
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqttws.client.sent import HighWaterMark
 from mqttws.log import report
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    _Base = Future[Any]
+else:
+    _Base = object
 
 _PENDING = "PENDING"
 _CANCELLED = "CANCELLED"
@@ -56,7 +67,14 @@ class Condition(threading.Condition):
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
-class LightFuture(Future[Any]):
+def _standard() -> type[Future[Any]]:
+    """Return the standard class."""
+    from concurrent.futures import Future
+
+    return Future
+
+
+class LightFuture(_Base):
     """See `concurrent.futures.Future`; created and settled by the client."""
 
     # The initial values are class attributes, so that no `__init__` needs to run.
@@ -66,10 +84,18 @@ class LightFuture(Future[Any]):
     _has_notified = False  # whether the waiters have been notified of the outcome; guarded by the condition
     __init__ = object.__init__
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """The standard class. Until it is loaded, when nothing can be compared with it, this one."""
+        return getattr(sys.modules.get("concurrent.futures._base"), "Future", LightFuture)
+
     def __getattr__(self, name: str) -> Any:
-        """Create the attributes that the standard class creates for each future."""
+        """Create what the standard class creates for each future; take its methods that this class lacks."""
         if name not in _PARTS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            method = getattr(_standard(), name, None)
+            if method is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return method.__get__(self)
         self._prepare_waiting()
         parts = self.__dict__
         parts.setdefault("_waiters", [])
@@ -90,7 +116,10 @@ class LightFuture(Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome, and return its exception. See `concurrent.futures.Future.exception`."""
-        return self._exception if self._state is _FINISHED else super().exception(timeout)
+        return self._exception if self._state is _FINISHED else _standard().exception(self, timeout)
+
+    def __repr__(self) -> str:
+        return _standard().__repr__(self)
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the outcome, and return or raise it. See `concurrent.futures.Future.result`."""
@@ -98,7 +127,7 @@ class LightFuture(Future[Any]):
             raise TimeoutError
         if self._state is _FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        return _standard().result(self, timeout)
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait until the future is done, or the time is up. Return whether it is done."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 import mqttws
 from pubsub.cli import OK, USAGE, Failure
@@ -24,6 +24,9 @@ from pubsub.cli.options import (
 )
 from pubsub.cli.streams import complain, standard_input
 from sigv4 import CredentialsUnavailable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future  # which imports `logging`
 
 #: The maximum number of messages in flight; the client limits their bytes.
 WINDOW = 1000
