@@ -30,6 +30,8 @@ ROOT = Path(__file__).parent.parent
 COUNT = 100
 #: The permitted relative increase.
 TOLERANCE = 0.03
+#: How often a case that costs more is counted again; the least counts.
+RECOUNTS = 2
 
 TOPIC, PAYLOAD = "sensors/room-12/temperature", b"21.4 degrees Celsius"
 Step = Callable[[], object]
@@ -162,6 +164,24 @@ def exchange_qos_2() -> Step:
     return _exchange(2)
 
 
+def _publishing(qos: int) -> Step:
+    from mqttws import Client
+
+    client = Client("mqtt://localhost", max_queued=10_000_000)
+    client._network.woken = True  # as in a burst: the network thread has been woken, and has not looked yet
+    return lambda: client.publish_nowait(TOPIC, PAYLOAD, qos)
+
+
+def publish_nowait_qos_0() -> Step:
+    """A call of the blocking client, in a burst."""
+    return _publishing(0)
+
+
+def publish_nowait_qos_1() -> Step:
+    """The same, with a message that will be acknowledged."""
+    return _publishing(1)
+
+
 class _Sink:
     """An outlet of a subscriber that accepts everything."""
 
@@ -235,7 +255,8 @@ CASES: dict[str, Callable[[], Step]] = {
         case.__name__: case
         for case in (
             encode_publish, make_publish, decode_stream, frame_out, frames_in_client, frames_in_server, exchange_qos_0,
-            exchange_qos_1, exchange_qos_2, route_to_ten, route_from_client, look_up,
+            exchange_qos_1, exchange_qos_2, publish_nowait_qos_0, publish_nowait_qos_1, route_to_ten, route_from_client,
+            look_up,
         )
     },
 }  # fmt: skip
@@ -295,6 +316,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", type=Path, metavar="FILE")
     what.add_argument("--compare", type=Path, metavar="FILE")
+    what.add_argument("--check", type=Path, metavar="FILE", help="compare if this build of Python made the file")
     what.add_argument("--run", nargs=2, metavar=("CASE", "COUNT"), help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=sorted(CASES), default=list(CASES), metavar="CASE")
     arguments = parser.parse_args()
@@ -307,10 +329,16 @@ def main() -> int:
         made = {"build": build(), "instructions": count_all(arguments.only)}
         arguments.write.write_text(json.dumps(made, indent=1) + "\n")
         return 0
-    kept = json.loads(arguments.compare.read_text())
+    file = arguments.compare or arguments.check
+    kept = json.loads(file.read_text())
     if kept["build"] != build():
-        sys.exit(f"the counts are of {kept['build']}, and this is {build()}: they cannot be compared")
-    slower = compare(kept, count_all(arguments.only))
+        print(f"the counts are of {kept['build']}, and this is {build()}: they are not compared")
+        return 0 if arguments.check else 1
+    now = count_all(arguments.only)
+    for _ in range(RECOUNTS):
+        again = [line.partition(":")[0] for line in compare(kept, now)]
+        now |= {case: min(count, now[case]) for case, count in count_all(again).items()}
+    slower = compare(kept, now)
     print("\n".join(slower) or f"no case costs over {TOLERANCE:.0%} more")
     return 1 if slower else 0
 
