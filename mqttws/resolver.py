@@ -15,13 +15,11 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Final
 
-from mqttws.sockets import is_address
-
 #: Family, protocol and address, in the form that `socket` takes.
 Address = tuple[socket.AddressFamily, int, object]
 
 
-def resolve(host: str, port: int) -> list[Address]:
+def resolve(host: str | bytes, port: int) -> list[Address]:
     """Resolve a name.
 
     Returns:
@@ -33,9 +31,7 @@ def resolve(host: str, port: int) -> list[Address]:
     Spec: RFC 8305 §4
     """
     try:
-        # An address as bytes spares the codec for international names, whose tables take long to load.
-        name = host.encode() if is_address(host) else host
-        answers = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         raise OSError(socket.EAI_NONAME, "it is not a valid name: one of its labels is empty or too long") from None
     found = [(family, protocol, address) for family, _, protocol, _, address in answers]

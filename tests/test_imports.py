@@ -53,6 +53,8 @@ def test_packets_alone_load_nothing_heavy() -> None:
 
 #: Slow modules for special cases: a callback, a random delay, user information in a URL.
 SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse", "ipaddress", "base64", "uuid", "json"}
+#: Modules that a blocking client does not load; a program may have loaded them itself.
+LEFT = {"logging", "concurrent.futures", "traceback", "encodings.idna"}
 #: Modules of this project that a client over TCP without a proxy does not use.
 UNUSED = {
     "mqttws.client.packet_log", "mqttws.client.proxy", "mqttws.client.socks", "mqttws.client.tls",
@@ -62,7 +64,7 @@ UNUSED = {
 }  # fmt: skip
 #: Import statement -> the modules that it must not load.
 FACES = {
-    "from mqttws import connect": HEAVY | SPECIAL | UNUSED,
+    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LEFT,
     "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED,
     "from mqttws import ClientConnection, ClientMachine, Framing": HEAVY | SPECIAL | UNUSED | {"socket", "threading"},
     "from mqttws import ClientWebSocket": HEAVY | SPECIAL | {"socket", "threading", "mqttws.client"},
@@ -81,8 +83,8 @@ def test_modules_not_loaded_by_each_face(statement: str) -> None:
 
 #: URL scheme -> the modules that a client has not loaded when its first message is acknowledged.
 FIRST_MESSAGE = {
-    "mqtt": HEAVY | SPECIAL | UNUSED,
-    "ws": (HEAVY | SPECIAL | UNUSED)
+    "mqtt": HEAVY | SPECIAL | UNUSED | LEFT,
+    "ws": (HEAVY | SPECIAL | UNUSED | LEFT)
     - {"mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
 }
 
@@ -102,7 +104,11 @@ def test_modules_not_loaded_by_pub() -> None:
         loaded = loaded_by(f"from pubsub.cli import main; assert main({words!r}) == 0")
     assert "mqttws.sync.client" in loaded
     assert not loaded & (
-        HEAVY | SPECIAL | UNUSED | {"getpass", "pathlib", "shlex", "sigv4.signing", "sigv4.credentials"}
+        HEAVY
+        | SPECIAL
+        | UNUSED
+        | LEFT
+        | {"shutil", "getpass", "pathlib", "shlex", "sigv4.signing", "sigv4.credentials"}
     )
 
 

@@ -63,7 +63,8 @@ class Dialer:
         if unix_socket is not None:
             self._waiting.append(unix_address(unix_socket))
         elif is_address(host):
-            self._waiting += resolve(host, port)
+            # As bytes, because a str would load the codec for international names, whose tables are large.
+            self._waiting += resolve(host.encode(), port)
         else:
             self._lookup = look_up(host, port)
             self._lookup.watch(wake)

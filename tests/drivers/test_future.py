@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError, Future, as_completed, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError, as_completed, wait
 
 import pytest
 
@@ -136,6 +137,35 @@ def test_it_is_a_standard_future_and_its_repr_shows_the_state():
     assert "finished" in repr(future)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         future.other  # noqa: B018
+
+
+def test_it_has_the_standard_methods_that_the_client_does_not_use():
+    future, called = LightFuture(), []
+    future.add_done_callback(called.append)
+    assert future.set_running_or_notify_cancel()
+    assert future.running()
+    future.set_result(7)
+    assert not future.running()
+    assert future.result(0) == 7
+    assert called == [future]
+    with pytest.raises(InvalidStateError):
+        future.set_result(8)
+    failed = LightFuture()
+    failed.set_exception(LookupError("no"))
+    with pytest.raises(LookupError):
+        failed.result(0)
+
+
+def test_asyncio_awaits_it():
+    async def main():
+        future, other = LightFuture(), LightFuture()
+        threading.Timer(0.01, future.settle, (3,)).start()
+        wrapped = asyncio.wrap_future(other)
+        wrapped.cancel()
+        await asyncio.sleep(0)
+        return await asyncio.wrap_future(future), other.cancelled()
+
+    assert asyncio.run(main()) == (3, True)
 
 
 def test_no_wait_is_lost_in_a_race():
