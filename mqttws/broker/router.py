@@ -42,6 +42,9 @@ from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
 
+#: How often, plus one, the retained messages of one Topic Filter can be due at the same time. More requests are merged.
+_REPEATS = 15
+
 
 def is_sys(topic: str) -> bool:
     """Return whether a Topic Name, or everything that a Topic Filter matches, is under "$SYS"."""
@@ -167,9 +170,10 @@ class Router:
         self._grow(subscriber, topic_filter, qos)
         shared = split_share(topic_filter) is not None
         wanted = self.departures.retained_for_wildcards or not ("+" in topic_filter or "#" in topic_filter)
-        if wanted and not shared:
-            subscriber.due.pop(topic_filter, None)
-            subscriber.due[topic_filter] = qos
+        if (
+            wanted and not shared
+        ):  # a filter that is still due is due once more; one packet may repeat it [MQTT-3.8.4-4]
+            subscriber.due[topic_filter] = (*subscriber.due.pop(topic_filter, ())[-_REPEATS:], qos)
         return qos
 
     def _count_filter(self, subscriber: Subscriber, topic_filter: str) -> bool:
@@ -436,7 +440,9 @@ class Router:
             walk = subscriber.walk
             if walk is None:  # start with the next subscription
                 topic_filter = subscriber.walk_filter = next(iter(subscriber.due))
-                subscriber.walk_qos = subscriber.due.pop(topic_filter)
+                subscriber.walk_qos, *again = subscriber.due.pop(topic_filter)
+                if again:
+                    subscriber.due[topic_filter] = tuple(again)
                 store = self.sys if is_sys(topic_filter) else self.retained
                 walk = subscriber.walk = store.walk(topic_filter)
             message = walk.next(steps)

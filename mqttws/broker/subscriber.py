@@ -93,7 +93,7 @@ class Subscriber:
         overflowing: Whether the last message for the client was dropped because of a limit.
         levels: The number of levels of all Topic Filters together.
         filter_bytes: The bytes of all Topic Filters together.
-        due: Topic Filter -> granted QoS, of subscriptions whose retained messages have not been sent yet.
+        due: Topic Filter -> the QoS granted to each subscription whose retained messages have not been sent yet.
         walk: The search for the retained messages of one subscription; None if there is none.
         walk_filter: The Topic Filter of that subscription.
         walk_qos: The QoS granted to it.
@@ -131,7 +131,7 @@ class Subscriber:
         self.known = True
         self.levels = 0
         self.filter_bytes = 0
-        self.due: dict[str, int] = {}
+        self.due: dict[str, tuple[int, ...]] = {}
         self.walk: Walk | None = None
         self.walk_filter = ""
         self.walk_qos = 0

@@ -87,6 +87,20 @@ def test_each_subscribe_delivers_the_retained_message_again(client):
 
 
 @pytest.mark.statement("MQTT-3.8.4-4")
+@pytest.mark.statement("MQTT-3.8.4-3")
+def test_a_filter_that_a_packet_repeats_delivers_the_retained_message_each_time(client):
+    """A SUBSCRIBE with several filters acts like several SUBSCRIBEs, and each sends the retained messages again."""
+    publisher = client("publisher")
+    publisher.send(Publish("a", b"kept", 2, True, packet_id=1)).expect("50 02 00 01")
+    publisher.send(Publish("b", b"other", 0, True))
+    peer = client()
+    assert peer.subscribe(("a", 0), ("b", 0), ("a", 1), ("a", 0)) == (0, 0, 1, 0)
+    messages = peer.messages(4)
+    assert sorted((message.topic, message.qos) for message in messages) == [("a", 0), ("a", 0), ("a", 1), ("b", 0)]
+    peer.quiet()
+
+
+@pytest.mark.statement("MQTT-3.8.4-4")
 @pytest.mark.statement("MQTT-3.10.4-6")
 def test_several_filters_in_one_packet_act_like_several_packets(client):
     peer = client()

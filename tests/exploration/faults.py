@@ -98,4 +98,4 @@ fault("recovered subscriptions do not route", (ROUTER + "recover", "self._grow(s
 fault("an unsubscription leaves its route", (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "pass"))
 fault("a retained message is not noted", (PERSISTENCE + "retain", "self.store.put(key, bytes((message.qos,)) + message.payload)", "pass"))
 fault("the first retained message stays", (RETAINED + "set", "if message.payload and fits:", "if message.payload and fits and old is None:"))
-fault("a subscription brings no retained message", (ROUTER + "_subscribe", "subscriber.due[topic_filter] = qos", "pass"))
+fault("a subscription brings no retained message", (ROUTER + "_subscribe", "subscriber.due[topic_filter] = (", "_ = ("))
