@@ -56,7 +56,6 @@ def explored(scenario: Scenario, expected: set[str], seconds: float, states: int
 
 def work(numbered: tuple[int, Task], seconds: float, states: int) -> tuple[int, tuple[Result, str] | Find]:
     """Explore a scenario, or look for a fault: in a process for this alone, whose memory ends with it."""
-    logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
     number, task = numbered
     return number, hunt(task) if isinstance(task, Fault) else explored(*task, seconds, states)
 
@@ -74,8 +73,12 @@ def show(task: Task, done: tuple[Result, str] | Find, file: str) -> None:
             test = as_test(result.scenario, result.trace, result.violation)
             session = "\n".join(as_session(result.scenario, result.trace)) + "\n"
     if test and file:
-        Path(file).write_text(session)
-        print(f"{test}\n\nThe same as a session: pubsub look {file}\n", flush=True)
+        path, number = Path(file), 1
+        while path.exists():  # of this run or another one
+            number += 1
+            path = Path(file).with_stem(f"{Path(file).stem}-{number}")
+        path.write_text(session)
+        print(f"{test}\n\nThe same as a session: pubsub look {path}\n", flush=True)
 
 
 def _row(result: Result) -> str:
@@ -90,13 +93,15 @@ def _row(result: Result) -> str:
 def _scenarios(results: list[Result]) -> str:
     states, edges = sum(result.states for result in results), sum(result.edges for result in results)
     seconds = sum(result.seconds for result in results)
+    broken = sum(bool(result.violation) for result in results)
+    promises = f"A promise is broken in {broken} of them." if broken else "No promise is broken in any of them."
     whole = sum(result.complete for result in results)
     rows = "\n".join(map(_row, results))
     return f"""
 ## Scenarios
 
 {states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete, in {seconds:,.0f} s, some of them beside
-each other (Python {platform.python_version()}). No promise is broken in any of them.
+each other (Python {platform.python_version()}). {promises}
 
 | scenario | states | edges | rests | depth | longest run without faults | process states | code runs | s | complete | reached, and not promised |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|
@@ -137,9 +142,13 @@ def main() -> int:
     tasks += [fault for fault in FAULTS if options.only in fault.title and not options.no_faults]
     states = int(options.gigabytes / options.jobs * STATES_A_GIGABYTE)
     done: dict[int, tuple[Result, str] | Find] = {}
+    logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
     with get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
         do = partial(work, seconds=options.seconds, states=states)
-        for number, outcome in pool.imap_unordered(do, reversed(list(enumerate(tasks)))):
+        numbered = sorted(
+            enumerate(tasks), key=lambda each: (isinstance(each[1], Fault), -each[0])
+        )  # the longest first
+        for number, outcome in pool.imap_unordered(do, numbered):
             done[number] = outcome
             planted = isinstance(outcome, Find)
             show(tasks[number], outcome, options.session if options.only or not planted else "")

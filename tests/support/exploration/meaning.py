@@ -20,6 +20,8 @@ from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Any
 
+from mqttws.broker.limits import Departures, Limits
+from mqttws.broker.metrics import Metrics
 from mqttws.broker.subscriber import Subscriber
 from mqttws.codec.connecting import Connect
 from mqttws.codec.decoder import Decoder
@@ -53,6 +55,7 @@ MEANINGLESS: dict[str, frozenset[str]] = {
 }
 _ATOMS = frozenset({int, str, bytes, bool, float, type(None)})
 _FIELDS: dict[type, tuple[str, ...]] = {}
+_MISSING = object()
 
 
 def _fields(kind: type) -> tuple[str, ...]:
@@ -88,7 +91,7 @@ class Meaning:
         if kind in _ATOMS:
             return value
         if kind is tuple or kind is list or kind is deque:
-            return tuple([self.of(item) for item in value])
+            return tuple([item if type(item) in _ATOMS else self.of(item) for item in value])
         if kind is dict:
             return tuple([(self.of(key), self.of(item)) for key, item in value.items()])
         if kind is set or kind is frozenset:
@@ -108,7 +111,10 @@ class Meaning:
         if fields is None:
             fields = _FIELDS[kind] = _fields(kind)
         found: list[Hashable] = [kind.__name__]
-        found += [self.of(getattr(value, field)) for field in fields if hasattr(value, field)]
+        for field in fields:
+            item = getattr(value, field, _MISSING)
+            if item is not _MISSING:
+                found.append(item if type(item) in _ATOMS else self.of(item))
         attributes = getattr(value, "__dict__", None)
         if attributes:
             skipped = frozenset[str]().union(*(MEANINGLESS.get(each.__name__, frozenset()) for each in kind.__mro__))
@@ -237,6 +243,9 @@ def _constants() -> tuple[dict[int, tuple[str, str]], dict[tuple[str, str], Any]
     return names, values
 
 
+#: Classes of objects that never change; equal ones are the same object in all parts.
+_SHARED = frozenset({Departures, Limits, Metrics})
+_SHARED_NAMES: dict[Hashable, tuple[str, str]] = {}
 _NAMES: dict[int, tuple[str, str]] = {}
 _VALUES: dict[tuple[str, str], Any] = {}
 
@@ -250,6 +259,12 @@ class _Pickler(pickle.Pickler):
     dispatch_table = {Connect: _reduce_connect}  # noqa: RUF012  (of the class, as pickle has it)
 
     def persistent_id(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _SHARED:
+            key = kind if kind is Metrics else value  # what a broker counts has no effect
+            name = _SHARED_NAMES.setdefault(key, ("shared", str(len(_SHARED_NAMES))))
+            _VALUES.setdefault(name, value)
+            return name
         return _NAMES.get(id(value))
 
 

@@ -38,7 +38,10 @@ class Recorded(World):
 
     def after(self, state: State, action: Action) -> State:
         """See `World.after`."""
-        self._record(state, action[2:] if action[0] == "crashing" else action)
+        crashing = action[0] == "crashing"
+        self._record(state, action[2:] if crashing else action)
+        if crashing:
+            self._crash(self._process_of(action[2:]))
         return super().after(state, action)
 
     def _record(self, state: State, action: Action) -> None:
@@ -51,13 +54,12 @@ class Recorded(World):
             piece, _ = self._cut(wire[verb == "down"][0], action[3 if verb == "up" else 2 :])
             sender = "client" if verb == "up" else "server"
             self.records += self._readers[client, slot].receive_data(sender, piece, self.step)
-        elif verb in ("end up", "silence") or (verb == "crash" and client >= 0):
+        elif verb in ("end up", "silence"):
             self._end(client, action[2] if verb == "end up" else 0, "client")
         elif verb in ("end down", "silent server"):
             self._end(client, action[2] if verb == "silent server" else 0, "server")
         elif verb == "crash":
-            for each, slot in self._readers:
-                self._end(each, slot, "server")
+            self._crash(client)
         elif verb == "cut":
             self._lost.add(self._readers[client, 0].connection)
 
@@ -67,6 +69,13 @@ class Recorded(World):
         reader = self._readers[client, 0] = SessionReader(next(self._connections), self._numbers)
         client_id = self.scenario.programs[client].client_id
         self.records += reader.opened(self.step, process=f"client {client}", client_id=client_id)
+
+    def _crash(self, process: int) -> None:
+        if process >= 0:
+            self._end(process, 0, "client")
+            return
+        for client, slot in self._readers:
+            self._end(client, slot, "server")
 
     def _end(self, client: int, slot: int, sender: str) -> None:
         reader = self._readers.get((client, slot))
