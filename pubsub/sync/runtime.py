@@ -114,7 +114,8 @@ class Notifier:
         if thread is None:
             return
         self.calls.put(None)
-        if thread is not threading.current_thread() and thread.ident is not None:
+        # `join` raises a RuntimeError if the thread is not started, or an interrupt of `start` blocks its first step.
+        if thread is not threading.current_thread() and thread.is_alive():
             thread.join(timeout)
 
     def _run(self) -> None:

@@ -16,6 +16,7 @@ import pytest
 from mqttws import WouldDeadlock
 from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, PubSub
+from pubsub.sync.runtime import OwnThread
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 20.0
@@ -365,7 +366,7 @@ def test_the_callback_of_a_future_may_wait_for_the_network(ps: PubSub, broker: B
     assert raised == []
     done = ps.publish_nowait("a", 1, qos=1)
     done.result(PATIENCE)
-    called = []
+    called: list[Any] = []
     done.add_done_callback(called.append)
     assert called == [done], "the callback of a finished future is called immediately, as in concurrent.futures"
 
@@ -523,6 +524,14 @@ ps.close()
         broker,
     )
     assert said == "True True 0 []"
+
+
+def test_a_notifier_whose_start_was_interrupted_can_be_finished(ps: PubSub) -> None:
+    """An interrupt of `Thread.start` may leave the lock of its event held: the thread then has its identifier only."""
+    thread = OwnThread()
+    thread._ident = 1  # type: ignore[attr-defined]
+    ps._runtime.notifier._thread = thread
+    ps.close()
 
 
 def test_a_signal_handler_may_use_the_shared_pubsub_while_it_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
