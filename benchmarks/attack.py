@@ -393,7 +393,7 @@ def measure(name: str, seconds: float, attackers: int) -> dict[str, Any]:
     waits = [each for each in entered if each is not None]
     return {
         "attack": name,
-        "what": (ATTACKS[name].__doc__ or "").rstrip(".") if name in ATTACKS else "Nobody attacks",
+        "what": (ATTACKS[name].__doc__ or "").rstrip(".") if name in ATTACKS else "No attack",
         "messages": len(trips),
         "p50": trips[len(trips) // 2],
         "p99": trips[int(len(trips) * 0.99)],

@@ -101,9 +101,9 @@ def run_program(command: list[str], case: Case) -> None:
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        told = os.read(process.stdout.fileno(), 1)
+        answer = os.read(process.stdout.fileno(), 1)
         case.seconds.append(time.perf_counter() - start)
-        if told != b".":
+        if answer != b".":
             raise RuntimeError(f"{command[0]} ended without its message being acknowledged")
         kib, cpu = process.stdout.read().split()
         case.kib.append(int(kib))

@@ -30,7 +30,7 @@ def test_a_window_of_messages(timed, machines, qos):
     message = Message(work.TOPIC, work.MESSAGE, qos)
 
     def deliver():
-        delivered = told = 0
+        delivered = finished = 0
         for _ in range(COUNT):
             last = client.publish(message)
         while data := client.data_to_send(0.0):
@@ -42,9 +42,9 @@ def test_a_window_of_messages(timed, machines, qos):
             server.events.clear()
             client.receive_data(server.data_to_send(0.0), 0.0)
         for event in client.events:
-            told += len(event.tokens) if isinstance(event, Delivered) else COUNT * (event.token == last)
+            finished += len(event.tokens) if isinstance(event, Delivered) else COUNT * (event.token == last)
         client.events.clear()
-        return delivered, told
+        return delivered, finished
 
     timed(deliver, (COUNT, COUNT))
 

@@ -1,7 +1,7 @@
 """Closed loops: the usual forms of publishing programs, the same for every library.
 
-A fixed number of messages is in flight, and each completed one (QoS 0: handed over, otherwise fully acknowledged) is
-followed by another. A script provides a class for threads, one for asyncio, or both.
+A fixed number of messages is in flight, and each completed one (QoS 0: passed to the network, otherwise fully
+acknowledged) is followed by another. A script provides a class for threads, one for asyncio, or both.
 
     callback   threads: one thread publishes; the callback of each message releases another
     threads    threads: each of 64 publishes, and waits for the completion

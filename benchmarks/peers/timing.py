@@ -102,7 +102,7 @@ def resident_kib() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
-    raise OSError("/proc/self/status tells no VmRSS")
+    raise OSError("/proc/self/status has no VmRSS")
 
 
 def raise_open_files() -> int:

@@ -157,7 +157,7 @@ def test_a_websocket_connection_ends_after_24_hours() -> None:
                 return mqttws.aio.Client(url, client_id=client_id, keep_alive=1200, **options)
 
             lost: asyncio.Queue[str] = asyncio.Queue()
-            told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+            events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
             loop = asyncio.get_running_loop()
             async with client(
                 "old",
@@ -169,12 +169,12 @@ def test_a_websocket_connection_ends_after_24_hours() -> None:
                     await jumping.pass_time(600.0)
                 assert lost.empty()
                 async with client(
-                    "watcher", on_message=lambda message: told.put_nowait(json.loads(message.payload))
+                    "watcher", on_message=lambda message: events.put_nowait(json.loads(message.payload))
                 ) as watcher:
                     await watcher.subscribe("$aws/events/presence/disconnected/old", 1)
                     await jumping.pass_time(began + DAY + 1 - loop.time())
                     assert "ConnectionClosed" in await asyncio.wait_for(lost.get(), 10)
-                    event = await asyncio.wait_for(told.get(), 10)
+                    event = await asyncio.wait_for(events.get(), 10)
                     assert event["disconnectReason"] == "WEBSOCKET_TTL_EXPIRATION"
                     assert event["clientInitiatedDisconnect"] is False
                     await old.publish("a", b"", qos=1)  # it has connected again

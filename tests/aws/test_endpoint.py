@@ -224,8 +224,8 @@ def test_denied_messages_are_not_received(bench: Callable[..., Bench], caplog: A
     client = bench().client()
     client.subscribe("#")
     client.publish("unheard", b"x", qos=1)
-    client.publish("heard", b"y", qos=1)
-    assert [message.topic for message in take(client, 1)] == ["heard"]
+    client.publish("received", b"y", qos=1)
+    assert [message.topic for message in take(client, 1)] == ["received"]
     assert "delivery from 'unheard' denied: iot:Receive" in caplog.text
 
 
@@ -255,7 +255,7 @@ def test_a_policy_that_is_attached_later_counts_at_the_next_connection(bench: Ca
         connect(user, "user").open()
     assert user.identity_id
     identities.attach_policy("chat", user.identity_id)
-    there.endpoint.identities.detach_policy("chat", "somebody else")
+    there.endpoint.identities.detach_policy("chat", "unknown")
     with connect(user, "user-again"):
         pass
 
@@ -568,7 +568,7 @@ def test_a_connection_is_deleted(bench: Callable[..., Bench]) -> None:
         assert event["clientInitiatedDisconnect"] is False
         again = there.client(victim.client_id, clean_session=False)
         assert again.state.session_present is not prevent_will
-    assert not there.endpoint.delete_connection("nobody")
+    assert not there.endpoint.delete_connection("unknown")
 
 
 # --- lifecycle messages ---

@@ -92,7 +92,7 @@ def test_a_whole_file(folder: Path) -> None:
     thing = identities.thing("bulb", certificate)
     assert thing is not None
     assert (thing.type_name, thing.attributes, thing.attached) == ("lamp", {"room": "kitchen"}, True)
-    assert identities.thing("bulb", "somebody") != thing
+    assert identities.thing("bulb", "other") != thing
     assert identities.thing("other", certificate) is None
     authorizer = identities.authorizer("demo")
     assert authorizer is not None

@@ -335,7 +335,7 @@ def test_a_custom_authorizer(
 
 
 @pytest.fixture
-def heard() -> Iterator[tuple[Broker, list[Peer], Any]]:
+def recorded() -> Iterator[tuple[Broker, list[Peer], Any]]:
     """A broker that records the requests of its clients, and its authority."""
     authority = mint_authority()
     context = authority.issue("127.0.0.1").server_context(client_authority=authority.certificate)
@@ -354,8 +354,8 @@ def heard() -> Iterator[tuple[Broker, list[Peer], Any]]:
         yield broker, peers, authority
 
 
-def test_custom_authorizers_on_the_wire(heard: tuple[Broker, list[Peer], Any], tmp_path: Path) -> None:
-    broker, peers, authority = heard
+def test_custom_authorizers_on_the_wire(recorded: tuple[Broker, list[Peer], Any], tmp_path: Path) -> None:
+    broker, peers, authority = recorded
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
     for via in ("headers", "query", "username"):
         custom = CustomAuthorizer("demo", "to+ken", "Key", "si+g=", via, username="u", password="p")  # type: ignore[arg-type]
@@ -378,9 +378,9 @@ def test_custom_authorizers_on_the_wire(heard: tuple[Broker, list[Peer], Any], t
 
 @pytest.mark.parametrize("alpn", [None, "x-amzn-mqtt-ca"])
 def test_a_client_certificate_on_the_wire(
-    alpn: str | None, heard: tuple[Broker, list[Peer], Any], tmp_path: Path
+    alpn: str | None, recorded: tuple[Broker, list[Peer], Any], tmp_path: Path
 ) -> None:
-    broker, peers, authority = heard
+    broker, peers, authority = recorded
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
     certificate, key = authority.issue(common_name="bulb", identity_for="client").write(tmp_path, "bulb")
     made = AWSIoTProvider(

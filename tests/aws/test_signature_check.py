@@ -36,7 +36,7 @@ class Clerk:
 
 
 def test_the_grace_period_begins_with_the_first_use() -> None:
-    """A later use does not restart it; otherwise a signature that is used every second would be valid for ever."""
+    """A later use does not restart it; otherwise a signature that is used every second would be valid without end."""
     clerk = Clerk()
     answers = []
     for second in (0.0, 1.5, 2.0, 2.5, 3.0, 299.0):

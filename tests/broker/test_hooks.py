@@ -393,17 +393,17 @@ def test_a_disconnected_hook_that_fails_is_logged(start, client, caplog):
 
 
 def test_presence_hooks_are_called_once_each_with_the_reason(start, client):
-    told = []
+    calls = []
     broker = start(
-        on_connected=lambda peer: told.append((peer.client_id, "connected")),
-        on_disconnected=lambda peer, error: told.append((peer.client_id, type(error).__name__)),
+        on_connected=lambda peer: calls.append((peer.client_id, "connected")),
+        on_disconnected=lambda peer, error: calls.append((peer.client_id, type(error).__name__)),
     )
     client("a", broker).send("e0 00").rest()
     client("b", broker).send("f0 00").rest()
     taken = client("c", broker)
     client("c", broker, keep_alive=1).rest()
     taken.rest()
-    assert told == [
+    assert calls == [
         ("a", "connected"),
         ("a", "NoneType"),
         ("b", "connected"),

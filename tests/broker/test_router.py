@@ -228,7 +228,7 @@ def test_expiry_examines_only_disconnected_sessions():
 
 
 def test_a_session_without_an_expiry_is_kept():
-    """None means for ever, from the limits as well as from the authenticator."""
+    """None means without expiry, whether the limits or the authenticator return it."""
     registry = Registry(Router(Limits(session_expiry=None)))
     peer = Peer("mqtt", ("127.0.0.1", 1))
     peer.client_id = "c"

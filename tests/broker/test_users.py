@@ -38,7 +38,7 @@ def test_passwords_are_checked(hashed):
     assert not users.check("ann", b"wrong")
     assert not users.check("ann", b"")
     assert users.check("bob", b"\xff\x00")
-    assert not users.check("nobody", PASSWORD.encode())
+    assert not users.check("unknown", PASSWORD.encode())
 
 
 def test_a_users_file_is_read(tmp_path, hashed):
@@ -128,7 +128,7 @@ def test_every_answer_costs_one_hash_and_one_comparison_in_constant_time(hashed,
 
     monkeypatch.setattr(hashlib, "scrypt", hash_it)
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    for name, password, right in (("ann", PASSWORD, True), ("ann", "wrong", False), ("nobody", PASSWORD, False)):
+    for name, password, right in (("ann", PASSWORD, True), ("ann", "wrong", False), ("unknown", PASSWORD, False)):
         done.clear()
         assert users.check(name, password.encode()) is right
         assert done == ["scrypt 16384 8 1", "compared 32 32"]
@@ -143,7 +143,7 @@ def test_a_right_password_is_accepted_among_three_hundred_wrong_ones(start, wire
     broker = start(authenticator=users)
     wrong = [wire(broker) for _ in range(300)]
     for number, each in enumerate(wrong):
-        name = ("ann", "bob", f"nobody {number}")[number % 3]
+        name = ("ann", "bob", f"unknown {number}")[number % 3]
         each.send(Connect(f"w{number}", username=name, password=b"wrong %d" % number))
     began = time.monotonic()
     client("c", broker, username="ann", password=b"right").quiet()

@@ -45,7 +45,7 @@ class Process:
 
     def __init__(self, chaos: Chaos, name: str) -> None:
         self.name = name
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.kills = 0
         self._chaos = chaos
         self._process: subprocess.Popen[str] | None = None
@@ -60,7 +60,7 @@ class Process:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._chaos.hear(self, line.rstrip("\n"))
+            self._chaos.parse(self, line.rstrip("\n"))
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End the process, and read the rest of its output."""
@@ -77,7 +77,7 @@ class Process:
         """Kill the process."""
         self.kills += 1
         self.end()
-        self.said.append("killed")
+        self.lines.append("killed")
 
 
 class Chaos:
@@ -94,7 +94,7 @@ class Chaos:
         self.messages = messages
         self._directory = directory
         self._random = random.Random(seed)
-        self._heard = threading.Condition()
+        self._changed = threading.Condition()
         self._words = 0
         self._taken = 0
         self.publisher, self.broker, self.subscriber = (
@@ -106,18 +106,18 @@ class Chaos:
         self._port = 0
         self.seconds = 0.0
 
-    def hear(self, process: Process, line: str) -> None:
+    def parse(self, process: Process, line: str) -> None:
         """Handle a line of a process."""
-        with self._heard:
-            process.said.append(line)
+        with self._changed:
+            process.lines.append(line)
             self._words += 1
             self._taken += line.startswith("take")
-            self._heard.notify_all()
+            self._changed.notify_all()
 
     def _wait(self, process: Process, word: str) -> None:
         """Wait until a process has written a word."""
-        with self._heard:
-            assert self._heard.wait_for(lambda: word in process.said, PATIENCE), f"{process.name} never says {word}"
+        with self._changed:
+            assert self._changed.wait_for(lambda: word in process.lines, PATIENCE), f"{process.name} never says {word}"
 
     def run(self) -> Counter[str]:
         """Run it to its end, and return the figures.
@@ -157,28 +157,28 @@ class Chaos:
 
     def _until(self, threshold: int | None) -> None:
         """Wait until a number of messages were taken; None: until the publisher has ended and all are taken."""
-        with self._heard:
+        with self._changed:
             while not (self._all_taken() if threshold is None else self._taken >= threshold):
                 words = self._words
-                assert self._heard.wait_for(lambda words=words: self._words != words, PATIENCE), (  # type: ignore[misc]
-                    f"nothing happens any more: {[process.said[-2:] for process in (self.publisher, self.subscriber)]}"
+                assert self._changed.wait_for(lambda words=words: self._words != words, PATIENCE), (  # type: ignore[misc]
+                    f"nothing happens any more: {[process.lines[-2:] for process in (self.publisher, self.subscriber)]}"
                 )
 
     def _all_taken(self) -> bool:
-        if "end" not in self.publisher.said[-2:]:
+        if "end" not in self.publisher.lines[-2:]:
             return False
-        taken = {line.split()[1] for line in self.subscriber.said if line.startswith("take")}
-        return {line.split()[1] for line in self.publisher.said if line.startswith("accepted")} <= taken
+        taken = {line.split()[1] for line in self.subscriber.lines if line.startswith("take")}
+        return {line.split()[1] for line in self.publisher.lines if line.startswith("accepted")} <= taken
 
     def _start_broker(self) -> None:
         port, store = str(self._port), str(self._directory / "broker.db")
-        start = len(self.broker.said)
+        start = len(self.broker.lines)
         self.broker.start(
             "-m", "pubsub", "serve", "--no-ws", "--tcp-port", port, "--store", store, "--max-queued", "1000000"
         )
-        with self._heard:
-            assert self._heard.wait_for(lambda: len(self.broker.said) > start, PATIENCE), "the broker does not start"
-        self._port = int(self.broker.said[-1].rpartition(":")[2])
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.broker.lines) > start, PATIENCE), "the broker does not start"
+        self._port = int(self.broker.lines[-1].rpartition(":")[2])
 
     def _start_subscriber(self) -> None:
         url = f"mqtt://127.0.0.1:{self._proxy.port}"
@@ -186,20 +186,20 @@ class Chaos:
 
     def _start_publisher(self) -> None:
         url = f"mqtt://127.0.0.1:{self._proxy.port}"
-        tried = [int(line.split()[1]) for line in self.publisher.said if line.startswith("try")]
+        tried = [int(line.split()[1]) for line in self.publisher.lines if line.startswith("try")]
         first = str(tried[-1] + 1 if tried else 0)
         store = str(self._directory / "publisher.db")
         self.publisher.start(str(HERE / "publisher.py"), url, store, first, str(self.messages))
 
     def _judge(self) -> Counter[str]:
         """Compare the accepted messages with the taken ones."""
-        accepted = {int(line.split()[1]) for line in self.publisher.said if line.startswith("accepted")}
-        tried = {int(line.split()[1]) for line in self.publisher.said if line.startswith("try")}
+        accepted = {int(line.split()[1]) for line in self.publisher.lines if line.startswith("accepted")}
+        tried = {int(line.split()[1]) for line in self.publisher.lines if line.startswith("try")}
         takes: Counter[int] = Counter()
         excused: Counter[int] = Counter()
         firsts: dict[int, list[int]] = {1: [], 2: []}
         unfinished: int | None = None
-        for line in self.subscriber.said:
+        for line in self.subscriber.lines:
             verb, *rest = line.split()
             if verb == "take":
                 unfinished = int(rest[0])
@@ -229,7 +229,7 @@ class Chaos:
         figures["duplicates at QoS 2"] = len(twice)
         figures["copies at QoS 1"] = sum(takes[number] - 1 for number in takes if not number % 2)
         figures["taken again because killed before acknowledging"] = sum(excused.values())
-        figures["accepted or not, nobody knows"] = len(tried - accepted)
+        figures["unknown whether accepted"] = len(tried - accepted)
         return figures
 
 

@@ -74,8 +74,8 @@ def test_an_invalid_objective_is_refused(text: str) -> None:
 def document(**changes: Any) -> dict[str, Any]:
     messages = {"unsent": 0, "due": 1_000, "lost": 0}
     latency = {"p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0, "p99_9_ms": 4.0}
-    told = {"messages": messages, "latency": latency, "acknowledgement": dict.fromkeys(latency, 9.0)}
-    return told | {"problems": [], "plan": {"subscribers": 1}} | changes
+    report = {"messages": messages, "latency": latency, "acknowledgement": dict.fromkeys(latency, 9.0)}
+    return report | {"problems": [], "plan": {"subscribers": 1}} | changes
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,9 @@ def test_invalid_options_are_refused(capsys: pytest.CaptureFixture[str], words: 
     except SystemExit as end:
         code = end.code
     assert code == 2
-    told = capsys.readouterr()
-    assert says in told.err
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert says in output.err
+    assert output.out == ""
 
 
 def test_an_invalid_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

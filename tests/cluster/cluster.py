@@ -152,11 +152,11 @@ def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
                 [each["product"], set_up.what, each["driver"], *counts, *seconds, f"{each['beyond']:.2f} s", noticed]
             )
     dates = sorted({each["date"] for found in results.values() for each in found})
-    told = (
+    introduction = (
         f"Measured on {', '.join(dates)} with Python {platform.python_version()} on {os.cpu_count()} cores of one "
         "machine, where the cluster, the load and the proxy run side by side."
     )
-    replace_part(DOCS / "scale.md", "clusters", f"{told}\n\n{table(head, rows)}")
+    replace_part(DOCS / "scale.md", "clusters", f"{introduction}\n\n{table(head, rows)}")
 
 
 def write_servers() -> list[str]:

@@ -195,7 +195,7 @@ class Cluster:
     def settle(self) -> None:
         """Wait until all nodes serve clients again."""
         for node in self.nodes:
-            wait_until(lambda node=node: serves(node.url), f"{node.name} does not come back", self)
+            wait_until(lambda node=node: serves(node.url), f"{node.name} does not serve clients again", self)
 
     def leaderless(self) -> list[str]:
         """Return the names of everything without a leader; empty if the product does not report it."""

@@ -1,4 +1,4 @@
-"""A client behind a proxy that cuts idle connections: it keeps its connection, or comes back without a suspicion."""
+"""A client behind a proxy that cuts idle connections: it keeps its connection, or reconnects without an error."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ class Subject:
         self.received: list[mqttws.Publish] = []
         defaults = {"client_id": "c", "reconnect": False, "keep_alive": 0, "timeout": PATIENCE}
         self.ended = threading.Event()
-        told = {"on_message": self.received.append, "on_state": self._on_state}
-        self.client = client = mqttws.Client(server.url, **{**defaults, **told, **options})
+        callbacks = {"on_message": self.received.append, "on_state": self._on_state}
+        self.client = client = mqttws.Client(server.url, **{**defaults, **callbacks, **options})
         client.session.identifiers.start_at(1)  # in a persistent session they start at random
         server.closing(client)
         self.opening = server.soon(client.open)

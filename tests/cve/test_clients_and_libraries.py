@@ -66,7 +66,7 @@ def test_cve_2021_33880_websockets_the_time_of_an_answer_tells_how_much_of_a_pas
     file = users.Users({"ann": users.hash_password("right")})
     assert file.check("ann", b"right")
     assert not file.check("ann", b"righx")
-    assert not file.check("nobody", b"right")
+    assert not file.check("unknown", b"right")
     assert len(compared) == 3
 
 

@@ -50,7 +50,7 @@ class Case:
         statement: the statement concerned.
         what: a description.
         data: the bytes sent, in hex digits; at "/" the server waits for the client's next answer.
-        right: "closes", or the packets that must come back, or "delivers" and how often.
+        right: "closes", or the packets that must be answered, or "delivers" and how often.
         when: "connack": instead of the CONNACK; "suback": instead of the SUBACK; "then": after both.
     """
 

@@ -258,9 +258,9 @@ def test_coroutine_functions_are_awaited_in_sequence(broker: Broker) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_keeps_the_callbacks(broker: Broker) -> None:
     with mqttws.Client(broker.url) as client:
-        client.on("a", lambda message: client.publish_nowait("heard", message.payload, 1))
+        client.on("a", lambda message: client.publish_nowait("answers", message.payload, 1))
         listener = mqttws.connect(broker.url)
-        listener.subscribe("heard", 1)
+        listener.subscribe("answers", 1)
         child = os.fork()
         if child == 0:
             try:

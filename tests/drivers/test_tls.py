@@ -194,7 +194,7 @@ def test_a_missing_client_certificate_is_reported(make: Make, listen, authority:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [(b"", "closed the connection during the TLS handshake"), (b"220 mail.test ESMTP\r\n", "TLS handshake failed")],
-    ids=["closes", "speaks another protocol"],
+    ids=["closes", "uses another protocol"],
 )
 def test_a_server_without_tls_is_an_error(make: Make, authority: Authority, answer: bytes, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -309,7 +309,7 @@ def test_a_certificate_is_verified_again_each_day(authority: Authority) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_session_is_offered_once_to_a_server_that_then_closes(authority: Authority, version: ssl.TLSVersion) -> None:
-    """Otherwise a server that fails on a session, and closes, would be offered it for ever."""
+    """Otherwise a server that fails on a session, and closes, would be offered it at every attempt."""
     context = authority.client_context()
     context.maximum_version = version
     memory, server = TLSMemory(context), authority.issue("localhost").server_context()

@@ -2,7 +2,7 @@
 
 python tests/exploration/explore.py [--seconds S] [--only TEXT] [--no-faults]
 
-Each scenario and each fault has a process of its own. The compiled search visits the scenarios where there is a C
+Each scenario and each fault runs in a separate process. The compiled search visits the scenarios where there is a C
 compiler; without one the same takes ten times as long, and the largest scenarios more memory than most machines have.
 """
 

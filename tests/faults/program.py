@@ -24,14 +24,14 @@ _got: set[int] = set()
 _over = threading.Event()
 
 
-def tell(**event):
+def report(**event):
     with _lock:
         print(json.dumps(event), flush=True)
 
 
 def got(payload):
     number = int(payload)
-    tell(got=number)
+    report(got=number)
     _got.add(number)
     if len(_got) == COUNT:
         _over.set()
@@ -54,11 +54,11 @@ def paho():
     client.connect_async(HOST, PORT, keepalive=2)
     client.loop_start()
     subscribed.wait()
-    tell(ready=True)
+    report(ready=True)
     infos = [(qos, number, client.publish(f"up/{qos}", str(number), qos)) for qos, number in work()]
     for qos, number, info in infos:
         info.wait_for_publish()
-        tell(done=[qos, number])
+        report(done=[qos, number])
     _over.wait()
     client.disconnect()
     client.loop_stop()
@@ -78,11 +78,11 @@ def mqttws():
             break
         except library.MQTTError:
             time.sleep(0.2)
-    tell(ready=True)
+    report(ready=True)
     futures = [(qos, number, client.publish_nowait(f"up/{qos}", str(number), qos)) for qos, number in work()]
     for qos, number, future in futures:
         future.result()
-        tell(done=[qos, number])
+        report(done=[qos, number])
     _over.wait()
     client.close()
 
@@ -102,11 +102,11 @@ async def mqttws_aio():
             break
         except library.MQTTError:
             await asyncio.sleep(0.2)
-    tell(ready=True)
+    report(ready=True)
     futures = [(qos, number, client.publish_nowait(f"up/{qos}", str(number), qos)) for qos, number in work()]
     for qos, number, future in futures:
         await future
-        tell(done=[qos, number])
+        report(done=[qos, number])
     await asyncio.to_thread(_over.wait)
     await client.close()
 
@@ -121,7 +121,7 @@ async def aiomqtt():
             qos, number = waiting[0]
             await client.publish(f"up/{qos}", str(number), qos)
             waiting.pop(0)
-            tell(done=[qos, number])
+            report(done=[qos, number])
 
     async def receive(client):
         async for message in client.messages:
@@ -135,7 +135,7 @@ async def aiomqtt():
                 HOST, PORT, identifier=NAME, clean_session=False, keepalive=2, timeout=3
             ) as client:
                 await client.subscribe("down/#", 1)
-                tell(ready=True)
+                report(ready=True)
                 tasks = [asyncio.create_task(publish(client)), asyncio.create_task(receive(client))]
                 try:
                     await asyncio.gather(*tasks)
@@ -168,7 +168,7 @@ async def gmqtt():
         except Exception:
             await asyncio.sleep(0.5)
     await ready.wait()
-    tell(ready=True)
+    report(ready=True)
     for qos, number in work():  # gmqtt has no way to wait for an acknowledgement
         client.publish(f"up/{qos}", str(number), qos=qos)
     await asyncio.to_thread(_over.wait)
@@ -189,7 +189,7 @@ async def amqtt():
             break
         except Exception:
             await asyncio.sleep(0.5)
-    tell(ready=True)
+    report(ready=True)
 
     async def receive():
         while not _over.is_set():
@@ -200,7 +200,7 @@ async def amqtt():
     receiving = asyncio.create_task(receive())
     for qos, number in work():
         await client.publish(f"up/{qos}", str(number).encode(), qos=qos)
-        tell(done=[qos, number])
+        report(done=[qos, number])
     await receiving
     await client.disconnect()
 
@@ -222,7 +222,7 @@ async def mqttium():
             break
         except Exception:
             await asyncio.sleep(0.5)
-    tell(ready=True)
+    report(ready=True)
 
     async def receive():
         async for message in client.messages():
@@ -236,7 +236,7 @@ async def mqttium():
     ]
     for qos, number, receipt in receipts:
         await receipt.wait()
-        tell(done=[qos, number])
+        report(done=[qos, number])
     await receiving
     await client.disconnect()
 
@@ -261,7 +261,7 @@ async def zmqtt():
             break
         except library.MQTTError:
             await asyncio.sleep(0.5)
-    tell(ready=True)
+    report(ready=True)
 
     async def receive():
         while not _over.is_set():
@@ -275,7 +275,7 @@ async def zmqtt():
                 break
             except library.MQTTDisconnectedError:
                 await asyncio.sleep(0.2)
-        tell(done=[qos, number])
+        report(done=[qos, number])
     await receiving
     await client.disconnect()
 
@@ -303,7 +303,7 @@ def awscrt():
             break
         except Exception:
             pass
-    tell(ready=True)
+    report(ready=True)
     # awscrt has no QoS 2. A message that times out is published again, as its documentation describes.
     waiting = [number for qos, number in work() if qos == 1]
     while waiting:
@@ -312,7 +312,7 @@ def awscrt():
         for number, future in futures:
             try:
                 future.result()
-                tell(done=[1, number])
+                report(done=[1, number])
             except Exception:
                 waiting.append(number)
     _over.wait()

@@ -149,15 +149,15 @@ def test_all_clients_reconnect_after_a_restart_of_the_broker(size: Callable[[int
 @pytest.mark.parametrize("face", ["mqttws", "mqttws.aio", "pubsub"])
 def test_a_callback_that_always_raises(stack: ExitStack, caplog: pytest.LogCaptureFixture, face: str) -> None:
     """9: ten thousand messages, all acknowledged; other callbacks are called for each."""
-    count, told = 10_000, Recorder()
+    count, recorder = 10_000, Recorder()
     caplog.set_level(logging.CRITICAL + 1)  # do not log ten thousand tracebacks
 
     def bad(message: Any) -> None:
-        told.next(message)
+        recorder.next(message)
         raise RuntimeError("of the user")
 
     broker = stack.enter_context(Broker(sys_interval=None))
-    good = told
+    good = recorder
     if face == "pubsub":
         ps, good = stack.enter_context(PubSub(MqttOverWSProvider(broker.url, client_id="c"))), Recorder()
         for callback in (bad, good):
@@ -172,7 +172,7 @@ def test_a_callback_that_always_raises(stack: ExitStack, caplog: pytest.LogCaptu
         if number % 1_000 == 999:  # as many as the broker queues for a client
             publisher.publish("t", b"0", 1)
             good.wait(lambda number=number: len(good.messages) == number + 1 + (number + 1) // 1_000)
-    assert len(told.messages) == len(good.messages) == count + 10
+    assert len(recorder.messages) == len(good.messages) == count + 10
     session = broker._registry.find("c").session
     with Wire(broker.url_of("mqtt")).connect("other") as other:
         publisher.publish("t", b"0", 1)
@@ -267,31 +267,31 @@ def test_the_broker_is_killed_during_qos_2(stack: ExitStack, face: Any, reconnec
 @pytest.mark.parametrize("face", [mqttws.Client, aio.Client])
 def test_publishing_offline_without_end(size: Callable[[int, int], int], face: Any, overflow: str) -> None:
     """12: memory is bounded, and the outcome of each message is reported and counted."""
-    count, room = size(20_000, 1_000_000), 1_000
+    count, limit = size(20_000, 1_000_000), 1_000
 
     async def publish() -> None:
-        client = face("mqtt://127.0.0.1:1", client_id="c", overflow=overflow, max_queued=room)
+        client = face("mqtt://127.0.0.1:1", client_id="c", overflow=overflow, max_queued=limit)
         payload = bytes(1_000)
         refused = failed = 0
 
-        def told(future: Any) -> None:
+        def count_failure(future: Any) -> None:
             nonlocal failed
             failed += isinstance(future.exception(), QueueFull)
 
         before = resident()
         for number in range(count):
             try:
-                client.publish_nowait("t", payload + b"%d" % number, 1).add_done_callback(told)
+                client.publish_nowait("t", payload + b"%d" % number, 1).add_done_callback(count_failure)
             except QueueFull:
                 refused += 1
             if number % 1_000 == 0:
                 await asyncio.sleep(0)
         assert resident() - before < 16 * MIB
         await asyncio.sleep(0)
-        dropped = count - room if overflow.startswith("drop") else 0
-        assert (client.dropped, failed, refused) == (dropped, dropped, count - room - dropped)
+        dropped = count - limit if overflow.startswith("drop") else 0
+        assert (client.dropped, failed, refused) == (dropped, dropped, count - limit - dropped)
         kept = [int(payload[1_000:]) for _, _, payload, _, _ in client.session.sender._waiting]
-        assert kept == list(range(count)[-room:] if overflow == "drop_oldest" else range(room))
+        assert kept == list(range(count)[-limit:] if overflow == "drop_oldest" else range(limit))
         await client.close() if face is aio.Client else client.close()
 
     asyncio.run(publish())

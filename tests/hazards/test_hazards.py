@@ -250,7 +250,7 @@ def run_program(program: str, url: str, **options: object) -> subprocess.Complet
 
 class TestProcesses:
     def test_a_fork_with_a_live_client(self) -> None:
-        """The child may exit, or use a client of its own; the parent's connection is not affected."""
+        """The child may exit, or use another client; the parent's connection is not affected."""
         program = (
             "import os, sys, mqttws\n"
             "client = mqttws.connect(sys.argv[1])\n"

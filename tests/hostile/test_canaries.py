@@ -48,26 +48,26 @@ class Cage:
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
-        self.said: list[str] = []
+        self.texts: list[str] = []
 
-    def hear(self, *things: object) -> None:
+    def add(self, *things: object) -> None:
         for thing in things:
-            self.said += [str(thing), repr(thing)]
+            self.texts += [str(thing), repr(thing)]
             if isinstance(thing, BaseException):
-                self.said += traceback.format_exception(thing)
-                self.said.append(repr(thing.__dict__))
-                self.said.append(repr(thing.args))
-                self.said.append(pickle.dumps(thing).decode("latin-1"))
+                self.texts += traceback.format_exception(thing)
+                self.texts.append(repr(thing.__dict__))
+                self.texts.append(repr(thing.args))
+                self.texts.append(pickle.dumps(thing).decode("latin-1"))
                 for other in (thing.__cause__, thing.__context__):
                     if other is not None and not thing.__suppress_context__:
-                        self.hear(other)
+                        self.add(other)
 
     def check(self) -> None:
         formatter = logging.Formatter("%(name)s %(message)s")
-        said = self.said + [formatter.format(record) for record in self._caplog.records]
-        said += [repr(record.args) for record in self._caplog.records]
-        assert said, "nothing was said at all"
-        for text in said:
+        texts = self.texts + [formatter.format(record) for record in self._caplog.records]
+        texts += [repr(record.args) for record in self._caplog.records]
+        assert texts, "no text was collected"
+        for text in texts:
             for spelling in SPELLINGS:
                 assert spelling not in text, text
 
@@ -89,9 +89,9 @@ def test_a_secret_is_found_in_every_place(caplog: pytest.LogCaptureFixture) -> N
         fault = error
     log = logging.getLogger("anything")
     for say in (
-        lambda cage: cage.hear(fault),
-        lambda cage: cage.hear({"password": WORD}),
-        lambda cage: cage.hear(b64encode(f"u:{WORD}".encode()).decode()),
+        lambda cage: cage.add(fault),
+        lambda cage: cage.add({"password": WORD}),
+        lambda cage: cage.add(b64encode(f"u:{WORD}".encode()).decode()),
         lambda cage: log.debug("url %s", WORD),
         lambda cage: log.error("it failed", exc_info=fault),
     ):
@@ -149,31 +149,31 @@ def attempt(kind: str, url: Any, cage: Cage, **options: Any) -> None:
 
     async def with_asyncio() -> None:
         client = mqttws.aio.Client(url, **options)
-        cage.hear(client)
+        cage.add(client)
         try:
             async with client:
-                cage.hear(client)
+                cage.add(client)
                 async for _ in client:
                     pass
         finally:
-            cage.hear(client, client.state)
+            cage.add(client, client.state)
 
     def blocking() -> None:
         client = mqttws.Client(url, **options)
-        cage.hear(client)
+        cage.add(client)
         try:
             with client:
-                cage.hear(client)
+                cage.add(client)
                 for _ in client.messages(timeout=PATIENCE):
                     pass
         finally:
-            cage.hear(client, client.state)
+            cage.add(client, client.state)
 
     try:
         asyncio.run(with_asyncio()) if kind == "asyncio" else blocking()
     except Exception as error:
-        cage.hear(error)
-    cage.hear(*states)
+        cage.add(error)
+    cage.add(*states)
 
 
 ANSWERS = [
@@ -231,7 +231,7 @@ def test_a_client_behind_a_proxy(cage, stack, kind, answer):
     attempt(kind, url, cage, proxy=f"http://u:{WORD}@127.0.0.1:{port}")
     attempt(kind, url, cage, proxy=f"socks5://u:{WORD}@127.0.0.1:{port}")
     attempt(kind, url, cage, proxy=f"http://u:{WORD}@127.0.0.1:99999")
-    cage.hear(choose_proxy(f"http://u:{WORD}@127.0.0.1:{port}", parse_url(url)))
+    cage.add(choose_proxy(f"http://u:{WORD}@127.0.0.1:{port}", parse_url(url)))
 
 
 BAD_URLS = [
@@ -282,7 +282,7 @@ def test_an_invalid_header(cage, stack, kind, bad):
 def test_objects_that_hold_secrets(cage):
     url = f"wss://user:{WORD}@host/mqtt?{QUERY}"
     keys = Credentials("ASIAEXAMPLE", f"{WORD}-secret", f"{WORD}-token")
-    cage.hear(
+    cage.add(
         parse_url(url),
         Connect("c", username="u", password=WORD.encode()),
         keys,
@@ -300,13 +300,13 @@ def test_objects_that_hold_secrets(cage):
 @pytest.mark.parametrize("answer", [False, "raise", "slow"])
 def test_a_broker_that_refuses(cage, stack, answer):
     async def authenticate(peer: Any, connect: Any) -> bool:
-        cage.hear(peer, connect)
+        cage.add(peer, connect)
         if answer == "raise":
             raise LookupError("no such user")
         return False
 
     def upgrade(peer: Any) -> Any:
-        cage.hear(peer)
+        cage.add(peer)
         if answer == "slow":
             raise LookupError("no such token")
 
@@ -345,7 +345,7 @@ def test_malformed_requests_to_a_broker(cage, stack):
             answer = b""
             while more := peer.recv(4096):
                 answer += more
-            cage.hear(answer)
+            cage.add(answer)
 
 
 def test_an_invalid_users_file(cage, tmp_path):
@@ -354,7 +354,7 @@ def test_an_invalid_users_file(cage, tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"users, line 1|the hash of user") as caught:
             Users.load(path)
-        cage.hear(caught.value)
+        cage.add(caught.value)
 
 
 # --- PubSub ---
@@ -370,12 +370,12 @@ def test_pubsub_over_aws_iot(cage, stack, endpoint):
         provider = AWSIoTProvider(
             aws_pubsub_endpoint=endpoint.format(host=host), aws_pubsub_region="eu-west-1", credentials=keys
         )
-        cage.hear(provider)
+        cage.add(provider)
         with PubSub(provider) as ps:
-            cage.hear(ps)
+            cage.add(ps)
             ps.publish("a", 1, timeout=1.0)
     except Exception as error:
-        cage.hear(error)
+        cage.add(error)
 
 
 def test_pubsub_over_websocket(cage, stack):
@@ -383,10 +383,10 @@ def test_pubsub_over_websocket(cage, stack):
         port = serve(stack, say(answer))
         try:
             with PubSub(MqttOverWSProvider(f"ws://user:{WORD}@127.0.0.1:{port}/?{QUERY}")) as ps:
-                cage.hear(ps)
+                cage.add(ps)
                 ps.publish("a", 1, timeout=1.0)
         except Exception as error:
-            cage.hear(error)
+            cage.add(error)
 
 
 # --- the commands ---
@@ -419,7 +419,7 @@ def test_commands(cage, words):
     )
     assert process.returncode in (1, 2, 3), process.stderr
     assert process.stderr
-    cage.hear(process.stdout, process.stderr)
+    cage.add(process.stdout, process.stderr)
 
 
 def test_no_source_line_shows_a_secret():

@@ -26,13 +26,13 @@ PATIENCE = 20.0
 _lock = threading.Lock()
 
 
-def tell(**event):
+def report(**event):
     with _lock:
         print(json.dumps(event), flush=True)
 
 
-def tell_message(name, topic, payload, qos, retain):
-    tell(client=name, message=[topic, base64.b64encode(payload).decode(), qos, bool(retain)])
+def report_message(name, topic, payload, qos, retain):
+    report(client=name, message=[topic, base64.b64encode(payload).decode(), qos, bool(retain)])
 
 
 def context(ca):
@@ -63,7 +63,7 @@ class Paho:
         self._left = False
         client.on_connect = lambda *_: self._connected.set()
         client.on_subscribe = client.on_unsubscribe = lambda _, __, mid, *___: self._answer(mid).set()
-        client.on_message = lambda _, __, m: tell_message(name, m.topic, bytes(m.payload), m.qos, m.retain)
+        client.on_message = lambda _, __, m: report_message(name, m.topic, bytes(m.payload), m.qos, m.retain)
         client.on_disconnect = lambda *_: self._lost(name)
         client.connect(parts.hostname, parts.port, keepalive=60)
         client.loop_start()
@@ -74,7 +74,7 @@ class Paho:
         if not self._left:
             self._left = True
             self._client.disconnect()  # otherwise it would reconnect and take the session over
-            tell(client=name, lost=True)
+            report(client=name, lost=True)
 
     def _answer(self, mid):
         with _lock:
@@ -133,10 +133,10 @@ class Aiomqtt:
 
         try:
             async for m in self._client.messages:
-                tell_message(name, str(m.topic), bytes(m.payload), m.qos, m.retain)
+                report_message(name, str(m.topic), bytes(m.payload), m.qos, m.retain)
         except aiomqtt.MqttError:
             if not self._left:
-                tell(client=name, lost=True)
+                report(client=name, lost=True)
 
     async def subscribe(self, topic_filter, qos):
         await self._client.subscribe(topic_filter, qos)
@@ -172,14 +172,14 @@ class Gmqtt:
         client.on_message = lambda _, topic, payload, qos, properties: self._on_message(
             name, topic, payload, qos, properties
         )
-        client.on_disconnect = lambda *_, **__: None if self._left else tell(client=name, lost=True)
+        client.on_disconnect = lambda *_, **__: None if self._left else report(client=name, lost=True)
         client.on_subscribe = lambda _, mid, *__: self._answer(mid).set()
         client.on_unsubscribe = lambda _, mid, *__: self._answer(mid).set()
         await client.connect(parts.hostname, parts.port, ssl=context(ca) or False, version=MQTTv311)
 
     @staticmethod
     def _on_message(name, topic, payload, qos, properties):
-        tell_message(name, topic, bytes(payload), qos, properties["retain"])
+        report_message(name, topic, bytes(payload), qos, properties["retain"])
         return 0
 
     def _answer(self, mid):
@@ -229,10 +229,10 @@ class Zmqtt:
     async def _read(self, subscription):
         try:
             async for m in subscription:
-                tell_message(self._name, m.topic, bytes(m.payload), int(m.qos), m.retain)
+                report_message(self._name, m.topic, bytes(m.payload), int(m.qos), m.retain)
         except Exception:
             if not self._left:
-                tell(client=self._name, lost=True)
+                report(client=self._name, lost=True)
 
     async def publish(self, topic, payload, qos, retain):
         import zmqtt
@@ -261,11 +261,11 @@ class Mqttium:
     async def _read(self, name):
         try:
             async for m in self._client.messages():
-                tell_message(name, m.topic, bytes(m.payload), int(m.qos), m.retain)
+                report_message(name, m.topic, bytes(m.payload), int(m.qos), m.retain)
         except Exception:
             pass
         if not self._left:
-            tell(client=name, lost=True)
+            report(client=name, lost=True)
 
     async def subscribe(self, topic_filter, qos):
         await self._client.subscribe(topic_filter, qos=qos)
@@ -297,7 +297,7 @@ class Awscrt:
             clean_session=clean,
             reconnect_min_timeout_secs=3600,
             reconnect_max_timeout_secs=3600,
-            on_connection_interrupted=lambda *_, **__: tell(client=name, lost=True),
+            on_connection_interrupted=lambda *_, **__: report(client=name, lost=True),
         )
         self._connection.connect().result(PATIENCE)
 
@@ -306,7 +306,7 @@ class Awscrt:
         future.result(PATIENCE)
 
     def _on_message(self, topic, payload, dup, qos, retain, **_):
-        tell_message(self._name, topic, bytes(payload), int(qos), retain)
+        report_message(self._name, topic, bytes(payload), int(qos), retain)
 
     def publish(self, topic, payload, qos, retain):
         self._connection.publish(topic, payload, self._qos(qos), retain)[0].result(PATIENCE)
@@ -334,14 +334,14 @@ class Ours:
             clean_session=clean,
             reconnect=False,
             timeout=PATIENCE,
-            on_message=lambda m: tell_message(name, m.topic, m.payload, m.qos, m.retain),
+            on_message=lambda m: report_message(name, m.topic, m.payload, m.qos, m.retain),
             on_state=lambda state: self._on_state(name, state),
             **options,
         )
 
     def _on_state(self, name, state):
         if state.name == "disconnected" and not self._left:
-            tell(client=name, lost=True)
+            report(client=name, lost=True)
 
     def subscribe(self, topic_filter, qos):
         self._client.subscribe(topic_filter, qos)
@@ -377,7 +377,7 @@ class OursAio:
             clean_session=clean,
             reconnect=False,
             timeout=PATIENCE,
-            on_message=lambda m: tell_message(name, m.topic, m.payload, m.qos, m.retain),
+            on_message=lambda m: report_message(name, m.topic, m.payload, m.qos, m.retain),
             on_state=lambda state: Ours._on_state(self, name, state),
             **options,
         )
@@ -440,9 +440,9 @@ async def main():
     while line := await asyncio.to_thread(sys.stdin.readline):
         command = json.loads(line)
         try:
-            tell(id=command["id"], ok=await obey(kind, clients, command))
+            report(id=command["id"], ok=await obey(kind, clients, command))
         except Exception as error:
-            tell(id=command["id"], error=f"{type(error).__name__}: {error}")
+            report(id=command["id"], error=f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -116,9 +116,9 @@ def test_a_missing_response_is_a_timeout(make: Make, world: Any) -> None:
     assert requester.pending == 0
     assert "nobody/me/1" in world.published
     mine.call(mine.ps.publish, "replies/me/1", "late", qos=1)  # no request waits for it
-    responding(mine_too := make(world.provider()), "somebody", lambda message: "here")
+    responding(mine_too := make(world.provider()), "device", lambda message: "here")
     assert mine_too is not mine
-    assert mine.call(requester.request, "somebody", 1, timeout=PATIENCE).value == "here"
+    assert mine.call(requester.request, "device", 1, timeout=PATIENCE).value == "here"
     mine.call(requester.close)
 
 
