@@ -233,6 +233,20 @@ class TestTaking:
         assert len(payloads) == (count + 63) // 64
 
 
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\x82\x03abcdef",  # not masked
+        b"\x82\xfe\x00\x7dkkkk" + bytes(125),  # 125 bytes, of which the length takes more than it needs
+        b"\x82\xff" + (65_536).to_bytes(8, "big") + b"kkkk",  # more than 65,535 bytes
+    ],
+)
+def test_a_frame_that_is_not_usual_is_left_to_the_plain_path(stream: bytes) -> None:
+    payloads: list[bytes] = []
+    assert take_masked(stream, 0, payloads) == 0
+    assert payloads == []
+
+
 def test_plain_framing_passes_bytes_unchanged() -> None:
     framing = Framing()
     assert framing.opened
