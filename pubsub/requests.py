@@ -26,7 +26,7 @@ from pubsub.errors import DecodeFailed, RequestFailed, SubscriptionEnded
 from pubsub.message import Message
 from pubsub.runtime import Future, Runtime, logger, settle
 
-__all__ = ["PREFIX", "Asked", "RequesterCore", "Requests", "Responder"]
+__all__ = ["PREFIX", "PendingRequest", "RequesterCore", "Requests", "Responder"]
 
 #: The topic below which responses are published, unless requester and responder use another one.
 PREFIX = "replies"
@@ -35,7 +35,7 @@ _FAILED = "failed"
 T = TypeVar("T")
 
 
-class Asked(Generic[T]):
+class PendingRequest(Generic[T]):
     """A request without a response yet.
 
     Attributes:
@@ -75,33 +75,33 @@ class Requests(Generic[T]):
         self._begin = f"{prefix}/{self.name}/"
         self._most = most
         self._numbers = count(1)
-        self._asked: dict[str, Asked[T]] = {}
+        self._pending: dict[str, PendingRequest[T]] = {}
 
     def __len__(self) -> int:
         """Return the number of requests without a response."""
-        return len(self._asked)
+        return len(self._pending)
 
     @property
     def replies(self) -> str:
         """The Topic Filter to subscribe to before the first request."""
         return f"{self._begin}#"
 
-    def begin(self, topic: str, waiter: T) -> Asked[T]:
+    def begin(self, topic: str, waiter: T) -> PendingRequest[T]:
         """Register a request. The caller must call `forget` in the end.
 
         Raises:
             LocalProtocolError: The topic is not valid.
             QueueFull: Too many requests have no response yet.
         """
-        if len(self._asked) >= self._most:
+        if len(self._pending) >= self._most:
             raise QueueFull(f"{self._most:,} requests wait for their responses already; wait, or raise max_pending")
         number = str(next(self._numbers))
-        asked = Asked(f"{topic}/{self.name}/{number}", number, waiter)
-        check_topic(asked.topic)
-        self._asked[number] = asked
-        return asked
+        pending = PendingRequest(f"{topic}/{self.name}/{number}", number, waiter)
+        check_topic(pending.topic)
+        self._pending[number] = pending
+        return pending
 
-    def take(self, topic: str) -> tuple[Asked[T], bool] | None:
+    def take(self, topic: str) -> tuple[PendingRequest[T], bool] | None:
         """Remove and return the request that a response belongs to, by the topic of the response.
 
         Returns:
@@ -111,16 +111,16 @@ class Requests(Generic[T]):
         number, _, rest = topic.removeprefix(self._begin).partition("/")
         if not topic.startswith(self._begin) or rest not in ("", _FAILED):
             return None
-        asked = self._asked.pop(number, None)
-        return None if asked is None else (asked, rest == _FAILED)
+        pending = self._pending.pop(number, None)
+        return None if pending is None else (pending, rest == _FAILED)
 
-    def forget(self, asked: Asked[T]) -> None:
+    def forget(self, pending: PendingRequest[T]) -> None:
         """Remove a request, because no call waits for its response any more."""
-        self._asked.pop(asked.number, None)
+        self._pending.pop(pending.number, None)
 
-    def take_all(self) -> list[Asked[T]]:
+    def take_all(self) -> list[PendingRequest[T]]:
         """Remove and return all requests."""
-        return [asked for number in list(self._asked) if (asked := self._asked.pop(number, None)) is not None]
+        return [pending for number in list(self._pending) if (pending := self._pending.pop(number, None)) is not None]
 
 
 class RequesterCore:
@@ -151,7 +151,7 @@ class RequesterCore:
         """The number of requests without a response."""
         return len(self._requests)
 
-    def _begin(self, topic: str) -> Asked[Future]:
+    def _begin(self, topic: str) -> PendingRequest[Future]:
         """Register a request.
 
         Raises:
@@ -168,9 +168,9 @@ class RequesterCore:
     def _take(self, message: Message) -> None:
         taken = self._requests.take(message.topic)
         if taken is not None:
-            asked, failed = taken
-            asked.response = message
-            settle(asked.waiter, RequestFailed(asked.topic) if failed else None)
+            pending, failed = taken
+            pending.response = message
+            settle(pending.waiter, RequestFailed(pending.topic) if failed else None)
 
     def _note(self, error: Exception) -> None:
         taken = self._requests.take(error.message.topic) if isinstance(error, DecodeFailed) else None
@@ -186,8 +186,8 @@ class RequesterCore:
     def _end(self) -> None:
         subscription = getattr(self, "_subscription", None)
         error = subscription.error if subscription is not None else None
-        for asked in self._requests.take_all():
-            settle(asked.waiter, error or SubscriptionEnded("the requester was closed before the response came"))
+        for pending in self._requests.take_all():
+            settle(pending.waiter, error or SubscriptionEnded("the requester was closed before the response came"))
 
 
 class Responder:

@@ -105,7 +105,7 @@ def _credentials(arguments: argparse.Namespace) -> Any:
     if arguments.cognito:
         return None
     try:
-        import_module("botocore")  # its chain knows more kinds of sources and profiles
+        import_module("botocore")  # its chain supports more kinds of sources and profiles
     except ModuleNotFoundError:
         from sigv4 import ChainProvider, SharedFileProvider
 

@@ -1,4 +1,4 @@
-"""Two budgets of CONNECTs as one. No input or output."""
+"""Two budgets of CONNECTs combined into one. No I/O."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["Both", "Budget"]
 
 
 class Both:
-    """The turns that two budgets allow, for the option `connect_budget`.
+    """A budget that allows a CONNECT when two others do, for the option `connect_budget`.
 
     Args:
-        first: One of them, which other connections use, too.
-        second: The other one.
+        first: A budget that other connections use, too.
+        second: The other budget.
     """
 
     def __init__(self, first: ConnectBudget, second: ConnectBudget) -> None:
@@ -24,7 +24,7 @@ class Both:
         return self._second.reserve(self._first.reserve(now))
 
     def begin(self, now: float) -> float:
-        """Begin the attempt whose time has come. Return `now`; or a later time, which is reserved for it instead."""
+        """Begin an attempt at its reserved time. Return `now`; or a later time, which is reserved for it instead."""
         turn = self._second.begin(now)
         return turn if turn > now else self._first.begin(now)
 

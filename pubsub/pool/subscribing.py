@@ -62,7 +62,7 @@ class Subscribing(Receiving):
         return max(self._filters.reserve(now) for _ in range(count)) - now
 
     def _subscribe_late(self, part: Part, requests: Sequence[_Request]) -> None:
-        """Subscribe to those of the Topic Filters that the part still has. What has moved is subscribed to already."""
+        """Subscribe to those of the Topic Filters that the part still has. The others were moved or removed."""
         with self.lock:
             still = [request for request in requests if self._has(part, request[0])]
             answer = _request(part, still) if still else None

@@ -440,7 +440,7 @@ class AWSIoTProvider(Provider):
     def _discard_credentials(self) -> bool:
         """Discard credentials that have expired according to AWS, unless that was done within `_PAUSE` seconds.
 
-        Their source may return the same ones again, and must not be asked at each attempt.
+        Their source may return the same ones again, so it is not called at each attempt.
         """
         now = time.monotonic()
         if self._discarded_at is not None and now - self._discarded_at < _PAUSE:

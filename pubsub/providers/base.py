@@ -124,10 +124,10 @@ class Provider(ABC):
         return dict(self._options)
 
     def with_turns(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the options of one connection, paced as the server asks for.
+        """Return the options of one connection, with the budget of CONNECTs that the server's limits require.
 
         Args:
-            options: of that connection; with several, `client_id` is that of each.
+            options: The options of that connection. If there are several, each has its own `client_id`.
         """
         return options
 

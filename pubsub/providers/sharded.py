@@ -31,7 +31,7 @@ class Sharded(Provider):
 
     Args:
         provider: The provider that determines where and how each connection is made.
-        connections: "auto": as many as the server's limits require, if the provider knows them; or a number, half of
+        connections: "auto": as many as the provider's known limits require; or a number, half of
             which publish while the others receive (1: one does both); or a pair (publishing, receiving).
             `PubSub.resize` changes it.
         name: The name for the argument `provider` of other methods; None: the name of `provider`.
