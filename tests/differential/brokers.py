@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from conversation import Generator, Run, Seen, Step, systematic
+from conversation import PATIENCE, Generator, Run, Seen, Step, systematic
 from foreign_brokers import Running, aedes, amqtt, embedded, free_ports, mosquitto, rabbitmq, run, wait_for
 
 from mqttws.testing import mint_authority
@@ -64,6 +64,7 @@ class Difference:
         theirs: the observations of clients of the other broker.
         count: the number of conversations with it.
         replay: a shortest conversation that shows it.
+        acknowledges: whether the clients acknowledge received messages in it.
     """
 
     statement: str
@@ -72,6 +73,7 @@ class Difference:
     theirs: str
     count: int = 1
     replay: list[Step] = field(default_factory=list)
+    acknowledges: bool = True
 
     @property
     def key(self) -> str:
@@ -82,6 +84,8 @@ class Difference:
 def compare(steps: list[Step], ours: list[Seen], theirs: list[Seen]) -> tuple[int, Difference] | None:
     """Return the first step after which the two differ."""
     for number, (step, our, their) in enumerate(zip(steps, ours, theirs, strict=True)):
+        if not step.legal and our.get(step.client) != their.get(step.client):
+            our, their = ({step.client: seen.get(step.client, ())} for seen in (our, their))  # the rest follows from it
         if our != their:
             return number, Difference(step.statement, step.what, *_named(step, our, their))
     return None
@@ -130,12 +134,17 @@ class Duel:
         self.found: dict[str, Difference] = {}
         self.conversations = self.steps = 0
 
-    def _differ(self, steps: list[Step], acknowledges: bool, grace: float = SLOW) -> tuple[int, Difference] | None:
-        ours = Run(self._ours, min(grace, GRACE["ours"]), acknowledges).play(steps)
-        theirs = Run(self._theirs, grace, acknowledges).play(steps)
+    def play(self, steps: list[Step], acknowledges: bool, grace: float = SLOW) -> tuple[list[Seen], list[Seen]]:
+        """Run a conversation with both brokers. Return what the clients received from ours, and from the other."""
+        patience = PATIENCE if grace < SLOW else 5 * PATIENCE
+        ours = Run(self._ours, min(grace, GRACE["ours"]), acknowledges, patience).play(steps)
+        theirs = Run(self._theirs, grace, acknowledges, patience).play(steps)
         self.conversations += 1
         self.steps += len(steps)
-        return compare(steps, ours, theirs)
+        return ours, theirs
+
+    def _differ(self, steps: list[Step], acknowledges: bool, grace: float = SLOW) -> tuple[int, Difference] | None:
+        return compare(steps, *self.play(steps, acknowledges, grace))
 
     def try_out(self, steps: list[Step], acknowledges: bool) -> None:
         """Run a conversation with both brokers; record a difference, shrunk if it is new."""
@@ -155,6 +164,7 @@ class Duel:
             self.found[difference.key].count += 1
             return
         difference.replay = steps[: number + 1]
+        difference.acknowledges = acknowledges
         self.found[difference.key] = self._shrink(difference, acknowledges)
 
     def _shrink(self, difference: Difference, acknowledges: bool) -> Difference:
@@ -207,10 +217,13 @@ def duel(name: str, seconds: float, first_seed: int) -> tuple[Duel, str]:
     return found, version
 
 
-def as_json(found: Duel, version: str) -> str:
-    """Return the findings as JSON."""
-    differences = [{**vars(each), "replay": [vars(step) for step in each.replay]} for each in found.found.values()]
-    return json.dumps(
-        {"version": version, "conversations": found.conversations, "steps": found.steps, "differences": differences},
-        indent=1,
-    )
+def as_json(duels: dict[str, Duel]) -> str:
+    """Return the replays of all differences, by broker, in the order of their numbers."""
+    replays = {
+        name: [
+            {"acknowledges": each.acknowledges, "steps": [vars(step) for step in each.replay]}
+            for each in found.found.values()
+        ]
+        for name, found in duels.items()
+    }
+    return json.dumps(replays, indent=1, ensure_ascii=False) + "\n"

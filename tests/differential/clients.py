@@ -72,7 +72,7 @@ CASES: tuple[Case, ...] = (
     Case("MQTT-1.5.3-2", "PUBLISH to a topic with U+0000", "30 06 0002 7400 7878"),
     Case("MQTT-2.3.1-1", "PUBLISH with QoS 1 and identifier 0", "32 07 0001 74 0000 7878"),
     Case("§3.3.2", "PUBLISH whose topic ends too early", "30 04 0009 7474"),
-    Case("MQTT-3.6.1-1", "PUBREL with flags 0000", "60 02 0009"),
+    Case("MQTT-2.2.2-2", "PUBREL with flags 0000", "60 02 0009"),
     Case("MQTT-2.2.2-2", "PINGRESP with flags 0001", "d1 00"),
     Case("MQTT-2.2.2-2", "PUBACK with flags 0010", "42 02 0009"),
     Case("§2.2.1", "SUBSCRIBE from a server", "82 06 0009 0001 74 00"),
@@ -81,7 +81,6 @@ CASES: tuple[Case, ...] = (
     Case("§2.2.1", "DISCONNECT from a server", "e0 00"),
     Case("§2.2.1", "packet type 0", "00 00"),
     Case("§2.2.1", "packet type 15", "f0 00"),
-    Case("§3.2", "CONNACK a second time", "20 02 0000"),
     Case("§2.2.3", "a Remaining Length of five bytes", "30 ffffffff01"),
     Case("§3.4", "PUBACK of three bytes", "40 03 0009 00"),
     Case("§3.13", "PINGRESP with a byte behind it", "d0 01 00"),
@@ -183,7 +182,7 @@ class Server(threading.Thread):
             try:
                 data = connection.recv(65_536)
             except TimeoutError:
-                return
+                break
             if not data:
                 self.outcome.closed = True
                 return
@@ -224,7 +223,7 @@ class Server(threading.Thread):
                         connection.sendall(bytes.fromhex(pieces.pop(0)))
                         if not pieces:
                             connection.sendall(FENCE.encode())
-        if not done and not self.outcome.closed:
+        if not done and not self.outcome.closed and case.when != "connack":
             self.outcome.sent.append("no PUBACK for the next message")
 
 

@@ -36,7 +36,7 @@ from mqttws import (
 from mqttws.errors import MQTTError
 
 CLIENTS = ("a", "b", "c")
-#: Timeouts in seconds: for an answer; for the close of a connection.
+#: Timeout of an answer and of the close of a connection, in seconds.
 PATIENCE = 1.0
 #: The prefix of all topics and client identifiers.
 NONCE = "@"
@@ -63,6 +63,27 @@ class Step:
     what: str
     data: str = ""
     legal: bool = True
+
+    @property
+    def words(self) -> str:
+        """The step as a replay shows it: a packet that is allowed with its fields, others as they are described."""
+        if not self.legal or not self.data:
+            return self.what
+        (packet,) = Decoder().feed(bytes.fromhex(self.data))
+        if isinstance(packet, Connect):
+            will = packet.will
+            text = f", will QoS {will.qos}{' RETAIN' if will.retain else ''} to {will.topic}" if will else ""
+            return f"CONNECT as {packet.client_id}, {'clean' if packet.clean_session else 'kept'}{text}"
+        if isinstance(packet, Publish):
+            flags = f"{' DUP' if packet.dup else ''}{' RETAIN' if packet.retain else ''}"
+            packet_id = f" id {packet.packet_id}" if packet.packet_id else ""
+            return f"PUBLISH QoS {packet.qos}{packet_id}{flags} to {packet.topic}{'' if packet.payload else ', empty'}"
+        if isinstance(packet, Subscribe):
+            return "SUBSCRIBE " + ", ".join(f"{topic_filter} QoS {qos}" for topic_filter, qos in packet.topic_filters)
+        if isinstance(packet, Unsubscribe):
+            return "UNSUBSCRIBE " + ", ".join(packet.topic_filters)
+        packet_id = getattr(packet, "packet_id", None)
+        return type(packet).__name__.upper() + (f" id {packet_id}" if packet_id else "")
 
 
 #: Illegal packets: statement, description, bytes. Each must close the client's connection.
@@ -238,12 +259,14 @@ class Run:
         address: the address of its plain TCP listener.
         grace: seconds to wait for messages that are routed later.
         acknowledges: whether the clients acknowledge received messages.
+        patience: timeout of an answer, in seconds.
     """
 
-    def __init__(self, address: tuple[str, int], grace: float, acknowledges: bool) -> None:
+    def __init__(self, address: tuple[str, int], grace: float, acknowledges: bool, patience: float = PATIENCE) -> None:
         self._address = address
         self._grace = grace
         self._acknowledges = acknowledges
+        self._patience = patience
         self._clients: dict[str, Client] = {}
 
     def play(self, steps: list[Step]) -> list[Seen]:
@@ -258,11 +281,11 @@ class Run:
     def clear(self) -> None:
         """Remove every session and retained message that a conversation can leave at the broker."""
         clients = self._clients = {
-            name: Client(socket.create_connection(self._address, PATIENCE)) for name in (*CLIENTS, "zz")
+            name: Client(socket.create_connection(self._address, self._patience)) for name in (*CLIENTS, "zz")
         }
         for name, client in clients.items():
             self._send(client, Connect(f"{NONCE}{name}", True, 60).encode())
-        self._read(lambda: all(client.packets or client.closed for client in clients.values()), PATIENCE)
+        self._read(lambda: all(client.packets or client.closed for client in clients.values()), self._patience)
         self._send(clients["zz"], b"".join(Publish(topic, b"", 0, True).encode() for topic in TOPICS))
         self._settle()
         for client in clients.values():
@@ -282,10 +305,10 @@ class Run:
                 self._settle()  # wait until the broker has handled it, otherwise this would be a take-over
             elif before is not None:
                 self._clients[f"{step.client} before"] = before
-            client = self._clients[step.client] = Client(socket.create_connection(self._address, PATIENCE))
+            client = self._clients[step.client] = Client(socket.create_connection(self._address, self._patience))
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._send(client, data)
-            self._read(lambda: bool(client.packets) or client.closed, PATIENCE)
+            self._read(lambda: bool(client.packets) or client.closed, self._patience)
         elif (client := self._clients.get(step.client)) is None or client.closed:  # type: ignore[assignment]
             return {step.client: ("not connected",)}
         elif step.verb == "drop":
@@ -308,7 +331,9 @@ class Run:
         awaited = [(client, client.pongs + 1) for client in open_ones]
         for client in open_ones:
             self._send(client, b"\xc0\0")
-        answered = self._read(lambda: all(each.closed or each.pongs >= count for each, count in awaited), PATIENCE)
+        answered = self._read(
+            lambda: all(each.closed or each.pongs >= count for each, count in awaited), self._patience
+        )
         if not answered:
             for client, count in awaited:
                 if not client.closed and client.pongs < count:
@@ -340,7 +365,8 @@ class Run:
             packets = client.decoder.feed(data)
         except MQTTError as error:
             packets = []
-            client.packets.append(f"unreadable: {error}")
+            client.packets.append(f"an answer that is not valid: {error}")
+            client.closed = True  # what follows cannot be read
         for packet in packets:
             self._take_packet(client, packet)
 

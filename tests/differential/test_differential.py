@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +15,12 @@ from mqttws.broker import Broker
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from brokers import BROKERS, Duel, side_by_side
+from brokers import BROKERS, Difference, Duel, compare, side_by_side
 from clients import CASES, outcomes_of
 from conversation import ILLEGAL, ILLEGAL_CONNECTS, Generator, Run, Step, systematic
-from differential import judge
+from differential import PAGE, REPLAYS, judge
+
+from mqttws import Connect, Message, Publish, Subscribe
 
 CONNECT = "10 0e 0004 4d515454 04 02 003c 0002 4061"
 
@@ -78,6 +82,56 @@ def test_a_difference_is_shrunk_and_judged(duel: Duel, monkeypatch: pytest.Monke
     assert judge(found)[0] == "they depart"
     found.ours, found.theirs = "nothing", "closed"
     assert judge(found)[0] == "ours departs"
+
+
+def judged(step: Step, ours: str, theirs: str) -> str:
+    return judge(Difference(step.statement, step.what, ours, theirs, replay=[step]))[0]
+
+
+def test_a_difference_is_judged_by_the_statement() -> None:
+    illegal = {step.what: step for (*_, step) in systematic()}
+    connect = illegal["a client identifier with U+0000"]
+    assert judged(connect, "nothing", "CONNACK 2, session present 0") == "they depart"  # [MQTT-3.1.4-1]
+    assert judged(connect, "CONNACK 2, session present 0", "nothing") == "ours departs"
+    assert judged(connect, "closed", "CONNACK 0, session present 0") == "they depart"
+    assert judged(illegal["no client identifier with a kept session"], "CONNACK 2, session present 0; closed",
+                  "CONNACK 0, session present 0") == "they depart"  # fmt: skip
+    assert judged(illegal["SUBSCRIBE to @/a#"], "closed", "SUBACK 128") == "both may"
+    assert judged(illegal["SUBSCRIBE to @/a#"], "closed", "SUBACK 0") == "they depart"
+    assert judged(Step("a", "send", "MQTT-3.12.4-1", "PINGREQ", "c000"), "nothing", "closed") == "open"
+
+
+def test_of_an_illegal_step_only_what_its_client_receives_is_compared() -> None:
+    """A will that follows from the close is no other difference."""
+    step = Step("a", "send", "§2.2.1", "packet type 15", "f0 00", legal=False)
+    found = compare([step], [{"a": ("closed",), "b": ("Publish(topic='t', qos=0, retain=False, dup=False)",)}], [{}])
+    assert found is not None
+    assert (found[1].ours, found[1].theirs) == ("closed", "nothing")
+    assert compare([step], [{"a": ("closed",)}], [{"a": ("closed",), "b": ("PubRel(packet_id=?)",)}]) is not None
+
+
+def test_a_replay_shows_what_the_packets_carry() -> None:
+    words = [
+        Step("a", "connect", "", "CONNECT, kept, new", Connect("@a", False, 60, Message("@/w", b"", 1)).encode().hex()),
+        Step("a", "send", "", "SUBSCRIBE, two filters", Subscribe(9, (("@/#", 1), ("@/a", 0))).encode().hex()),
+        Step("a", "send", "", "PUBLISH, QoS 1, RETAIN", Publish("@/a", b"x", 1, True, False, 2).encode().hex()),
+        Step("a", "drop", "", "closes without a DISCONNECT"),
+    ]
+    assert [step.words for step in words] == [
+        "CONNECT as @a, kept, will QoS 1 to @/w",
+        "SUBSCRIBE @/# QoS 1, @/a QoS 0",
+        "PUBLISH QoS 1 id 2 RETAIN to @/a",
+        "closes without a DISCONNECT",
+    ]
+
+
+def test_each_replay_of_the_page_is_stored() -> None:
+    page, replays = PAGE.read_text(), json.loads(REPLAYS.read_text())
+    rows = re.findall(r"^\| (\d+) \| .*\| \d+ \|$", page, re.MULTILINE)
+    assert len(rows) == sum(map(len, replays.values()))
+    for found in replays.values():
+        for each in found:
+            assert all(Step(**step).words in page for step in each["steps"])
 
 
 def test_a_short_run_against_mosquitto() -> None:

@@ -25,7 +25,7 @@ SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if os.access("/usr/sbin/mosquitto", os.X_OK) else None)
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 #: Seconds. RabbitMQ starts slowly.
-SLOW = 120.0
+SLOW = 300.0
 
 
 @dataclass(frozen=True)
