@@ -115,7 +115,7 @@ def test_credentials_of_a_profile(keys: LocalIoTEndpoint, monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     publish = ["pub", keys.url, *options(keys), "-q", "1", "-t", "a", "-m", "x"]
     assert main([*publish, "--profile", "device"]) == 0
-    assert main([*publish, "--profile", "nobody"]) == 4
+    assert main([*publish, "--profile", "missing"]) == 4
     assert main(publish) == 4  # without a default profile
     assert main([*publish, "--cognito", str(tmp_path / "none.js")]) == 2
 

@@ -43,7 +43,7 @@ def test_a_failing_responder(service: PubSub, broker: Broker, capsys: pytest.Cap
 
 
 def test_a_missing_response_times_out(broker: Broker) -> None:
-    assert main(["rr", broker.url, "nobody", "x", "-W", "0.3"]) == 27
+    assert main(["rr", broker.url, "unanswered", "x", "-W", "0.3"]) == 27
 
 
 def test_a_given_response_topic(service: PubSub, broker: Broker, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

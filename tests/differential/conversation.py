@@ -225,7 +225,7 @@ class Generator:
             lambda: ("MQTT-3.8.4-4", "SUBSCRIBE, two filters", Subscribe(number + 8, ((topic_filter, qos), (topic, 2 -
             qos)))),
             lambda: ("MQTT-3.10.4-4", "UNSUBSCRIBE", Unsubscribe(number + 8, (topic_filter,))),
-            lambda: ("MQTT-3.10.4-5", "UNSUBSCRIBE, unknown filter", Unsubscribe(number + 8, (f"{NONCE}/nobody",))),
+            lambda: ("MQTT-3.10.4-5", "UNSUBSCRIBE, unknown filter", Unsubscribe(number + 8, (f"{NONCE}/unknown",))),
             lambda: ("MQTT-4.3.3-2", "PUBREL", PubRel(number)),
             lambda: ("§4.3.2", "PUBACK out of the blue", PubAck(999)),
             lambda: ("§4.3.3", "PUBREC out of the blue", PubRec(999)),

@@ -51,7 +51,7 @@ let published = false;
 const publish = () => {
 	if (published) return;
 	published = true;
-	// "Connected" is told before the subscription has been sent; the next turn comes after it.
+	// "Connected" is reported before the subscription has been sent; the next turn of the loop is after that.
 	setTimeout(() => pubsub.publish({ topics: topic, message: { msg: 'Hello from Amplify' } }), 0);
 };
 pubsub.subscribe({ topics: topic }).subscribe({

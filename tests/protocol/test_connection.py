@@ -327,14 +327,14 @@ class TestClosing:
         pair.collect()
         assert close_code(bytes(pair.to_client)) == code
         pair.run()
-        told = last(pair.client_events)
+        reported = last(pair.client_events)
         if code == 4001:
-            assert isinstance(told, SessionTakenOver)
+            assert isinstance(reported, SessionTakenOver)
         else:
-            assert type(told) is ConnectionClosed
-        assert isinstance(told, ConnectionClosed)
-        assert told.code == code
-        assert str(code) in str(told)
+            assert type(reported) is ConnectionClosed
+        assert isinstance(reported, ConnectionClosed)
+        assert reported.code == code
+        assert str(code) in str(reported)
 
     def test_a_fault_names_its_statement_in_the_reason(self) -> None:
         pair = Pair(CONNECT).open()

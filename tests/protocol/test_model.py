@@ -168,8 +168,8 @@ class LossyLine(RuleBasedStateMachine):
                     assert payload in payloads, "QoS 1 was lost"
                 elif qos == 2:
                     assert payloads.count(payload) == 1, "QoS 2 not exactly once"
-            assert sorted(self.done[other]) == sorted(self.tokens[other]), "told done once each"
-            assert self.sent[other] >= max(self.unacknowledged[other], default=0), "told sent"
+            assert sorted(self.done[other]) == sorted(self.tokens[other]), "each is reported as done once"
+            assert self.sent[other] >= max(self.unacknowledged[other], default=0), "reported as sent"
         for session in (self.client_session, self.server_session):
             assert len(session.identifiers) == 0
             assert len(session.sender) == 0

@@ -111,10 +111,10 @@ def test_many_concurrent_requests(make: Make, world: Any) -> None:
 def test_a_missing_response_is_a_timeout(make: Make, world: Any) -> None:
     mine = make(world.provider())
     requester = mine.call(mine.ps.requester, "me", max_pending=1)
-    with pytest.raises(TimedOut, match=r"no response to the request to 'nobody' within 0\.3 s"):
-        mine.call(requester.request, "nobody", 1, timeout=0.3)
+    with pytest.raises(TimedOut, match=r"no response to the request to 'unanswered' within 0\.3 s"):
+        mine.call(requester.request, "unanswered", 1, timeout=0.3)
     assert requester.pending == 0
-    assert "nobody/me/1" in world.published
+    assert "unanswered/me/1" in world.published
     mine.call(mine.ps.publish, "replies/me/1", "late", qos=1)  # no request waits for it
     responding(mine_too := make(world.provider()), "device", lambda message: "here")
     assert mine_too is not mine
@@ -160,13 +160,13 @@ def test_closing_fails_pending_requests(make: Make, world: Any) -> None:
 
     def ask() -> None:
         try:
-            mine.call(requester.request, "nobody", 1, timeout=PATIENCE)
+            mine.call(requester.request, "unanswered", 1, timeout=PATIENCE)
         except Exception as error:
             outcome.append(error)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    world.wait(lambda: any(topic.startswith("nobody/") for topic in world.published))
+    world.wait(lambda: any(topic.startswith("unanswered/") for topic in world.published))
     mine.call(mine.ps.close)
     thread.join(PATIENCE)
     assert [type(error) for error in outcome] == [SubscriptionEnded]
@@ -232,7 +232,7 @@ def test_coroutine_functions_respond_and_request(world: Any) -> None:
                 )
                 with pytest.raises(RequestFailed):
                     await requester.request("slow", "fail", timeout=PATIENCE)
-                waiting = asyncio.ensure_future(requester.request("nobody", 1, timeout=PATIENCE))
+                waiting = asyncio.ensure_future(requester.request("unanswered", 1, timeout=PATIENCE))
                 await asyncio.sleep(0.05)
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)

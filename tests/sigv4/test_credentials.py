@@ -289,7 +289,7 @@ def test_a_changed_file_is_read_again(files):
 @pytest.mark.parametrize(
     ("profile", "says"),
     [
-        ("nobody", r"no section \[nobody\] among default, work, half; .* no section \[profile nobody\]"),
+        ("missing", r"no section \[missing\] among default, work, half; .* no section \[profile missing\]"),
         ("half", "does not have both aws_access_key_id and aws_secret_access_key"),
         ("role", "use BotocoreProvider"),
     ],

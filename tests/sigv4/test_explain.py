@@ -533,7 +533,7 @@ def client_with(**attributes) -> Client:
         (client_with(signed_names="host;accept"), "signed_headers_order"),
         (client_with(signed_names="connection"), "host_unsigned"),
         (client_with(signed_names="connection;host"), "header_absent"),
-        (client_with(keys=Credentials("NOBODY", SECRET)), "unknown_key"),
+        (client_with(keys=Credentials("UNKNOWN", SECRET)), "unknown_key"),
         (client_with(keys=Credentials("a" * 40, SECRET)), "keys_swapped"),
         (client_with(keys=Credentials(TEMPORARY.access_key, SECRET)), "token_missing"),
         (client_with(keys=Credentials(TEMPORARY.access_key, SECRET, "other")), "token_wrong"),

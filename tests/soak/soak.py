@@ -179,7 +179,7 @@ class Ring:
     def __init__(self, count: int, urls: list[str]) -> None:
         self.accounts = {(number, qos): Account(qos == 0) for number in range(count) for qos in (0, 1, 2)}
         self.reconnects = 0
-        self.untold = [0] * count  # the number of unsettled futures of each client
+        self.unsettled = [0] * count  # the number of unsettled futures of each client
         self.failed = 0
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -194,8 +194,8 @@ class Ring:
     def _on_state(self, state: Any) -> None:
         self.reconnects += state.name == "reconnecting"
 
-    def _on_told(self, number: int, future: asyncio.Future[None]) -> None:
-        self.untold[number] -= 1
+    def _on_finished(self, number: int, future: asyncio.Future[None]) -> None:
+        self.unsettled[number] -= 1
         self.failed += future.exception() is not None
 
     async def run(self) -> None:
@@ -223,7 +223,7 @@ class Ring:
             await self._subscribed.wait()
             self.ready.set()
             target = f"ring/{(number + 1) % self._count}"
-            told = partial(self._on_told, number)
+            finished = partial(self._on_finished, number)
             turn = 0
             while not self._stop.is_set():
                 qos = turn % 3
@@ -231,8 +231,8 @@ class Ring:
                 payload = b"%d %d %d " % (number, qos, account.sent) + bytes(chance.choice((10, 100, 1000, 5000)))
                 account.sent += 1
                 if qos:
-                    self.untold[number] += 1
-                    client.publish_nowait(target, payload, qos).add_done_callback(told)
+                    self.unsettled[number] += 1
+                    client.publish_nowait(target, payload, qos).add_done_callback(finished)
                 else:
                     await client.publish(target, payload, 0)
                 turn += 1
@@ -243,7 +243,7 @@ class Ring:
         """Wait until all messages to this client have arrived, and all its messages are acknowledged."""
         ours = [self.accounts[(number + step) % self._count, qos] for step in (-1, 0) for qos in (1, 2)]
         end = time.monotonic() + 60
-        while (self.untold[number] or any(account.missing for account in ours)) and time.monotonic() < end:
+        while (self.unsettled[number] or any(account.missing for account in ours)) and time.monotonic() < end:
             await asyncio.sleep(0.1)
 
 

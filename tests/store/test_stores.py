@@ -105,8 +105,8 @@ def test_a_second_store_on_the_file_is_refused_in_any_process(tmp_path: Path) ->
     with SQLiteStore(path):
         with pytest.raises(StoreError, match="is in use; one process at a time"):
             SQLiteStore(path)
-        told = subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60, capture_output=True)
-        assert b"is in use; one process at a time" in told.stdout
+        second = subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60, capture_output=True)
+        assert b"is in use; one process at a time" in second.stdout
     SQLiteStore(path).close()
 
 
