@@ -182,6 +182,9 @@ class PubSubCore(Generic[O, F]):
     def select(self, provider: str | None) -> list[Provider]:
         """Return the providers that a call applies to: that with the given name, or all.
 
+        Args:
+            provider: The name of a provider; None: all.
+
         Raises:
             ProviderError: There is no such provider.
         """
@@ -493,6 +496,9 @@ class PubSubCore(Generic[O, F]):
 
     def channel(self, provider: Provider) -> Channel:
         """Return the channel of a provider. Make one if there is none.
+
+        Args:
+            provider: A provider of this `PubSub`.
 
         Raises:
             ProviderError: A setting of the provider is missing.

@@ -105,7 +105,15 @@ class Credentials:
         return self
 
     def expires_within(self, seconds: float, now: datetime) -> bool:
-        """Return whether these credentials expire within `seconds` (0 or more) of the aware time `now`."""
+        """Return whether these credentials expire soon.
+
+        Args:
+            seconds: How soon, in seconds from `now`; 0 or more.
+            now: The aware time.
+
+        Returns:
+            False also for credentials that do not expire.
+        """
         return self.expires_at is not None and self.expires_at - now <= timedelta(seconds=seconds)
 
     def __copy__(self) -> Credentials:

@@ -59,8 +59,22 @@ def explain(
 ) -> Explanation:
     """Describe in one sentence which mistake the client of a refused request made. Never raise.
 
-    The arguments are those of `verify`. If no known mistake matches, the sentence says so and names the most likely
-    causes.
+    If no known mistake matches, the sentence says so and names the most likely causes.
+
+    Args:
+        method: The HTTP method, as received.
+        target: `path?query`, as received.
+        headers: The headers, as received: a mapping or pairs.
+        body_hash: As for `verify`, like all arguments below.
+        lookup: Returns the credentials of an access key.
+        now: The aware time of arrival.
+        skew: Seconds by which the client's clock may differ.
+        longest: Maximum seconds that a signature is valid; None sets no maximum.
+        services: The accepted services; None accepts all.
+        region: The accepted region; None accepts all.
+        sign_token: Whether the signature covers a session token in the query.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first.
+        double_encode: Whether to percent-encode the path once more.
 
     Returns:
         The mistake; its code is `none` if the request verifies.

@@ -152,7 +152,7 @@ class AWSIoTProvider(Provider):
     # --- configuration ---
 
     def same_as(self, other: Provider) -> bool:
-        """Return whether another provider has the same settings and options, including limits, skew and clock."""
+        """Compare settings and options, including limits, skew and clock; see `Provider.same_as`."""
         return super().same_as(other) and isinstance(other, AWSIoTProvider) and self._made_with == other._made_with
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
@@ -330,7 +330,7 @@ class AWSIoTProvider(Provider):
         return given.__replace__(interval=max(given.interval, 1 / rate))
 
     def with_turns(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Let all connections of the process with this client id connect no more often than AWS IoT takes it."""
+        """Add the rate at which AWS IoT accepts CONNECTs of one client id; see `Provider.with_turns`."""
         rate, client_id = self._limits.client_connect_rate, options.get("client_id")
         if rate is None or client_id is None:
             return options
@@ -380,7 +380,7 @@ class AWSIoTProvider(Provider):
         return self._limits.subscribe_rate
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
-        """Return an error that names the limit of AWS IoT which a message exceeds; otherwise None."""
+        """Return an error if a message exceeds a limit of AWS IoT; see `Provider.objection_to_publish`."""
         objection = self._limits.objection_to_publish(topic, len(payload), qos)
         if objection is not None:
             return BeyondLimit(objection)
@@ -388,7 +388,7 @@ class AWSIoTProvider(Provider):
         return None
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> dict[str, Exception]:
-        """Return, for each Topic Filter that exceeds a limit of AWS IoT, an error that names the limit."""
+        """Return an error for each Topic Filter that exceeds a limit; see `Provider.objections_to_subscribe`."""
         objections: dict[str, Exception] = {}
         count, most = len(standing), self._limits.max_subscriptions
         for topic_filter, qos in wanted.items():
@@ -406,7 +406,11 @@ class AWSIoTProvider(Provider):
     # --- errors ---
 
     def explain(self, error: Exception) -> Exception:
-        """Return an explanation of an error: the clock, the token, the signature, a policy or a limit is the cause."""
+        """Return an explanation of an error: the clock, the token, the signature, a policy or a limit is the cause.
+
+        Args:
+            error: The error.
+        """
         meaning = explain_error(
             error,
             clock=self._clock,
@@ -421,6 +425,9 @@ class AWSIoTProvider(Provider):
 
     def recover(self, error: Exception) -> bool:
         """Correct the clock with the date of a 403, or discard expired credentials.
+
+        Args:
+            error: The error of the attempt.
 
         Returns:
             Whether to make another attempt immediately.

@@ -84,7 +84,7 @@ class Provider(ABC):
         self._options = options
         self._profile = PROFILES[options.get("server", "plain")]
         self._max_qos = min(options.get("max_qos", 2), self._profile.max_qos)
-        self._knows_nothing = not self._profile.rules
+        self._has_no_rules = not self._profile.rules
 
     @property
     def connection_options(self) -> Mapping[str, Any]:
@@ -141,7 +141,7 @@ class Provider(ABC):
             payload: The encoded message.
             qos: 0, 1 or 2.
         """
-        if self._knows_nothing:
+        if self._has_no_rules:
             return None
         return self._profile.objection_to_publish(topic, len(payload), min(qos, self._max_qos))
 
@@ -155,7 +155,7 @@ class Provider(ABC):
         Returns:
             Topic Filter -> reason, without those that the server may accept.
         """
-        if self._knows_nothing:
+        if self._has_no_rules:
             return {}
         found = {
             topic_filter: self._profile.objection_to_subscribe(topic_filter, min(qos, self._max_qos))
