@@ -12,7 +12,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 # The tests start thousands of interpreters, which should not compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: instructions instructions-compare first-message valgrind differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
+.PHONY: instructions instructions-compare instructions-check first-message valgrind differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -127,6 +127,9 @@ instructions: $(VENV)/installed valgrind  ## count the instructions of the hot p
 
 instructions-compare: $(VENV)/installed valgrind  ## cases that take over 3 % more instructions than stored
 	$(BIN)/python benchmarks/instructions.py --compare benchmarks/instructions.json
+
+instructions-check: $(VENV)/installed valgrind  ## the same; does nothing with another build of Python than the stored one
+	$(BIN)/python benchmarks/instructions.py --check benchmarks/instructions.json
 
 first-message: $(VENV)/installed  ## the time from the start of a process to its first PUBACK, and that of paho; writes docs/imports.md
 	$(BIN)/python benchmarks/first_message.py
