@@ -2,7 +2,7 @@
 
     python benchmarks/instructions.py --write benchmarks/instructions.json      count, and store the counts
     python benchmarks/instructions.py --compare benchmarks/instructions.json    count, and name cases that cost 3 % more
-    python benchmarks/instructions.py --check benchmarks/instructions.json      the same, if it is of this build of Python
+    python benchmarks/instructions.py --check benchmarks/instructions.json      the same; nothing with another build
 
 Each case runs under callgrind twice, with `COUNT` and with three times as many repetitions. The difference of the
 totals, divided by the difference of the repetitions, is the cost of one repetition, without the start of the
