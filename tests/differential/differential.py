@@ -39,8 +39,10 @@ difference is reduced to the shortest conversation that shows it, and judged by 
 library does. A machine found these facts; they apply to the named versions, and most have no effect with a correct peer.
 
 A replay reads `client: action`, step by step; topics and client identifiers begin with `@`. Before it, each client has connected
-with a clean session, and all retained messages were deleted. `make differential` writes this page and the bytes of the replays. This
-plays the third one of Mosquitto again, and prints what each client receives after each step:
+with a clean session, and all retained messages were deleted. After each step the connected clients send a PINGREQ. So "nothing" means
+that the connection stayed open and answered it, or, before the CONNACK, that it stayed open for five seconds. `make differential`
+writes this page and the bytes of the replays. This plays the third one of Mosquitto again, and prints what each client receives after
+each step:
 
 ```console
 .venv/bin/python tests/differential/differential.py --replay mosquitto 3
