@@ -93,15 +93,17 @@ def _row(result: Result) -> str:
 def _scenarios(results: list[Result]) -> str:
     states, edges = sum(result.states for result in results), sum(result.edges for result in results)
     seconds = sum(result.seconds for result in results)
+    whole = sum(result.complete for result in results)
     broken = sum(bool(result.violation) for result in results)
     promises = f"A promise is broken in {broken} of them." if broken else "No promise is broken in any of them."
-    whole = sum(result.complete for result in results)
+    if whole + broken < len(results):
+        promises += " Those that are not complete were stopped at a bound of time or memory."
     rows = "\n".join(map(_row, results))
     return f"""
 ## Scenarios
 
-{states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete, in {seconds:,.0f} s, some of them beside
-each other (Python {platform.python_version()}). {promises}
+{states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete. They took {seconds:,.0f} s together, several
+at a time (Python {platform.python_version()}). {promises}
 
 | scenario | states | edges | rests | depth | longest run without faults | process states | code runs | s | complete | reached, and not promised |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|
