@@ -38,7 +38,7 @@ def test_nothing_is_lost_while_each_node_is_killed(nats: NATS, driver: str, figu
     accounts = run(driver, nats, apart(nats), PLAN)
     figures[f"{nats.product}, {driver}, each of three nodes killed once"] = str(accounts)
     assert len(accounts.kills) == 3
-    assert sum(len(kill.hit) for kill in accounts.kills) >= 2, accounts.kills
+    assert "taker" in accounts.kills[0].hit, accounts.kills  # where clients are later depends on the elections
     assert (accounts.lost, accounts.failed, accounts.disordered, accounts.sessions_lost) == (0, 0, 0, 0), accounts
     assert accounts.acknowledged > 100
     assert accounts.beyond_own <= 1.0 + LOAD, accounts.kills
