@@ -170,9 +170,8 @@ class Router:
         self._grow(subscriber, topic_filter, qos)
         shared = split_share(topic_filter) is not None
         wanted = self.departures.retained_for_wildcards or not ("+" in topic_filter or "#" in topic_filter)
-        if (
-            wanted and not shared
-        ):  # a filter that is still due is due once more; one packet may repeat it [MQTT-3.8.4-4]
+        if wanted and not shared:
+            # A filter that is still due is due once more: one packet may name it several times. Spec: [MQTT-3.8.4-4]
             subscriber.due[topic_filter] = (*subscriber.due.pop(topic_filter, ())[-_REPEATS:], qos)
         return qos
 

@@ -37,7 +37,7 @@ def compiler() -> str | None:
 def _library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "search.so"
-        command = [compiler() or "cc", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(made), str(SOURCE)]
+        command = [compiler() or "cc", "-O2", "-shared", "-fPIC", "-o", str(made), str(SOURCE)]
         subprocess.run(command, check=True, timeout=120)
         library = ctypes.CDLL(str(made))
     u32, u64, pointer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
