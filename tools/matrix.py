@@ -128,7 +128,7 @@ def run(one: Interpreter, arguments: list[str]) -> tuple[bool, str]:
             *one.enter,
             *command,
             "-n",
-            os.environ.get("JOBS", "4"),
+            os.environ.get("JOBS", "6"),
             "--dist",
             "loadfile",
             "--no-loadscope-reorder",

@@ -201,7 +201,7 @@ class Check:
         arguments = [
             "-q",
             "-n",
-            os.environ.get("JOBS", "4"),
+            os.environ.get("JOBS", "6"),
             "--dist",
             "loadfile",
             "--no-loadscope-reorder",

@@ -143,6 +143,9 @@ ps.publish("t/1", "parent", qos=1)
 while "parent" not in got:
     time.sleep(0.01)
 ps.close()
+end = time.monotonic() + 10
+while len(threading.enumerate()) > 1 and time.monotonic() < end:  # threads of the pool end shortly after `close`
+    time.sleep(0.01)
 print(got, len(threading.enumerate()))
 """,
         broker,
