@@ -157,7 +157,8 @@ class Pending(Generic[F]):
         if self._options.overflow != "drop_newest":
             raise error
         self.dropped += 1
-        return self._settled(error)
+        # Its traceback refers to the caller's frame, which has the future: a cycle for each dropped message.
+        return self._settled(error.with_traceback(None))
 
     def _enqueue(self, enqueue: Callable[[M], R], message: M) -> R:
         """Queue a message. With `overflow="drop_oldest"`, drop older messages if the queue is full."""

@@ -745,3 +745,25 @@ def test_a_withdrawn_publish_wakes_a_waiting_one(make: Make) -> None:
 def _swallow(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     with contextlib.suppress(MQTTError, TimeoutError):
         call(*arguments, **options)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_a_message_that_is_dropped_leaves_nothing_to_the_garbage_collector(kind: Any, qos: int) -> None:
+    async def drop() -> None:
+        client = kind("mqtt://127.0.0.1:1", max_queued=1, overflow="drop_newest")
+        client.publish_nowait("a", b"x", qos)
+        future = client.publish_nowait("a", b"x", qos)
+        assert isinstance(future.exception(), QueueFull)
+
+    gc.collect()
+    gc.disable()
+    try:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        asyncio.run(drop())
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, QueueFull)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
