@@ -236,7 +236,7 @@ class Load:
 
 
 class Killer(threading.Thread):
-    """A thread that kills the nodes in turn."""
+    """A thread that kills each node in turn, those with clients first: where these are depends on the elections."""
 
     def __init__(self, cluster: Cluster, load: Load) -> None:
         super().__init__(name="killer")
@@ -246,15 +246,23 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         try:
-            for number in range(self._load.plan.kills):
-                self._kill(self._cluster.nodes[number % len(self._cluster.nodes)])
+            left: list[Node] = []
+            for _ in range(self._load.plan.kills):
+                left = left or list(self._cluster.nodes)
+                node = next((each for each in left if self._hit(each)), left[0])
+                left.remove(node)
+                self._kill(node)
         except BaseException as error:
             self.error = error
 
+    def _hit(self, node: Node) -> tuple[str, ...]:
+        """Return the clients that are connected to a node."""
+        endpoint = node.url.partition("://")[2].partition("/")[0]
+        return tuple(name for name, where in list(self._load.endpoints.items()) if where == endpoint)
+
     def _kill(self, node: Node) -> None:
-        plan, endpoint = self._load.plan, node.url.partition("://")[2].partition("/")[0]
-        kill = Kill(node.name, time.monotonic())
-        kill.hit = tuple(name for name, where in self._load.endpoints.items() if where == endpoint)
+        plan, kill = self._load.plan, Kill(node.name, time.monotonic())
+        kill.hit = self._hit(node)
         self._load.accounts.kills.append(kill)
         self._cluster.break_node(node)
         while self._cluster.leaderless() and time.monotonic() - kill.at < ELECTION:
