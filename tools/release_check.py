@@ -34,6 +34,7 @@ TESTS = [
     "--ignore=tests/simulation",
     "--ignore=tests/chaos",
     "--ignore=tests/exploration",
+    "--ignore=tests/cluster",
     "--deselect=tests/conformance/test_mutants.py",
 ]
 #: Tests that use wsproto and h11.
