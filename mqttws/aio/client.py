@@ -273,6 +273,7 @@ class Client:
             if future.cancelled() and network.call(pending.withdraw_future, future):
                 withdrawn = True
                 network.notify()  # there is space in the queue
+            del future  # the traceback of its exception refers to this frame: a cycle
         failure = f"the message to {topic!r} was not delivered"
         fate = "was not sent and will not be" if withdrawn else "was sent, and may still be delivered"
         if deadlock is not None:
@@ -557,9 +558,12 @@ class Client:
 
     async def _wait(self, future: asyncio.Future[Any], timeout: float | None, failure: str) -> Any:
         seconds = self._options.timeout if timeout is None else timeout
-        if not await self._network.wait(future, seconds):
-            raise TimedOut(self._core.late(failure, seconds))
-        return future.result()
+        try:
+            if not await self._network.wait(future, seconds):
+                raise TimedOut(self._core.late(failure, seconds))
+            return future.result()
+        finally:
+            del future  # the traceback of its exception refers to this frame: a cycle
 
     def _age(self, expire_after: float | None) -> Age | None:
         """Return the age of a message that is published now."""

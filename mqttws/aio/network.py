@@ -249,7 +249,10 @@ class Network(Owner):
         if future.done():
             if future.cancelled():
                 return False
-            future.result()
+            try:
+                future.result()
+            finally:
+                del future  # the traceback of its exception refers to this frame: a cycle
             return True
         self.check_progress()
         waits = self._waits.begin(future, seconds, self.loop)
@@ -268,6 +271,7 @@ class Network(Owner):
             return False
         finally:
             waits.pop(future, None)
+            del future  # as above
         return True
 
     async def change(self, deadline: float | None) -> bool:

@@ -122,7 +122,8 @@ class Owner(ABC):
         try:
             made = function(*arguments)
         except Exception as error:
-            self.settle([future], error)
+            # Without the traceback, which refers to this frame and so to the future.
+            self.settle([future], error.with_traceback(None))
             return
 
         def copy(done: Future) -> None:

@@ -81,6 +81,7 @@ class Pending(Generic[F]):
         self._settle = driver.settle
         self.raises_when_full = not options.overflow.startswith("drop_")
         self._drops_oldest = options.overflow == "drop_oldest"
+        self._drops_newest = options.overflow == "drop_newest"
         self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
         self.flushes: list[tuple[int, F]] = []
@@ -103,7 +104,9 @@ class Pending(Generic[F]):
             enqueue = self.sender.enqueue
             token = self._enqueue(enqueue, message) if self._drops_oldest else enqueue(message)
         except QueueFull as error:
-            return 0, self._not_taken(error)
+            if not self._drops_newest:
+                raise
+            return 0, self._drop(error)
         if age is not None:
             self._session.limit_age(token, age)
         future = self._futures[token] = self._make_future()
@@ -126,7 +129,9 @@ class Pending(Generic[F]):
             try:
                 token = self.sender.enqueue_packet(packet)
             except QueueFull as error:
-                return self._not_taken(error)
+                if not self._drops_newest:
+                    raise
+                return self._drop(error)
             return self._make_receipt(self.sent, token)
         return self._publish_packet(packet)[1]
 
@@ -136,7 +141,9 @@ class Pending(Generic[F]):
         try:
             token = self._enqueue(self.sender.enqueue_packet, packet)
         except QueueFull as error:
-            return 0, self._not_taken(error)
+            if not self._drops_newest:
+                raise
+            return 0, self._drop(error)
         expires = age is not None and age.seconds != inf
         if age is not None and expires:
             self._session.limit_age(token, age)
@@ -152,10 +159,8 @@ class Pending(Generic[F]):
         self._settle([future], outcome)
         return future
 
-    def _not_taken(self, error: QueueFull) -> F:
-        """Return a failed future if the option `overflow` drops new messages; otherwise raise the error."""
-        if self._options.overflow != "drop_newest":
-            raise error
+    def _drop(self, error: QueueFull) -> F:
+        """Count a message that is not queued. Return its failed future."""
         self.dropped += 1
         # Its traceback refers to the caller's frame, which has the future: a cycle for each dropped message.
         return self._settled(error.with_traceback(None))

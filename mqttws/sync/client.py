@@ -239,6 +239,8 @@ class Client:
             if isinstance(error, WouldDeadlock):
                 raise WouldDeadlock(f"{failure}: {error}; it {fate}") from None
             raise TimedOut(f"{self._core.late(failure, seconds)}; it {fate}") from None
+        finally:
+            del future  # the traceback of its exception refers to this frame: a cycle
 
     def publish_nowait(
         self,
@@ -544,20 +546,23 @@ class Client:
         if network.is_current:
             network.take_turns(future.done, deadline)
             deadline = 0.0
-        while True:
-            if is_answered and not network.core.reading and not future.done():
-                network.check_progress()
-            try:
-                return future.result(slice_until(deadline))
-            except TimeoutError:
-                if future.done():
-                    return future.result()
-                if time.monotonic() >= deadline:
-                    raise TimedOut(self._core.late(failure, seconds)) from None
-            except Exception:
-                if future.cancelled():
-                    raise MQTTError("the call was cancelled") from None
-                raise
+        try:
+            while True:
+                if is_answered and not network.core.reading and not future.done():
+                    network.check_progress()
+                try:
+                    return future.result(slice_until(deadline))
+                except TimeoutError:
+                    if future.done():
+                        return future.result()
+                    if time.monotonic() >= deadline:
+                        raise TimedOut(self._core.late(failure, seconds)) from None
+                except Exception:
+                    if future.cancelled():
+                        raise MQTTError("the call was cancelled") from None
+                    raise
+        finally:
+            del future  # the traceback of its exception refers to this frame: a cycle
 
     def _send_at_once(self, topic: str, payload: bytes | str, retain: bool) -> bool:
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)

@@ -127,7 +127,10 @@ class LightFuture(_Base):
             raise TimeoutError
         if self._state is _FINISHED and self._exception is None:
             return self._result
-        return _standard().result(self, timeout)
+        try:
+            return _standard().result(self, timeout)
+        finally:
+            del self  # the traceback of the exception refers to this frame: a cycle
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait until the future is done, or the time is up. Return whether it is done."""

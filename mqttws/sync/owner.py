@@ -154,7 +154,8 @@ class Owner:
         try:
             made = function(*arguments)
         except Exception as error:
-            callbacks.add(LightFuture.settle_all, [future], error)
+            # Without the traceback, which refers to this frame and so to the future.
+            callbacks.add(LightFuture.settle_all, [future], error.with_traceback(None))
             return
 
         def copy(done: Any) -> None:

@@ -26,11 +26,12 @@ from mqttws import (
     QueueFull,
     SubAck,
     Subscribe,
+    SubscribeRejected,
     TimedOut,
     Unsubscribe,
     WouldDeadlock,
 )
-from mqttws.broker import Broker
+from mqttws.broker import Broker, Limits
 
 Make = Callable[..., Any]
 
@@ -749,21 +750,47 @@ def _swallow(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
 
 @pytest.mark.parametrize("qos", [0, 1])
 @pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
-def test_a_message_that_is_dropped_leaves_nothing_to_the_garbage_collector(kind: Any, qos: int) -> None:
-    async def drop() -> None:
-        client = kind("mqtt://127.0.0.1:1", max_queued=1, overflow="drop_newest")
+@pytest.mark.parametrize("what", ["dropped", "full", "full in a signal handler", "refused"])
+def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(kind: Any, qos: int, what: str) -> None:
+    """Otherwise the collector runs in the calling thread, and can swallow the exception of a signal handler."""
+    is_async = kind is mqttws.aio.Client
+
+    async def fail(broker: Broker) -> None:
+        overflow = "drop_newest" if what == "dropped" else "block"
+        client = kind(broker.url if what == "refused" else "mqtt://127.0.0.1:1", max_queued=1, overflow=overflow)
+        if what == "refused":
+            await client.open() if is_async else client.open()
+            with contextlib.suppress(SubscribeRejected):
+                await client.subscribe("bb", qos) if is_async else client.subscribe("bb", qos)
+            await client.close() if is_async else client.close()
+            return
         client.publish_nowait("a", b"x", qos)
-        future = client.publish_nowait("a", b"x", qos)
+        network = client._network
+        if what == "full in a signal handler":
+            with contextlib.nullcontext() if is_async else network.lock:
+                network.busy = True
+                future = client.publish_nowait("a", b"x", qos)
+                network.busy = False
+            if is_async:
+                network._take_posted()
+            network.call(lambda: None)
+            client._core.callbacks.run()
+        else:
+            try:
+                future = client.publish_nowait("a", b"x", qos)
+            except QueueFull:
+                return
         assert isinstance(future.exception(), QueueFull)
 
-    gc.collect()
-    gc.disable()
-    try:
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        asyncio.run(drop())
+    with Broker(limits=Limits(max_subscription_bytes=1)) as broker:
         gc.collect()
-        assert not [each for each in gc.garbage if isinstance(each, QueueFull)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
+        gc.disable()
+        try:
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            asyncio.run(fail(broker))
+            gc.collect()
+            assert not [each for each in gc.garbage if isinstance(each, (QueueFull, SubscribeRejected))]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
