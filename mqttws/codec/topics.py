@@ -275,29 +275,32 @@ class Search(Generic[T]):
 
     def advance(self, steps: int) -> bool:
         """Visit `steps` nodes of the tree, or a few more. Return whether the search is complete."""
-        found, levels = self.found, self._levels
-        while self._depth < len(levels):
-            level, reached = levels[self._depth], self._reached
-            part = self._nodes if not self._at and len(self._nodes) <= steps else self._nodes[self._at :][:steps]
+        found, levels, nodes, reached = self.found, self._levels, self._nodes, self._reached
+        depth, at = self._depth, self._at  # in local variables, which are stored only if the lookup is interrupted
+        wildcards = depth > 0 or self._wildcards
+        while depth < len(levels):
+            level = levels[depth]
+            part = nodes if not at and len(nodes) <= steps else nodes[at : at + steps]
             for node in part:
                 children = node.children
                 if level in children:
                     reached.append(children[level])
-                if self._wildcards:
+                if wildcards:
                     if "+" in children:
                         reached.append(children["+"])
                     if "#" in children:
                         found.append(children["#"].values)
-            self._at += len(part)
+            at += len(part)
             steps -= len(part)
-            if self._at < len(self._nodes):
+            if at < len(nodes):
+                self._nodes, self._reached, self._depth, self._at = nodes, reached, depth, at
                 return False
-            self._wildcards = True
-            self._nodes, self._reached, self._at = reached, [], 0
-            self._depth = self._depth + 1 if reached else len(levels)
-        for node in self._nodes:
+            wildcards = True
+            nodes, reached, at = reached, [], 0
+            depth = depth + 1 if nodes else len(levels)
+        for node in nodes:
             found.append(node.values)
             if "#" in node.children:  # "a/#" matches "a"
                 found.append(node.children["#"].values)
-        self._nodes = []
+        self._nodes, self._depth = [], depth
         return True
