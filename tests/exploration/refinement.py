@@ -112,7 +112,7 @@ class Mapping:
         world: a world with a publisher of two messages of QoS 1 or 2 and a subscriber.
         client: 0 for the hop from the publisher to the broker, 1 for the hop from the broker to the subscriber.
         most_seen: up to which number it counts how often the subscriber has seen each message. The explored states do
-            not tell a second copy of QoS 1 from a third.
+            not distinguish a second copy of QoS 1 from a third.
     """
 
     def __init__(self, world: World, client: int, most_seen: tuple[int, ...] = (3, 3)) -> None:

@@ -55,7 +55,7 @@ class Driver:
         """See `Driver`."""
         for future in futures:
             if future.payload and future.outcome is not None:
-                raise Violation(f"the future of {future.payload.decode()} is settled twice")
+                raise Violation(f"the future of {future.payload.decode()} is resolved twice")
             future.outcome = type(outcome).__name__ if isinstance(outcome, Exception) else "done"
 
     def call_back(self, callback: Any, argument: object) -> None:
@@ -271,7 +271,7 @@ def check_settled(part: CorePart) -> None:
         raise Violation(f"the client has given up over {part.core.error!r}")
     for future in part.futures:
         if future.outcome is None:
-            raise Violation(f"the future of {future.payload.decode()} is never settled")
+            raise Violation(f"the future of {future.payload.decode()} is never resolved")
     if part.core.callbacks.due:
         raise Violation("callbacks are due and never run")
 

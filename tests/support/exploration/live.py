@@ -79,29 +79,31 @@ def words(world: World, state: State, action: Action) -> str:
     verb = action[0]
     if verb == "crashing":
         return f"{words(world, state, action[2:])}; the process ends after commit {action[1]}"
-    who = "" if len(action) < 2 else "the broker" if action[1] == -1 else f"client {action[1]}"
+    subject = "" if len(action) < 2 else "the broker" if action[1] == -1 else f"client {action[1]}"
     wire = (
-        world.wires.values[state[3 + 3 * action[1] + (action[2] if len(action) > 2 else 0)]] if who[:1] == "c" else None
+        world.wires.values[state[3 + 3 * action[1] + (action[2] if len(action) > 2 else 0)]]
+        if subject[:1] == "c"
+        else None
     )
     if verb in ("up", "down") and wire is not None:
         data = wire[verb == "down"][0]
         whole = Decoder().feed(data) if length_of(data) == len(data) else []
         part = f"{action[-1]} bytes of " if len(action) == (4 if verb == "up" else 3) else ""
-        return f"{'the broker' if verb == 'up' else who} gets {part}{whole[0] if whole else data.hex()}"
+        return f"{'the broker' if verb == 'up' else subject} gets {part}{whole[0] if whole else data.hex()}"
     if verb == "step":
         step = world.scenario.programs[action[1]].steps[world.facts[state[2 + 3 * action[1]]].position]
-        return f"{who}: {' '.join(map(str, step))}"
+        return f"{subject}: {' '.join(map(str, step))}"
     return {
-        "take": f"the program of {who} takes a message",
-        "connect": f"{who} connects",
-        "cut": f"the network loses the connection of {who}",
-        "end up": f"the broker sees that the connection of {who} has ended",
-        "end down": f"{who} sees that its connection has ended",
-        "silence": f"{who} times out, and closes its connection",
-        "silent server": f"the broker times out waiting for {who}, and closes the connection",
-        "refuse": f"{who} is refused a connection",
-        "hasten": f"the time-out of closing {who} expires",
-        "crash": f"the process of {who} ends and is restarted",
+        "take": f"the program of {subject} takes a message",
+        "connect": f"{subject} connects",
+        "cut": f"the network loses the connection of {subject}",
+        "end up": f"the broker sees that the connection of {subject} has ended",
+        "end down": f"{subject} sees that its connection has ended",
+        "silence": f"{subject} times out, and closes its connection",
+        "silent server": f"the broker times out waiting for {subject}, and closes the connection",
+        "refuse": f"{subject} is refused a connection",
+        "hasten": f"the time-out of closing {subject} expires",
+        "crash": f"the process of {subject} ends and is restarted",
         "expire": "the sessions of disconnected clients expire",
     }[verb]
 

@@ -47,7 +47,7 @@ def check(world: World, state: State) -> None:
         known = broker.registry.find(client.program.client_id)
         theirs = {} if known is None else known.session.subscriptions
         if client.store is not None and client.session.subscriptions != theirs:
-            raise Violation(f"client {client.index} has {client.session.subscriptions}, the broker thinks {theirs}")
+            raise Violation(f"client {client.index} has {client.session.subscriptions}, the broker has {theirs}")
         if client.store is not None and len(client.store) != records:
             raise Violation(
                 f"client {client.index}'s store holds {len(client.store)} records, {records} would be right"

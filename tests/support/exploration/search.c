@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define PARTS 256
+#define AHEAD 4 /* states whose rows are fetched while others are expanded */
 
 enum { COMPLETE, BROKEN, STOPPED, MEMORY, TOO_MANY };
 
@@ -24,6 +25,12 @@ typedef struct {
     uint64_t *slots;
     uint64_t size, used;
 } Part;
+
+/* The end of an edge, and whether the edge is without a fault. */
+typedef struct {
+    uint64_t state;
+    int fair;
+} End;
 
 typedef int (*Ask)(uint32_t tag, uint64_t state);
 
@@ -41,6 +48,8 @@ typedef struct {
     Part known[PARTS];
     uint64_t *order;
     uint64_t order_size, count;
+    End *ends; /* of the edges of the state that is expanded */
+    uint64_t found, found_size;
     uint64_t most;
     double until;
     Ask ask;
@@ -61,8 +70,12 @@ static double now(void) {
     return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
+static uint64_t place_of(uint64_t size, uint32_t tag, uint64_t key) {
+    return mix(key + tag * 0x9e3779b97f4a7c15u) & (size - 1);
+}
+
 static Entry *find(Entry *entries, uint64_t size, uint32_t tag, uint64_t key) {
-    uint64_t place = mix(key + tag * 0x9e3779b97f4a7c15u) & (size - 1);
+    uint64_t place = place_of(size, tag, key);
     while (entries[place].tag && (entries[place].key != key || entries[place].tag != tag)) place = (place + 1) & (size - 1);
     return entries + place;
 }
@@ -93,6 +106,12 @@ void put_row(Search *s, uint32_t tag, uint64_t key, const int64_t *row, uint64_t
     s->pool_used += length;
 }
 
+/* Say that a row will be looked up soon: a table that no cache holds takes longer to answer than to search. */
+static void expect_rows(const Search *s, uint64_t state) {
+    for (const uint32_t *group = s->groups[state >> s->shift]; *group; group++)
+        __builtin_prefetch(s->entries + place_of(s->size, *group, state & s->masks[*group]));
+}
+
 /* Look up a value; ask for it if it is missing. Return whether it is there. */
 static int look_up(Search *s, uint32_t tag, uint64_t key, uint64_t state, int64_t *value) {
     Entry *entry = find(s->entries, s->size, tag, key);
@@ -104,8 +123,12 @@ static int look_up(Search *s, uint32_t tag, uint64_t key, uint64_t state, int64_
     return 1;
 }
 
+static uint64_t begin_of(const Part *part, uint64_t hash) {
+    return (uint64_t)(((unsigned __int128)(hash << 8) * part->size) >> 64);
+}
+
 static uint64_t *slot_of(const Search *s, Part *part, uint64_t state, uint64_t hash) {
-    uint64_t place = (uint64_t)(((unsigned __int128)(hash << 8) * part->size) >> 64);
+    uint64_t place = begin_of(part, hash);
     while (part->slots[place] && (part->slots[place] & s->state_mask) != state + 1)
         if (++place == part->size) place = 0;
     return part->slots + place;
@@ -153,6 +176,19 @@ static uint64_t *known(Search *s, uint64_t state) {
     return slot_of(s, s->known + (hash >> 56), state, hash);
 }
 
+/* Note an edge, which `expand` follows when it has found all of them: until then, the slot of its end is on its way
+   from the memory. */
+static void edge(Search *s, uint64_t state, int fair) {
+    if (s->found == s->found_size) {
+        s->found_size = s->found_size * 2 + 64;
+        s->ends = realloc(s->ends, s->found_size * sizeof *s->ends);
+    }
+    s->ends[s->found++] = (End){state, fair};
+    uint64_t hash = mix(state);
+    const Part *part = s->known + (hash >> 56);
+    __builtin_prefetch(part->slots + begin_of(part, hash), 1);
+}
+
 /* Expand a state. `follow` is called for each edge; faults only where they are asked for. Return how many edges without
    a fault there are, or a negative number: what stopped it. */
 typedef int (*Follow)(Search *s, uint64_t state, int fair);
@@ -160,6 +196,7 @@ typedef int (*Follow)(Search *s, uint64_t state, int fair);
 static int expand(Search *s, uint64_t state, Follow follow, int with_faults) {
     const uint32_t *group = s->groups[state >> s->shift];
     int fair = 0, stopped;
+    s->found = 0;
     for (; *group; group++) {
         int64_t row;
         uint64_t key = state & s->masks[*group];
@@ -168,8 +205,7 @@ static int expand(Search *s, uint64_t state, Follow follow, int with_faults) {
         uint64_t at = start + 4;
         for (int kind = 0; kind < (with_faults ? 2 : 1); kind++) {
             uint64_t plain = s->pool[start + 2 * kind], sending = s->pool[start + 2 * kind + 1];
-            for (uint64_t i = 0; i < plain; i++)
-                if ((stopped = follow(s, state + (uint64_t)s->pool[at++], !kind))) return -stopped;
+            for (uint64_t i = 0; i < plain; i++) edge(s, state + (uint64_t)s->pool[at++], !kind);
             for (uint64_t i = 0; i < sending; i++) {
                 uint64_t after = state + (uint64_t)s->pool[at++];
                 uint64_t sent = s->pool[at++];
@@ -179,12 +215,14 @@ static int expand(Search *s, uint64_t state, Follow follow, int with_faults) {
                     if (!look_up(s, tag, state & s->push_masks[tag], state, &change)) return -BROKEN;
                     after += (uint64_t)change;
                 }
-                if ((stopped = follow(s, after, !kind))) return -stopped;
+                edge(s, after, !kind);
             }
             s->edges += plain + sending;
             if (!kind) fair += plain + sending;
         }
     }
+    for (uint64_t i = 0; i < s->found; i++)
+        if ((stopped = follow(s, s->ends[i].state, s->ends[i].fair))) return -stopped;
     return fair;
 }
 
@@ -196,6 +234,7 @@ int search(Search *s) {
             s->depth++;
             level = s->count;
         }
+        if (i + AHEAD < s->count) expect_rows(s, s->order[i + AHEAD]);
         int fair = expand(s, s->order[i], reach, 1);
         if (fair > 0) {
             if (s->most && s->count >= s->most) return STOPPED;
@@ -243,8 +282,10 @@ int circles(Search *s) {
         gone += ready_used;
         upcoming = NULL;
         upcoming_size = upcoming_used = 0;
-        for (uint64_t i = 0; i < ready_used; i++)
+        for (uint64_t i = 0; i < ready_used; i++) {
+            if (i + AHEAD < ready_used) expect_rows(s, ready[i + AHEAD]);
             if (expand(s, ready[i], drop, 0) < 0) return MEMORY;
+        }
         free(ready);
         ready = upcoming;
         ready_used = upcoming_used;
@@ -294,5 +335,6 @@ void end(Search *s) {
     free(s->pool);
     free(s->push_masks);
     free(s->order);
+    free(s->ends);
     free(s);
 }
