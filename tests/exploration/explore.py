@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import resource
 import sys
+import time
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -90,6 +92,15 @@ def _row(result: Result) -> str:
     return f"| {result.scenario.name} | {sizes} | {work} | {complete} | {beyond} |"
 
 
+def _run(began: float, jobs: int) -> str:
+    unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
+    return f"""
+One run, with {jobs} processes at a time, took {(time.monotonic() - began) / 60:.0f} minutes (Python {platform.python_version()}). The
+largest process had {peak:.1f} GB of memory.
+"""
+
+
 def _scenarios(results: list[Result]) -> str:
     states, edges = sum(result.states for result in results), sum(result.edges for result in results)
     seconds = sum(result.seconds for result in results)
@@ -103,7 +114,7 @@ def _scenarios(results: list[Result]) -> str:
 ## Scenarios
 
 {states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete. They took {seconds:,.0f} s together, several
-at a time (Python {platform.python_version()}). {promises}
+at a time. {promises}
 
 | scenario | states | edges | rests | depth | longest run without faults | process states | code runs | s | complete | reached, and not promised |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|
@@ -139,6 +150,7 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=5.0, help="of memory for the states, of all processes")
     parser.add_argument("--session", default="violation.jsonl", help="where the session of a violation goes")
     options = parser.parse_args()
+    began = time.monotonic()
     reference = [*((scenario, set[str]()) for scenario in QUICK), *BEYOND, *((each, set[str]()) for each in LONG)]
     tasks: list[Task] = [task for task in reference if options.only in task[0].name]
     tasks += [fault for fault in FAULTS if options.only in fault.title and not options.no_faults]
@@ -161,7 +173,7 @@ def main() -> int:
     failures += [f"not found: {title}" for title, find in finds if not find.violation]
     found = (_scenarios(results) if results else "") + (_faults(finds) if finds else "")
     if not (options.only or options.no_faults):
-        PAGE.write_text(HEAD + found + TAIL)
+        PAGE.write_text(HEAD + _run(began, options.jobs) + found + TAIL)
         for name, text in pictures().items():
             (PAGE.parent / name).write_text(text)
     print(found)
