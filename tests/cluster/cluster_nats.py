@@ -1,4 +1,9 @@
-"""NATS with three nodes: sessions and messages are in JetStream, with three replicas each."""
+"""NATS with three nodes: sessions and messages are in JetStream, with three replicas each.
+
+A node that receives a CONNECT during an election asks for the session, and waits for the answer for `js_api_timeout`,
+by default 5 s. The answer never comes if the leader is elected later, and until then the node refuses every other
+CONNECT with the same client identifier. So this time is part of each fail-over.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ server_name: {name}
 listen: "{host}:{client}"
 http: "{host}:{monitor}"
 jetstream {{ store_dir: "{folder}" }}
-mqtt {{ listen: "{host}:{mqtt}", ack_wait: "10s", max_ack_pending: 1000 }}
+mqtt {{ listen: "{host}:{mqtt}", ack_wait: "10s", max_ack_pending: 1000, js_api_timeout: "500ms" }}
 websocket {{ listen: "{host}:{websocket}", no_tls: true }}
 cluster {{ name: tested, listen: "{host}:{route}", routes: [{routes}] }}
 """

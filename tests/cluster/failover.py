@@ -29,10 +29,10 @@ OPTIONS: dict[str, Any] = {
     "keep_alive": 30,
     "answer_timeout": 1.0,
     "connect_timeout": 1.0,
-    "ack_timeout": 0.75,
+    "ack_timeout": 0.5,
     "ping_timeout": 1.0,
     "stalled": "leave",
-    "reconnect": Reconnect(initial=0.1, maximum=0.3),
+    "reconnect": Reconnect(initial=0.05, maximum=0.2),
 }
 #: Seconds within which a publisher must notice that its node is gone, whatever happened to it.
 NOTICE = OPTIONS["ack_timeout"] + OPTIONS["ping_timeout"]
