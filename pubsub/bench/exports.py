@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pubsub.bench.histogram import LARGEST, Histogram
-from pubsub.bench.run import SECOND, Run
+from pubsub.bench.plan import SECOND
+from pubsub.bench.run import Run
 
 #: The header of an encoded histogram: cookie, bytes of the counts, normalizing offset, significant digits, lowest and
 #: highest value that can be distinguished, ratio to other units.
@@ -32,9 +33,7 @@ def as_hdr_log(run: Run, started: float) -> str:
         run: The run, which has ended and has measured something.
         started: The start of the run, in seconds since the epoch.
     """
-    assert run.begin is not None
-    assert run.end is not None
-    seconds = (run.end.now - run.begin.now) / SECOND
+    seconds = run.measured_seconds
     lines = [
         "#[Histogram log format version 1.3]",
         f"#[StartTime: {started:.3f} (seconds since epoch)]",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import mqttws
 from mqttws.aio import Client
-from pubsub.bench.plan import ALL, HEADER, Plan
+from pubsub.bench.plan import HEADER, Plan
 from pubsub.bench.workers import Publisher, Subscriber, Tally
 
-#: The number of connections that are opened at the same time.
+#: The number of connections that are opened at the same time, by all processes together.
 AT_ONCE = 100
 #: The number of consecutive failures after which no more attempts are made, so as not to wait for each time-out.
 MOST_FAILURES = 100
@@ -20,6 +21,8 @@ MOST_FAILURES = 100
 CLOSE_TIMEOUT = 5.0
 
 MakeClient = Callable[..., Client]
+#: Returns the failure of the command for an error of a client. It can be pickled, unlike some errors.
+Describe = Callable[[Exception], Exception]
 
 
 class Connections:
@@ -34,7 +37,7 @@ class Connections:
         lost: The number of lost connections.
         reconnected: The number of connections that were made again.
         ended: The number of clients that gave up.
-        first_error: The error of the first failure.
+        first_error: The first failure.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,14 @@ class Connections:
     def standing(self) -> int:
         """The number of present connections."""
         return self.made - self.lost + self.reconnected
+
+    def merge(self, other: Connections) -> None:
+        """Add the counts of another process."""
+        error = self.first_error or other.first_error
+        for name, value in vars(other).items():
+            if name != "first_error":
+                setattr(self, name, getattr(self, name) + value)
+        self.first_error = error
 
 
 class Watch:
@@ -75,11 +86,13 @@ class Watch:
 
 
 class Fleet:
-    """The clients of a run.
+    """The clients of one process of a run.
 
     Args:
         plan: The plan of the run.
+        index: The number of the process, from 0.
         make_client: Returns a new client, which is not open, with the given options.
+        describe: Returns the failure of the command for an error of a client.
         tally: The counts.
         clock: Returns the time in nanoseconds.
 
@@ -89,12 +102,17 @@ class Fleet:
         connections: The counts of connections.
     """
 
-    def __init__(self, plan: Plan, make_client: MakeClient, tally: Tally, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, plan: Plan, index: int, make_client: MakeClient, describe: Describe, tally: Tally,
+        clock: Callable[[], int],
+    ) -> None:  # fmt: skip
         self.publishers: list[Publisher] = []
         self.subscribers: list[Subscriber] = []
         self.connections = Connections()
         self._plan = plan
+        self._index = index
         self._make_client = make_client
+        self._describe = describe
         self._tally = tally
         self._clock = clock
         self._clients: dict[str, list[Client]] = {"s": [], "p": [], "c": []}
@@ -103,18 +121,23 @@ class Fleet:
         self._padding = os.urandom(plan.size - HEADER.size)  # random, so that compression gains nothing
 
     async def connect(self) -> None:
-        """Make all connections. Failures are counted, and not repeated; too many in a row end this."""
-        numbers = {"s": self._plan.subscribers, "p": self._plan.publishers, "c": self._plan.idle}
-        jobs = enumerate((role, number) for role, count in numbers.items() for number in range(count))
+        """Make all connections. Failures are counted, and not repeated; too many in a row end this.
+
+        The processes make them in turn: connection k of the run is made by process k modulo their number.
+        """
+        plan = self._plan
+        numbers = {"s": plan.subscribers, "p": plan.publishers, "c": plan.idle}
+        every = enumerate((role, number) for role, count in numbers.items() for number in range(count))
+        jobs = islice(every, self._index, None, plan.processes)
         start = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, self._plan.clients)):
+            for _ in range(min(max(1, AT_ONCE // plan.processes), plan.clients)):
                 group.create_task(self._work(jobs, start))
 
     async def _work(self, jobs: Iterator[tuple[int, tuple[str, int]]], start: float) -> None:
         """Make one connection after the other, each when it is due."""
         for index, (role, number) in jobs:
-            if self._failures >= MOST_FAILURES:
+            if self._failures >= max(1, MOST_FAILURES // self._plan.processes):
                 return
             if self._plan.connect_rate is not None:
                 due = start + index / self._plan.connect_rate
@@ -124,7 +147,7 @@ class Fleet:
             except (mqttws.MQTTError, OSError) as error:  # a TimeoutError is an OSError
                 self._tally.blame(error)
                 if self.connections.first_error is None:
-                    self.connections.first_error = error
+                    self.connections.first_error = self._describe(error)
 
     async def _join(self, role: str, number: int) -> None:
         """Connect one client; subscribe if it is a subscriber."""
@@ -132,7 +155,7 @@ class Fleet:
         options: dict[str, Any] = {"on_state": Watch(connections, self._tally)}
         subscriber = None
         if role == "s":
-            subscriber = Subscriber(plan.heard_by(number), self._tally, self._clock, plan)
+            subscriber = Subscriber(number, plan.heard_by(number), self._tally, self._clock, plan)
             options["on_message"] = subscriber.take
         client = self._make_client(client_id=plan.client_id(role, number), **options)
         began = self._clock()
@@ -166,17 +189,6 @@ class Fleet:
             self.connections.rejected += 1
             raise
         self.connections.lowered += min(codes) < self._plan.qos
-
-    def listeners(self) -> dict[int, int]:
-        """Return the number of subscribers for each publisher."""
-        if self._plan.spread == ALL:
-            return {publisher.number: len(self.subscribers) for publisher in self.publishers}
-        counts = {publisher.number: 0 for publisher in self.publishers}
-        for subscriber in self.subscribers:
-            for number in subscriber.heard:
-                if number in counts:
-                    counts[number] += 1
-        return counts
 
     async def remove_retained(self) -> None:
         """Remove the retained messages of this run from the server. Failures are counted."""

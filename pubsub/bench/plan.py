@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mqttws import check_topic
@@ -20,6 +22,8 @@ NUMBER, RUN = "{n}", "{run}"
 #: The distribution of the messages: each subscriber gets all, or the messages of each publisher go to one subscriber.
 ALL, SHARE = "all", "share"
 
+SECOND = 1_000_000_000  # nanoseconds
+
 _MIB = 1024 * 1024
 MAX_SIZE = 32 * _MIB
 #: The maximum bytes of payloads in flight, and of pairs of a publisher and a subscriber that are tracked.
@@ -27,7 +31,8 @@ MAX_UNDER_WAY = 1024 * _MIB
 MAX_PAIRS = 1_000_000
 #: The maximum number of gaps between received messages that are tracked.
 MAX_GAPS = 1_000_000
-MAX_CLIENTS = 100_000
+MAX_CLIENTS = 100_000  # of one process
+MAX_PROCESSES = 64
 MAX_SECONDS = 86_400.0
 MAX_RATE = 10_000_000.0
 
@@ -51,6 +56,7 @@ class Plan:
         spread: `ALL` or `SHARE`.
         retain: Whether to publish retained messages. They are removed at the end.
         connect_rate: Connections to make per second; None: as fast as possible.
+        processes: The number of processes over which the clients are distributed, 1 to `MAX_PROCESSES`.
         run: The id of the run, 8 hexadecimal digits.
 
     Raises:
@@ -72,6 +78,7 @@ class Plan:
     spread: str = ALL
     retain: bool = False
     connect_rate: float | None = None
+    processes: int = 1
     run: str = field(default_factory=lambda: os.urandom(4).hex())
 
     def __post_init__(self) -> None:
@@ -82,7 +89,9 @@ class Plan:
             )
         if not self.clients:
             raise ValueError("there is nothing to do: no publishers, no subscribers, no connections")
-        if self.clients > MAX_CLIENTS:
+        if not 1 <= self.processes <= MAX_PROCESSES:
+            raise ValueError(f"{self.processes:,} processes are requested; there must be 1 to {MAX_PROCESSES}")
+        if self.clients > MAX_CLIENTS * self.processes:
             raise ValueError(f"{self.clients:,} connections are requested; one process makes at most {MAX_CLIENTS:,}")
         if not 1 <= self.window <= 65_535:
             raise ValueError(f"the window is {self.window:,}; it must be 1 to 65,535")
@@ -140,6 +149,17 @@ class Plan:
             return [self.topic.replace(RUN, self.run).replace(NUMBER, "+")]
         return [self.topic_of(publisher) for publisher in self.heard_by(subscriber)]
 
+    def listeners(self, publishers: list[int], subscribers: list[int]) -> dict[int, int]:
+        """Return how many of some subscribers receive the messages of each of some publishers."""
+        if self.spread == ALL:
+            return dict.fromkeys(publishers, len(subscribers))
+        counts = dict.fromkeys(publishers, 0)
+        for subscriber in subscribers:
+            for number in self.heard_by(subscriber):
+                if number in counts:
+                    counts[number] += 1
+        return counts
+
     def client_id(self, role: str, number: int) -> str:
         """Return a client identifier that every server must accept: at most 23 letters and digits.
 
@@ -151,39 +171,51 @@ class Plan:
 class Schedule:
     """The times at which messages are due: message k of the run, counted from 0, k / rate seconds after the start.
 
-    The publishers take turns: message k is published by publisher k modulo their number.
+    The publishers take turns: message k is published by that with turn k modulo their number. A process counts only the
+    messages of its publishers.
 
     Args:
         start: The start in nanoseconds.
-        rate: Messages per second, above 0.
-        publishers: The number of publishers, at least 1.
+        rate: Messages per second of all publishers, above 0.
+        publishers: The number of all publishers, at least 1.
+        turns: The turns of the publishers of this process, in ascending order, at least one; None: all.
     """
 
-    def __init__(self, start: int, rate: float, publishers: int) -> None:
+    def __init__(self, start: int, rate: float, publishers: int, turns: Sequence[int] | None = None) -> None:
         self.start = start
         self.rate = rate
         self.publishers = publishers
+        self.turns = range(publishers) if turns is None else turns
 
     def due_at(self, message: int) -> int:
-        """Return the time at which a message of the run is due, in nanoseconds."""
-        return self.start + int(message * 1e9 / self.rate)
+        """Return the time at which a message of this process is due, in nanoseconds."""
+        return self._time_of(self._number_of(message))
 
     def due_by(self, now: int) -> int:
-        """Return the number of messages that are due at a time."""
+        """Return the number of messages of this process that are due at a time."""
         if now < self.start:
             return 0
-        count = int((now - self.start) * self.rate / 1e9)  # may differ from `due_at` by one, because of rounding
-        while self.due_at(count) <= now:
+        count = int((now - self.start) * self.rate / SECOND)  # may differ from `_time_of` by one, because of rounding
+        while self._time_of(count) <= now:
             count += 1
-        while count and self.due_at(count - 1) > now:
+        while count and self._time_of(count - 1) > now:
             count -= 1
-        return count
+        rounds, rest = divmod(count, self.publishers)
+        return rounds * len(self.turns) + bisect_left(self.turns, rest)
 
-    def intended(self, turn: int, sequence: int) -> int:
+    def intended(self, index: int, sequence: int) -> int:
         """Return the time at which a publisher's message is due, in nanoseconds.
 
         Args:
-            turn: The turn of the publisher, 0 for the first.
+            index: The index of the publisher among those of this process.
             sequence: The number of the message among those of the publisher, 0 for the first.
         """
-        return self.due_at(sequence * self.publishers + turn)
+        return self._time_of(sequence * self.publishers + self.turns[index])
+
+    def _number_of(self, message: int) -> int:
+        """Return the number in the run of a message of this process."""
+        rounds, index = divmod(message, len(self.turns))
+        return rounds * self.publishers + self.turns[index]
+
+    def _time_of(self, number: int) -> int:
+        return self.start + int(number * SECOND / self.rate)

@@ -8,7 +8,7 @@ from typing import Any
 from pubsub.bench.fleet import MOST_FAILURES
 from pubsub.bench.histogram import RELATIVE_ERROR, Histogram
 from pubsub.bench.plan import ALL, Plan
-from pubsub.bench.run import CONNECTING, MEASURING, SECOND, Run
+from pubsub.bench.run import CONNECTING, MEASURING, Run
 from pubsub.bench.system import peak_memory
 
 #: The version of the document. It stays the same if a key is added, not if one is renamed, removed or redefined.
@@ -17,6 +17,8 @@ MILLISECOND = 1_000_000
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p99_9_ms": 0.999}
 #: The share of one core from which on this process, not the server, is likely to be the bottleneck.
 BUSY = 0.9
+#: The part of a latency from which on the tool's delay is noted.
+OWN = 0.25
 #: Characters of the longest bar.
 BAR = 40
 
@@ -28,14 +30,14 @@ def as_json(run: Run, url: str) -> dict[str, Any]:
         run: The run, which has ended.
         url: The URL, without secrets.
     """
-    plan, tally, connections = run.plan, run.tally, run.fleet.connections
+    plan, tally, connections = run.plan, run.tally, run.connections
     return {
         "format": FORMAT,
         "url": url,
         "plan": _plan(plan),
         "open_loop": plan.rate is not None,
         "interrupted": bool(run.interrupts),
-        "measured_seconds": _seconds(run),
+        "measured_seconds": run.measured_seconds,
         "connections": {
             "asked": plan.clients,
             "made": connections.made,
@@ -56,9 +58,9 @@ def as_json(run: Run, url: str) -> dict[str, Any]:
             "acknowledged": tally.acknowledged,
             "failed": tally.failed,
             "unacknowledged": tally.published - tally.acknowledged - tally.failed,
-            "expected": run.expected,
+            "expected": run.progress.expected,
             "delivered": tally.delivered,
-            "lost": max(0, run.expected - tally.delivered),
+            "lost": max(0, run.progress.expected - tally.delivered),
             "duplicated": tally.duplicated,
             "out_of_order": tally.out_of_order,
             "foreign": tally.foreign,
@@ -89,19 +91,16 @@ def as_json(run: Run, url: str) -> dict[str, Any]:
 
 def _plan(plan: Plan) -> dict[str, Any]:
     names = (
-        "publishers subscribers idle qos size rate window duration warmup drain topic spread retain connect_rate run"
+        "publishers subscribers idle qos size rate window duration warmup drain topic spread retain connect_rate "
+        "processes run"
     )
     return {name: getattr(plan, name) for name in names.split()}
 
 
 def _untried(run: Run) -> int:
     """Return the number of connections for which no attempt was made."""
-    connections = run.fleet.connections
+    connections = run.connections
     return 0 if run.interrupts else run.plan.clients - connections.made - connections.failed
-
-
-def _seconds(run: Run) -> float:
-    return 0.0 if run.begin is None or run.end is None else (run.end.now - run.begin.now) / SECOND
 
 
 def _durations(histogram: Histogram) -> dict[str, Any]:
@@ -122,27 +121,33 @@ def _buckets(histogram: Histogram) -> list[list[float]]:
 
 
 def _throughput(run: Run) -> dict[str, float]:
-    seconds = _seconds(run)
-    return {
-        f"{name}_per_second": (getattr(run.end, name) - getattr(run.begin, name)) / seconds if seconds else 0.0
-        for name in ("published", "acknowledged", "delivered")
-    }
+    return {f"{name}_per_second": run.rate_of(name) for name in ("published", "acknowledged", "delivered")}
 
 
 def _process(run: Run) -> dict[str, Any]:
-    """Return the CPU time of this process during the measurement: as a share of one core, and per message."""
-    figures: dict[str, Any] = {"cpu_share": None, "cpu_us_per_message": None, "peak_rss_bytes": peak_memory()}
-    if run.begin is not None and run.end is not None:
-        cpu = run.end.cpu - run.begin.cpu
-        count = run.end.published - run.begin.published + run.end.delivered - run.begin.delivered
-        figures["cpu_share"] = cpu / _seconds(run) if _seconds(run) else None
-        figures["cpu_us_per_message"] = cpu * 1e6 / count if count else None
-    return figures
+    """Return how much of the measured time is that of this tool: its CPU time, and its delays."""
+    spans = run.spans
+    shares = [span.rate("cpu") for span in spans]
+    cpu = run.own_cpu + sum(span.change("cpu") for span in spans)
+    count = sum(span.change("published") + span.change("delivered") for span in spans)
+    seconds, delay = run.measured_seconds, Histogram()
+    for result in run.results:
+        delay.merge(result.delay)
+    peak = sum(result.peak_memory for result in run.results) + (peak_memory() if run.plan.processes > 1 else 0)
+    return {
+        "cpu_share": sum(shares) + run.own_cpu / seconds if seconds else None,
+        "cpu_us_per_message": cpu * 1e6 / count if count else None,
+        "peak_rss_bytes": peak or peak_memory(),
+        "processes": run.plan.processes,
+        "busiest_share": max(shares, default=None),
+        "waited_share": max((span.rate("waited") for span in spans if span.first.waited is not None), default=None),
+        "delay": _durations(delay),
+    }
 
 
 def problems(run: Run) -> list[str]:
     """Return the problems that make the run a failure."""
-    tally, connections = run.tally, run.fleet.connections
+    tally, connections = run.tally, run.connections
     found = {
         "{} of the connections could not be made": connections.failed,
         f"{{}} were not tried, after {MOST_FAILURES:,} failures in a row": _untried(run),
@@ -153,10 +158,10 @@ def problems(run: Run) -> list[str]:
         found |= {
             "{} messages failed": tally.failed,
             "{} messages were not acknowledged": tally.published - tally.acknowledged - tally.failed,
-            "{} deliveries were lost": max(0, run.expected - tally.delivered),
+            "{} deliveries were lost": max(0, run.progress.expected - tally.delivered),
         }
     sentences = [sentence.format(f"{count:,}") for sentence, count in found.items() if count > 0]
-    if run.end is None:
+    if not run.spans:
         sentences.append("nothing was measured")
     return sentences
 
@@ -175,12 +180,17 @@ def notes(document: dict[str, Any]) -> Iterator[str]:
         yield f"{messages['lost']:,} deliveries were lost, as QoS 0 permits; the latencies do not include them"
     if connections["subscriptions_lowered"]:
         yield f"{connections['subscriptions_lowered']:,} subscribers were granted a lower QoS than requested"
-    share = document["process"]["cpu_share"]
+    process = document["process"]
+    share = process["busiest_share"]
     if share is not None and share >= BUSY:
+        whose = "this process" if process["processes"] == 1 else "a process of this command"
         yield (
-            f"this process used {share:.0%} of one core: it may be the bottleneck, not the server. Use several "
-            "parallel runs to spread the load"
+            f"{whose} used {share:.0%} of one core: it may be the bottleneck, not the server. Spread the load over "
+            "several with --processes"
         )
+    own, latency = process["delay"]["p99_ms"], document["latency"]["p99_ms"]
+    if own is not None and latency is not None and own >= OWN * latency:
+        yield (f"up to {_ms(own)} of the p99 of {_ms(latency)} may be the delay of this command, not of the server")
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -207,10 +217,7 @@ def as_text(document: dict[str, Any]) -> str:
             f"{rates['delivered_per_second']:,.1f}/s")  # fmt: skip
         row("", f"{messages['lost']:,} lost, {messages['duplicated']:,} duplicated, "
             f"{messages['out_of_order']:,} out of order")  # fmt: skip
-    if process["cpu_share"] is not None:
-        cost = process["cpu_us_per_message"]
-        row("this process", f"{process['cpu_share']:.0%} of one core, {process['peak_rss_bytes'] / 2**20:,.0f} MiB"
-            + ("" if cost is None else f"; {cost:.1f} µs of CPU time per message"))  # fmt: skip
+    lines += _own(process)
     lines += ["", *_latencies(document)]
     for note in notes(document):
         row("note", note)
@@ -219,6 +226,22 @@ def as_text(document: dict[str, Any]) -> str:
     for problem in document["problems"]:
         row("FAILED", problem)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _own(process: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines about the share of this tool in the figures."""
+    if process["cpu_share"] is None:
+        return
+    cost, waited, count = process["cpu_us_per_message"], process["waited_share"], process["processes"]
+    several = "" if count == 1 else f", the busiest of {count} processes {process['busiest_share']:.0%}"
+    yield f"{'this command':<17}{process['cpu_share']:.0%} of one core{several}; " + (
+        f"{process['peak_rss_bytes'] / 2**20:,.0f} MiB"
+        + ("" if cost is None else f"; {cost:.1f} µs of CPU time per message")
+    )
+    if process["delay"]["count"]:
+        yield f"{'its own delay':<17}{_quantiles(process['delay'])}" + (
+            "" if waited is None else f"; without a processor {waited:.1%} of the time"
+        )
 
 
 def _headline(document: dict[str, Any]) -> str:
@@ -284,15 +307,15 @@ def _bars(buckets: list[list[float]]) -> Iterator[str]:
 
 def live(run: Run) -> str:
     """Return one line about the progress of a run."""
-    connections, tally = run.fleet.connections, run.tally
+    progress = run.progress
     if run.stage == CONNECTING:
-        return f"connecting: {connections.made:,} of {run.plan.clients:,}, {connections.failed:,} failed"
+        return f"connecting: {progress.made:,} of {run.plan.clients:,}, {progress.failed:,} failed"
     if run.stage == MEASURING and run.seconds:
         second = run.seconds[-1]
         return (
             f"{second.at:5.0f} s  published {second.published:,.0f}/s  acknowledged {second.acknowledged:,.0f}/s  "
             f"delivered {second.delivered:,.0f}/s  p50 {_ms(second.p50 / MILLISECOND)}  "
             f"p99 {_ms(second.p99 / MILLISECOND)}  in flight {second.under_way:,}  "
-            f"failed {tally.failed:,}  connections {connections.standing:,}"
+            f"failed {progress.given_up:,}  connections {progress.standing:,}"
         )
-    return f"{run.stage}: {max(0, run.expected - tally.delivered):,} deliveries still to come"
+    return f"{run.stage}: {max(0, progress.expected - progress.delivered):,} deliveries still to come"

@@ -1,4 +1,4 @@
-"""One run, in one event loop: connect, publish and measure, wait for messages in flight, close.
+"""One run: its parts connect, publish and measure, wait for messages in flight, and close; their results are merged.
 
 The time of each stage is bounded: connecting by the time-outs of the clients, measuring by the duration, waiting by a
 silence (and at the latest after ten of them), closing by a few seconds. `interrupt` ends the current stage: the first
@@ -8,37 +8,27 @@ time the run continues with the waiting, the second time it skips that as well.
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from pubsub.bench.fleet import Fleet, MakeClient
+from pubsub.bench.fleet import Connections
 from pubsub.bench.histogram import Histogram
-from pubsub.bench.plan import Plan, Schedule
-from pubsub.bench.workers import Tally, Turns
+from pubsub.bench.part import Joined, Part, Progress, Result, Slice, Span
+from pubsub.bench.plan import SECOND, Plan
+from pubsub.bench.processes import BuildPart, RemotePart
+from pubsub.bench.workers import Tally
 
-SECOND = 1_000_000_000
 #: The maximum number of silences of the waiting stage.
 MOST_SILENCES = 10
 #: Seconds between two checks of the messages in flight.
 LOOK = 0.05
-#: The shortest part of a second for which a rate is shown.
-SHORTEST = SECOND // 5
+#: Nanoseconds from the call of `measure` to the start of the load, if it has to reach several processes.
+LEAD = SECOND // 10
 
 CONNECTING, MEASURING, WAITING, CLOSING = "connecting", "measuring", "waiting", "closing"
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The counts at one time: `now` in nanoseconds, `cpu` in seconds of this process."""
-
-    now: int
-    published: int
-    acknowledged: int
-    delivered: int
-    cpu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,40 +57,56 @@ class Run:
 
     Args:
         plan: The plan.
-        make_client: See `Fleet`.
+        build: Makes one part of the run.
         observe: Called about once a second, with this object.
 
     Attributes:
         stage: `CONNECTING`, `MEASURING`, `WAITING` or `CLOSING`.
-        tally: The counts.
-        fleet: The connections.
-        begin: The counts at the beginning of the measurement, or None.
-        end: The counts at its end, or None.
+        progress: The progress, about a second old at most.
         seconds: Rates and latencies over time.
-        due: The number of scheduled messages; None without a schedule.
         interrupts: The number of calls of `interrupt`.
+        results: The results of the parts.
+        tally: The counts of messages, at the end.
+        connections: The counts of connections, at the end.
+        own_cpu: CPU seconds of this process during the measurement, if the parts are in other processes.
     """
 
-    def __init__(self, plan: Plan, make_client: MakeClient, observe: Callable[[Run], object]) -> None:
+    def __init__(self, plan: Plan, build: BuildPart, observe: Callable[[Run], object]) -> None:
         self.plan = plan
         self.stage = CONNECTING
-        self.tally = Tally()
-        self.fleet = Fleet(plan, make_client, self.tally, time.monotonic_ns)
-        self.begin: Mark | None = None
-        self.end: Mark | None = None
+        self.progress = Progress()
         self.seconds: list[Second] = []
-        self.due: int | None = None
         self.interrupts = 0
+        self.results: list[Result] = []
+        self.tally, self.connections = Tally(), Connections()
+        self.own_cpu = 0.0
+        self._build = build
         self._observe = observe
         self._task: asyncio.Task[None] | None = None
-        self._turns: Turns | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._parts: list[Part | RemotePart] = []
+        self._joined: list[Joined] = []
+        self._begin = 0  # the beginning of the measurement, in nanoseconds
+        self._slices: dict[int, list[Slice]] = {}  # of seconds that not all parts have emitted yet
 
     @property
-    def expected(self) -> int:
-        """The expected number of deliveries of the published messages."""
-        listeners = self.fleet.listeners()
-        return sum(publisher.sequence * listeners[publisher.number] for publisher in self.fleet.publishers)
+    def spans(self) -> list[Span]:
+        """The measured times of the parts that have measured something."""
+        return [result.span for result in self.results if result.span is not None]
+
+    @property
+    def measured_seconds(self) -> float:
+        """The seconds of the measurement; 0 if there was none."""
+        return max((span.seconds for span in self.spans), default=0.0)
+
+    @property
+    def due(self) -> int | None:
+        """The number of scheduled messages; None without a schedule."""
+        dues = [result.due for result in self.results if result.due is not None]
+        return sum(dues) if dues else None
+
+    def rate_of(self, name: str) -> float:
+        """Return a rate per second during the measurement: the sum of the parts."""
+        return sum(span.rate(name) for span in self.spans)
 
     def interrupt(self) -> None:
         """End the current stage, unless it is closing."""
@@ -109,21 +115,46 @@ class Run:
             self._task.cancel()
 
     async def go(self) -> None:
-        """Do the run."""
-        try:
-            await self._do(CONNECTING, self.fleet.connect())
-            if self.fleet.connections.made and not self.interrupts:
-                gc.collect()
-                gc.freeze()  # objects that live until the end need not be examined by each collection
-                try:
+        """Do the run.
+
+        Raises:
+            ProcessFailed: A process of the run has ended.
+        """
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            try:
+                await self._do(CONNECTING, self._connect())
+                if self.progress.made and not self.interrupts:
                     await self._do(MEASURING, self._measure())
-                finally:
-                    self._halt()
-                    gc.unfreeze()
-                await self._do(WAITING, self._drain())
-        finally:
-            self.stage = CLOSING
-            await self._close()
+                    await self._do(WAITING, self._drain())
+            finally:
+                self.stage = CLOSING
+                await self._close()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Make the parts. Their processes end with the stack."""
+        count = self.plan.processes
+        if count == 1:
+            self._parts = [self._build(self.plan, 0, self._take)]
+            return
+        for index in range(count):
+            part = RemotePart(self._build, self.plan, index, self._take)
+            stack.push_async_callback(part.end)
+            self._parts.append(part)
+
+    async def _call(self, name: str, *arguments: Any) -> list[Any]:
+        """Call a method of all parts. Return their results."""
+        return await self._call_each(name, [arguments] * len(self._parts))
+
+    async def _call_each(self, name: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        calls = [
+            asyncio.ensure_future(part.call(name, *each)) for part, each in zip(self._parts, arguments, strict=True)
+        ]
+        try:
+            return await asyncio.gather(*calls)
+        finally:  # one has failed: the others are not of use
+            for call in calls:
+                call.cancel()
 
     async def _do(self, stage: str, work: Coroutine[Any, Any, None]) -> None:
         """Do one stage, until it is complete or `interrupt` ends it."""
@@ -133,85 +164,54 @@ class Run:
             while not task.done():
                 await asyncio.wait({task}, timeout=1.0)
                 if stage != MEASURING and not task.done():
+                    await self._look()
                     self._observe(self)
         finally:
             self._task = None
             task.cancel()
         if not task.cancelled():
             task.result()
+        await self._look()
+
+    async def _look(self, stop: bool = False) -> Progress:
+        """Update the progress; see `Part.progress`."""
+        found: list[Progress] = await self._call("progress", stop)
+        self.progress = _sum(found)
+        return self.progress
+
+    async def _connect(self) -> None:
+        self._joined = await self._call("connect")
 
     # Measuring.
 
     async def _measure(self) -> None:
         """Publish for the planned time."""
-        start = time.monotonic_ns()
-        begin = start + int(self.plan.warmup * SECOND)
-        end = begin + int(self.plan.duration * SECOND)
-        self.tally.measure_from = begin
-        if self.plan.rate is None:
-            for publisher in self.fleet.publishers:
-                publisher.limit = None
-                publisher.step()
-        elif self.fleet.publishers:
-            self._turns = Turns(Schedule(start, self.plan.rate, len(self.fleet.publishers)), self.fleet.publishers, end)
-            self._release()
-        last = self._mark()
-        if self.plan.warmup:
-            last = await self._seconds_until(begin, last, begin)
-        self.begin = last
-        await self._seconds_until(end, last, begin)
+        await self._call("prepare")
+        publishers = sorted(number for joined in self._joined for number in joined.publishers)
+        subscribers = sorted(number for joined in self._joined for number in joined.subscribers)
+        listeners = self.plan.listeners(publishers, subscribers)
+        turns = {number: turn for turn, number in enumerate(publishers)}
+        start = time.monotonic_ns() + (LEAD if len(self._parts) > 1 else 0)
+        self._begin = start + int(self.plan.warmup * SECOND)
+        cpu = time.process_time()
+        each = [
+            (start, len(publishers), [turns[number] for number in mine], [listeners[number] for number in mine])
+            for mine, _ in self._joined
+        ]
+        try:
+            await self._call_each("measure", each)
+        finally:
+            self.own_cpu = time.process_time() - cpu if len(self._parts) > 1 else 0.0
 
-    def _release(self) -> None:
-        """Publish the messages that are due, and set the timer for the next ones."""
-        assert self._turns is not None
-        following = self._turns.release(time.monotonic_ns())
-        if following is not None:
-            self._timer = asyncio.get_running_loop().call_at(following / SECOND, self._release)
-
-    async def _seconds_until(self, moment: int, last: Mark, begin: int) -> Mark:
-        """Wait until a time, and record each second. Return the counts at that time."""
-        tick = last.now
-        while tick < moment:
-            tick = min(tick + SECOND, moment)
-            await asyncio.sleep((tick - time.monotonic_ns()) / SECOND)
-            mark, recent = self._mark(), self.tally.take_recent()
-            if mark.now - last.now >= SHORTEST:
-                self.seconds.append(self._second(last, mark, recent, (tick - begin) / SECOND))
-                self._observe(self)
-                last = mark
-        return self._mark()
-
-    def _mark(self) -> Mark:
-        tally = self.tally
-        return Mark(time.monotonic_ns(), tally.published, tally.acknowledged, tally.delivered, time.process_time())
-
-    def _second(self, last: Mark, mark: Mark, recent: Histogram, at: float) -> Second:
-        seconds = (mark.now - last.now) / SECOND
-        return Second(
-            at=at,
-            published=(mark.published - last.published) / seconds,
-            acknowledged=(mark.acknowledged - last.acknowledged) / seconds,
-            delivered=(mark.delivered - last.delivered) / seconds,
-            p50=recent.quantile(0.5),
-            p99=recent.quantile(0.99),
-            greatest=recent.greatest,
-            under_way=sum(publisher.under_way for publisher in self.fleet.publishers),
-        )
-
-    def _halt(self) -> None:
-        """End the schedule. Messages that are due already are still sent."""
-        if self.begin is not None:
-            self.end = self._mark()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._turns is not None:
-            self.due = self._turns.released
-        else:
-            self._stop_publishers()
-
-    def _stop_publishers(self) -> None:
-        for publisher in self.fleet.publishers:
-            publisher.stop()
+    def _take(self, part: Slice) -> None:
+        """Take a second of one part. The last part completes it."""
+        slices = self._slices.setdefault(part.at, [])
+        slices.append(part)
+        if len(slices) == len(self._parts):
+            del self._slices[part.at]
+            self.progress = _sum([each.progress for each in slices])
+            self.seconds.append(_second(slices, self._begin))
+            self._observe(self)
 
     # The end.
 
@@ -221,32 +221,45 @@ class Run:
         began = changed = time.monotonic_ns()
         last = None
         while True:
-            now, seen = time.monotonic_ns(), self._settled()
-            if now - began >= silence:
-                self._stop_publishers()
+            now = time.monotonic_ns()
+            seen = await self._look(stop=now - began >= silence)
             if seen != last:
                 last, changed = seen, now
-            if self._complete or now - changed >= silence or now - began >= MOST_SILENCES * silence:
+            complete = seen.delivered >= seen.expected and not seen.outstanding
+            if complete or now - changed >= silence or now - began >= MOST_SILENCES * silence:
                 return
             await asyncio.sleep(LOOK)
 
-    def _settled(self) -> tuple[int, ...]:
-        tally = self.tally
-        return tally.published, tally.acknowledged, tally.failed, tally.delivered, tally.duplicated
-
-    @property
-    def _complete(self) -> bool:
-        """Whether all messages that are due are sent, settled and delivered."""
-        return self.tally.delivered >= self.expected and not any(
-            publisher.under_way or publisher.backlog for publisher in self.fleet.publishers
-        )
-
     async def _close(self) -> None:
-        """Close all connections. Remove the retained messages after the subscribers have disconnected."""
-        self._stop_publishers()
-        self.tally.over = True
-        self.tally.take_recent()
-        await self.fleet.close("s")
-        if self.plan.retain:
-            await self.fleet.remove_retained()
-        await self.fleet.close("pc")
+        """Close all connections, those of subscribers first, and merge the results."""
+        await self._call("leave")
+        self.results = await self._call("finish")
+        self.progress = _sum([result.progress for result in self.results])
+        for result in self.results:
+            self.tally.merge(result.tally)
+            self.connections.merge(result.connections)
+
+
+def _sum(found: list[Progress]) -> Progress:
+    return Progress(*map(sum, zip(*found, strict=True)))
+
+
+def _second(slices: list[Slice], begin: int) -> Second:
+    """Merge one second of all parts."""
+    recent = Histogram()
+    for part in slices:
+        recent.merge(part.recent)
+
+    def rate(name: str) -> float:
+        return sum(part.span.rate(name) for part in slices)
+
+    return Second(
+        at=(slices[0].at - begin) / SECOND,
+        published=rate("published"),
+        acknowledged=rate("acknowledged"),
+        delivered=rate("delivered"),
+        p50=recent.quantile(0.5),
+        p99=recent.quantile(0.99),
+        greatest=recent.greatest,
+        under_way=sum(part.under_way for part in slices),
+    )

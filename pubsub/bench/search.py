@@ -129,5 +129,5 @@ def as_text(document: dict[str, Any]) -> str:
     found = document["found_per_second"]
     lines += ["", "no rate passed" if found is None else f"found: {found:,.0f} messages per second"]
     if document["busy"]:
-        lines.append("this process was busy when the objective was missed: it may be the bottleneck, not the server")
+        lines.append("this command was busy when the objective was missed: it may be the bottleneck, not the server")
     return "\n".join(lines) + "\n"

@@ -6,8 +6,11 @@ import asyncio
 import select
 import selectors
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+
+from pubsub.bench.histogram import Histogram
 
 try:
     resource: Any = import_module("resource")
@@ -73,3 +76,62 @@ def peak_memory() -> int:
         return 0
     peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def waited_for_processor() -> float | None:
+    """Return the seconds for which this thread was ready to run and had no processor; None if unknown.
+
+    It is the main thread of a process, which runs the event loop. Linux counts this in `/proc/self/schedstat`.
+    """
+    try:
+        with open("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+class DelaySampler:
+    """Measures by how much the event loop is late: a timer is due every `PERIOD`, and runs later.
+
+    If the loop is busy for longer, each time that was due meanwhile counts, so that a long pause counts in full.
+
+    Args:
+        clock: Returns the time in nanoseconds.
+
+    Attributes:
+        histogram: The delays in nanoseconds.
+    """
+
+    #: Nanoseconds between two samples.
+    PERIOD = 10_000_000
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.histogram = Histogram()
+        self._clock = clock
+        self._due = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Start to measure."""
+        self._due = self._clock() + self.PERIOD
+        self._set_timer()
+
+    def stop(self) -> None:
+        """Stop to measure."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def take(self) -> None:
+        """Record the samples that are due."""
+        now = self._clock()
+        while self._due <= now:
+            self.histogram.record(now - self._due)
+            self._due += self.PERIOD
+
+    def _set_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(loop.time() + (self._due - self._clock()) / 1e9, self._sample)
+
+    def _sample(self) -> None:
+        self.take()
+        self._set_timer()

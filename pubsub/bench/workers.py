@@ -1,4 +1,4 @@
-"""The publishers and subscribers of a run, and their counts, without sockets, event loops or clocks.
+"""The publishers and subscribers of a run, and the counts of a process, without sockets, event loops or clocks.
 
 A payload begins with a header: the run, the publisher, the number of the message, and the time from which its latency
 counts. With a schedule that is the time at which the message was *due*, even if it was published later. So a stall of
@@ -34,7 +34,7 @@ class Publishing(Protocol):
 
 
 class Tally:
-    """The counts of all workers of a run.
+    """The counts of all workers of a process, or of a run.
 
     Attributes:
         published: The number of published messages.
@@ -63,6 +63,17 @@ class Tally:
         self.lag, self.connecting, self.recent = Histogram(), Histogram(), Histogram()
         self.reasons: dict[str, int] = {}
 
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another process."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(value, Histogram):
+                mine.merge(value)
+            elif name not in ("over", "measure_from", "reasons"):
+                setattr(self, name, mine + value)
+        for reason, count in other.reasons.items():
+            self._count_reason(reason, count)
+
     def take_recent(self) -> Histogram:
         """Return the latencies since the last call, and add them to `latency`."""
         recent, self.recent = self.recent, Histogram()
@@ -76,9 +87,12 @@ class Tally:
             character if character.isprintable() else character.encode("unicode_escape").decode()
             for character in text[:MAX_REASON]
         )
+        self._count_reason(reason, 1)
+
+    def _count_reason(self, reason: str, count: int) -> None:
         if reason not in self.reasons and len(self.reasons) >= MAX_REASONS:
             reason = "other reasons"
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
 class Publisher:
@@ -198,13 +212,15 @@ class Subscriber:
     """One subscriber.
 
     Args:
+        number: Its number.
         heard: The publishers whose messages it receives.
         tally: The counts.
         clock: Returns the time in nanoseconds.
         plan: The plan of the run.
     """
 
-    def __init__(self, heard: range, tally: Tally, clock: Callable[[], int], plan: Plan) -> None:
+    def __init__(self, number: int, heard: range, tally: Tally, clock: Callable[[], int], plan: Plan) -> None:
+        self.number = number
         self.heard = heard
         self._flows: dict[int, Flow] = {}
         self._tally = tally
@@ -241,7 +257,7 @@ class Turns:
 
     Args:
         schedule: The schedule of the run.
-        publishers: The publishers, in the order of their turns.
+        publishers: The publishers of this process, in the order of their turns.
         end: A time in nanoseconds. Messages that are due then or later are not part of the run.
 
     Attributes:
@@ -253,8 +269,8 @@ class Turns:
         self._schedule = schedule
         self._publishers = publishers
         self._end = end
-        for turn, publisher in enumerate(publishers):
-            publisher.intended = partial(schedule.intended, turn)
+        for index, publisher in enumerate(publishers):
+            publisher.intended = partial(schedule.intended, index)
 
     def release(self, now: int) -> int | None:
         """Publish the messages that are due. Return the time of the next call in nanoseconds; None if there is none."""

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -19,18 +18,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mqttws
-from mqttws.aio import Client
 from pubsub.bench import compare, exports, plot, report, search
 from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
+from pubsub.bench.processes import ProcessFailed
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
 from pubsub.cli import FAILED, INTERRUPTED, OK, USAGE, Failure
-from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
-from pubsub.cli.options import add_link_arguments, client_options, failure_of, positive, whole
+from pubsub.cli.aws_link import add_aws_link_arguments
+from pubsub.cli.bench_clients import make_clients, part_of
+from pubsub.cli.options import add_link_arguments, ask_for_secrets, positive, whole
 from pubsub.cli.streams import complain
 
 #: The attribute of a plan -> its option, the type, the metavar and the help.
@@ -44,6 +45,7 @@ _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "duration": ("--duration", positive(float), "S", "seconds to measure"),
     "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, which are not measured"),
     "drain": ("--drain", positive(float), "S", "seconds without a message that end the wait for messages in flight"),
+    "processes": ("--processes", whole, "N", "processes over which the clients are distributed"),
     "connect_rate": ("--connect-rate", positive(float), "R", "connections to make per second"),
     "topic": ("--topic", str, "TOPIC", f"Topic Name; {NUMBER}: the publisher's number, {RUN}: the id of the run"),
 }
@@ -84,16 +86,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `bench`."""
-    if arguments.debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
     plan = _plan(arguments)
     _check_plot(arguments.plot)
     for path in (arguments.hdr, arguments.openmetrics):
         _check_writable(path)
     try:
-        ask_for_descriptors(plan.clients)
+        ask_for_descriptors(-(-plan.clients // plan.processes))
     except OSError as error:
         raise Failure(str(error)) from None
+    ask_for_secrets(arguments)
     if arguments.find_max and arguments.compare is not None:
         raise Failure("--find-max and --compare exclude each other", USAGE)
     if arguments.find_max:
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise Failure(f"the plot cannot be written: {error}") from None
     try:
-        if arguments.hdr and run.end is not None:
+        if arguments.hdr and run.spans:
             Path(arguments.hdr).write_text(exports.as_hdr_log(run, started))
         if arguments.openmetrics:
             Path(arguments.openmetrics).write_text(exports.as_openmetrics(run, document))
@@ -123,12 +124,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, dict[str, Any]]:
-    """Do one run. Return it, and its document."""
+    """Do one run. Return it, and its document.
+
+    Raises:
+        Failure: The options cannot be used, or a process of the run has ended.
+    """
+    make_clients(arguments, plan)  # check the options before anything is started
     show, wipe = _progress(arguments)
-    run = Run(plan, _clients(arguments, plan), show)
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(_go(run))
-    wipe()
+    run = Run(plan, partial(part_of, arguments), show)
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(_go(run))
+    except ProcessFailed as error:
+        raise Failure(str(error)) from None
+    finally:
+        wipe()
     return run, report.as_json(run, shown_url(arguments.url))
 
 
@@ -189,7 +199,7 @@ def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
         if run.interrupts:
             break
         failure = search.verdict(document, objective)
-        busy = (document["process"]["cpu_share"] or 0.0) >= report.BUSY if failure else busy
+        busy = (document["process"]["busiest_share"] or 0.0) >= report.BUSY if failure else busy
         steps.append({"rate": rate, "failure": failure, "figure_ms": objective.figure(document)})
         steps[-1] |= {name: document[name] for name in ("throughput", "process")}
         looking.note(not failure)
@@ -218,51 +228,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         return Plan(qos=arguments.qos, **{name: getattr(arguments, name) for name in (*_LOAD, "spread", "retain")})
     except (ValueError, mqttws.LocalProtocolError) as error:
         raise Failure(str(error), USAGE) from None
-
-
-def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]:
-    """Return the function that creates the clients. Check the options now.
-
-    Raises:
-        Failure: The options cannot be used.
-    """
-    window = plan.window + 1
-    options = client_options(arguments) | {
-        "max_in_flight": min(window, 65_535),
-        "max_queued": window,
-        "max_queued_bytes": window * (plan.size + len(plan.topic_of(plan.publishers).encode()) + 16),
-    }
-
-    def make(**more: Any) -> Client:
-        return Client(arguments.url, **options, **more)
-
-    if arguments.aws:
-        make = _signed_clients(arguments, options)
-    else:
-        check_without_aws(arguments)
-    try:
-        make()
-    except (ValueError, mqttws.LocalProtocolError) as error:
-        raise Failure(str(error), USAGE) from None
-    return make
-
-
-def _signed_clients(arguments: argparse.Namespace, options: dict[str, Any]) -> Callable[..., Client]:
-    """Return a function that creates clients whose connections are signed for AWS IoT.
-
-    They have no rate limit, so that the benchmark shows what AWS IoT drops beyond its limits.
-
-    Raises:
-        Failure: The options contradict each other.
-    """
-    provider = aws_provider(arguments, {name: value for name, value in options.items() if value is not None})
-    arguments.explain = provider.explain
-
-    def make(**more: Any) -> Client:
-        signed = provider.client_options() | {"publish_rate": None, "resend_after": None}
-        return Client(provider.url_async, recover=provider.recover, **signed, **more)
-
-    return make
 
 
 def _check_plot(path: str | None) -> None:
@@ -322,13 +287,12 @@ def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Cal
 
 def _code(run: Run, document: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Return the exit code; if there was no connection at all, that of the first error."""
-    error = run.fleet.connections.first_error
-    if error is not None and not run.fleet.connections.made:
-        failure = failure_of(error, arguments)
+    failure = run.connections.first_error
+    if isinstance(failure, Failure) and not run.connections.made:
         if arguments.aws:  # the report contains the error of the client; this is its explanation
             complain(f"pubsub bench: {failure}")
         return failure.code
-    if run.end is None and run.interrupts:
+    if not run.spans and run.interrupts:
         return INTERRUPTED
     return FAILED if document["problems"] else OK
 

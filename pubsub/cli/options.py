@@ -259,6 +259,15 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def ask_for_secrets(arguments: argparse.Namespace) -> None:
+    """Ask now for the passwords for which `client_options` would ask, so that it can be called several times."""
+    if arguments.ask_password:
+        username, password = _user(arguments)
+        arguments.username, arguments.password, arguments.ask_password = username, password, False
+    if arguments.ask_key_password:
+        arguments.key_password, arguments.ask_key_password = _key_password(arguments), False
+
+
 def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
     """Return a client for the options.
 
@@ -314,7 +323,7 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None
     if username is None:
         username = os.environ.get(USERNAME)
     if arguments.ask_password:
-        return username, ask_secret(f"password of {username or 'the user'}: ")
+        return username, ask_secret(f"password of {username or 'the user'}: ").encode()
     password: str | bytes | None = None if arguments.password is None else os.fsencode(arguments.password)
     if password is None and arguments.username is None and in_url is not None and in_url.password is not None:
         return None, None  # the client takes both from the URL
@@ -362,6 +371,8 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 def _key_password(arguments: argparse.Namespace) -> str | None:
     if arguments.ask_key_password:
         return ask_secret("password of the private key: ")
+    if getattr(arguments, "key_password", None) is not None:  # the answer to that question
+        return str(arguments.key_password)
     if arguments.key_password_file is None:
         return None
     with open(arguments.key_password_file) as file:

@@ -28,7 +28,7 @@ KEYS = {
     "": "format url plan open_loop interrupted measured_seconds connections messages throughput latency "
     "acknowledgement lag relative_error process reasons seconds problems",
     "plan": "publishers subscribers idle qos size rate window duration warmup drain topic spread retain "
-    "connect_rate run",
+    "connect_rate processes run",
     "connections": "asked made failed refused untried lost reconnected given_up subscriptions_rejected "
     "subscriptions_lowered connecting",
     "messages": "due unsent published acknowledged failed unacknowledged expected delivered lost duplicated "
@@ -37,7 +37,7 @@ KEYS = {
     "latency": " ".join([*FIGURES, "buckets_ms"]),
     "acknowledgement": " ".join(FIGURES),
     "lag": " ".join(FIGURES),
-    "process": "cpu_share cpu_us_per_message peak_rss_bytes",
+    "process": "cpu_share cpu_us_per_message peak_rss_bytes processes busiest_share waited_share delay",
 }
 SECOND = "at published_per_second acknowledged_per_second delivered_per_second p50_ms p99_ms max_ms under_way"
 

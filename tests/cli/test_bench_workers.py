@@ -59,7 +59,7 @@ class Stage:
         self.publishers = [
             Publisher(number, self, self.tally, self.clock, self.plan) for number in range(self.plan.publishers)
         ]
-        self.subscriber = Subscriber(self.plan.heard_by(0), self.tally, self.clock, self.plan)
+        self.subscriber = Subscriber(0, self.plan.heard_by(0), self.tally, self.clock, self.plan)
 
     def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Promise:
         self.waiting.append((payload, Promise()))
