@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from drivers import wait_until
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import mqttws
@@ -116,6 +117,7 @@ def test_held_messages_are_acknowledged_when_their_observer_returns(start: Calla
         recorder = Recorder()
         subscribe(second, topic, recorder)
         recorder.wait_for_values(0, 1, 2)
+    wait_until(lambda: [session.in_flight for session in broker.sessions() if session.client_id == "gate"] == [0])
     second.call(second.ps.close)
     third = start()
     recorder = Recorder()
