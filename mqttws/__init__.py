@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mqttws.client.options import ClientOptions, ConnectionOptions, State, Waiting, check_options
     from mqttws.client.profiles import PROFILES, Profile, Rule
     from mqttws.client.reconnect import Reconnect
+    from mqttws.client.timings import Timings
     from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
     from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
@@ -120,6 +121,7 @@ _HOLDS = {
     "budget": "ConnectBudget",
     "client.profiles": "PROFILES Profile Rule",
     "client.reconnect": "Reconnect",
+    "client.timings": "Timings",
     "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
     "protocol.server_connection": "ServerConnection",
@@ -214,6 +216,7 @@ __all__ = [
     "Subscribed",
     "TakeoverSuspected",
     "TimedOut",
+    "Timings",
     "TokenBucket",
     "TopicTree",
     "UnsubAck",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Callable
 
 from mqttws.client.endpoints import Endpoints
@@ -23,6 +24,7 @@ async def connect(
     make_protocol: Callable[[], asyncio.Protocol],
     endpoints: Endpoints,
     *,
+    resolved: Callable[[float], object],
     unix_socket: str | None = None,
     bind_address: str | None = None,
 ) -> None:
@@ -33,6 +35,7 @@ async def connect(
         port: 1 to 65,535.
         make_protocol: Creates the protocol of the connection.
         endpoints: Orders the addresses of a name, and records which one was reached.
+        resolved: Called with the time at which a name was looked up, in seconds of `time.monotonic`.
         unix_socket: Path of a Unix socket to connect to instead; None for none.
         bind_address: The address of this machine to connect from; None: the system chooses.
 
@@ -48,6 +51,7 @@ async def connect(
         return
     else:
         addresses = endpoints.sort(await _resolve(host, port))
+        resolved(time.monotonic())
     connection, address = await _race(addresses, local)
     endpoints.reached(address)
     try:

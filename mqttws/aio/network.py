@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
@@ -510,6 +511,7 @@ class Network(Owner):
                 options = self.core.options
                 await connect(
                     attempt.host, attempt.port, lambda: made, self.endpoints,
+                    resolved=partial(attempt.link.end_phase, "lookup"),
                     unix_socket=options.unix_socket, bind_address=options.bind_address,
                 )  # fmt: skip
             return pump

@@ -111,7 +111,7 @@ def make_attempt(
     connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
     tunnel = proxy.tunnel(endpoint) if proxy is not None else None
     tls = make_tls(endpoint.host, endpoint.port) if endpoint.tls else None
-    link = Link(connection, tunnel, tls, linger=not endpoint.websocket)
+    link = Link(connection, now, tunnel, tls, linger=not endpoint.websocket)
     deadline = now + min(options.timeout, options.connect_timeout or options.timeout)
     if proxy is not None:
         return Attempt(proxy.host, proxy.port, link, deadline, f"the proxy {proxy.host}:{proxy.port}")

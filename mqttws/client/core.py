@@ -26,6 +26,7 @@ from mqttws.client.layers import Link
 from mqttws.client.options import Options, State, Waiting
 from mqttws.client.pending import Pending
 from mqttws.client.routes import Callback, Routes
+from mqttws.client.timings import Timings
 from mqttws.codec.publishing import Publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import (
@@ -103,6 +104,7 @@ class Core(Generic[F]):
         state: The current `State`.
         error: The reason for which the last connection or the client ended; None after `close`.
         link: The Network Connection; None while there is none.
+        timings: How long the phases of the latest connection took; None before the first one.
         inbox: The messages for iterations.
         calls: The messages for callbacks; with `on_message` the same object as `inbox`.
         routes: The callbacks by Topic Filter.
@@ -130,6 +132,7 @@ class Core(Generic[F]):
         self.state = State("disconnected")
         self.error: Exception | None = None
         self.link: Link | None = None
+        self.timings: Timings | None = None
         self.inbox = Inbox()
         self.calls = self.inbox if options.on_message is not None else Inbox()
         self.routes = Routes()
@@ -265,6 +268,7 @@ class Core(Generic[F]):
         """Continue an attempt after its TCP connection was opened."""
         if self.options.answer_timeout is not None:
             made.link.connection.open_within(self.options.answer_timeout, now)
+        made.link.end_phase("tcp", now)
         self.link = made.link
         self.reading = True
 
@@ -381,6 +385,7 @@ class Core(Generic[F]):
 
     def _connected(self, session_present: bool, now: float) -> None:
         self._connected_at, self._opening = now, False
+        self.timings = self.link.timings if self.link is not None else None
         lost = None
         if self._expects_session and not session_present:
             lost = SessionLost(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mqttws.client.options import CLOSE_TIMEOUT
+from mqttws.client.timings import Stopwatch, Timings
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
@@ -27,6 +28,7 @@ class Link:
 
     Args:
         connection: The innermost layer; its deadline for opening includes the other layers.
+        now: When the attempt began, in seconds.
         tunnel: The outermost layer; None without a proxy.
         tls: The layer in between; None without TLS.
         linger: Whether to wait for the server to close the connection after DISCONNECT. Closing a socket while
@@ -36,11 +38,13 @@ class Link:
     Attributes:
         connection: The innermost layer.
         events: The queue of the connection's events.
+        timings: How long the phases of connecting took; None before the CONNACK.
     """
 
     def __init__(
         self,
         connection: ClientConnection,
+        now: float,
         tunnel: Tunnel | SocksTunnel | None = None,
         tls: TLSPipe | None = None,
         *,
@@ -52,13 +56,21 @@ class Link:
         self._tls = tls
         self._tls_closed = False
         self._linger = linger
+        self._has_upgrade = not connection.opened
         self._received = 0  # bytes since the last `take_received`
         self._eof = False
+        self.timings: Timings | None = None
+        self._stopwatch: Stopwatch | None = Stopwatch(now)  # None after the CONNACK
         self._cut_at: float | None = None  # the deadline of closing; None while the connection is open
         if tls is not None and tunnel is None:
             tls.receive_data(b"")  # starts the handshake
 
     # Input.
+
+    def end_phase(self, phase: str, now: float) -> None:
+        """Record that a phase of connecting has ended: "lookup" or "tcp"."""
+        if self._stopwatch is not None:
+            self._stopwatch.end(phase, now)
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Handle bytes from the socket. Spec: [MQTT-4.8.0-2]."""
@@ -69,6 +81,7 @@ class Link:
                 if not self._tunnel.established:
                     return
                 self._tunnel = None
+                self.end_phase("proxy", now)
             if self._tls is not None:
                 data = self._tls.receive_data(data)
             if data:
@@ -84,6 +97,18 @@ class Link:
         if self._tls is not None and self._tls.eof:
             self.receive_eof(now)
         self._settle(now)
+        if self._stopwatch is not None:
+            self._time_phases(self._stopwatch, now)
+
+    def _time_phases(self, stopwatch: Stopwatch, now: float) -> None:
+        """Record the phases of connecting that the received bytes have completed."""
+        if self._tls is not None and self._tls.established:
+            stopwatch.end("tls", now)
+        if self._has_upgrade and self.connection.opened:
+            stopwatch.end("upgrade", now)
+        if self.connection.connected:
+            stopwatch.end("connack", now)
+            self.timings, self._stopwatch = stopwatch.timings(), None
 
     def take_received(self) -> int:
         """Return the number of bytes received since the last call."""

@@ -170,6 +170,11 @@ class Connection(ABC, Generic[M]):
         return self.machine.error
 
     @property
+    def opened(self) -> bool:
+        """Whether MQTT packets may be exchanged: over a WebSocket, after the upgrade."""
+        return self._framing.opened
+
+    @property
     def connected(self) -> bool:
         """Whether the CONNECT was accepted and the connection has not ended since."""
         return self.machine.state is CONNECTED

@@ -19,6 +19,7 @@ from mqttws.client.callbacks import check_callback, is_coroutine_function
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
+from mqttws.client.timings import Timings
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.ages import Age
@@ -109,6 +110,11 @@ class Client:
     def stalled(self) -> str:
         """The reason why nothing is read before messages are taken; an empty string while the client reads."""
         return self._core.stalled
+
+    @property
+    def timings(self) -> Timings | None:
+        """How long each phase of making the latest connection took; None before the first one."""
+        return self._core.timings
 
     @property
     def waiting(self) -> Waiting:

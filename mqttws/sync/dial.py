@@ -31,6 +31,7 @@ class Dialer:
         wake: Ends the wait for the selector, so that `advance` is called; called in another thread.
         unix_socket: Path of a Unix socket to connect to instead; None for none.
         bind_address: The address of this machine to connect from; None: the system chooses.
+        resolved: Called with the time at which a name was looked up, in seconds.
         sort: Puts the addresses of a name into the order in which to try them.
 
     Attributes:
@@ -49,13 +50,14 @@ class Dialer:
         *,
         unix_socket: str | None = None,
         bind_address: str | None = None,
+        resolved: Callable[[float], object] = lambda now: None,
         sort: Callable[[list[Address]], list[Address]] = list,
     ) -> None:
         self._bind_address = bind_address
         self._selector = selector
         self._lookup: Lookup | None = None
         self._waiting: list[Address] = []
-        self._sort = sort
+        self._resolved, self._sort = resolved, sort
         self.reached: Address | None = None
         self._pending: dict[socket.socket, Address] = {}
         self._next_start: float | None = None
@@ -89,6 +91,7 @@ class Dialer:
             if isinstance(outcome, OSError):
                 raise outcome
             self._lookup = None
+            self._resolved(now)
             self._waiting += self._sort(outcome)
         for candidate in self._pending.keys() & set(ready):
             entry = self._forget(candidate)

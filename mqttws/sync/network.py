@@ -22,6 +22,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
@@ -456,6 +457,7 @@ class Network(Owner):
         try:
             self._dialer = Dialer(
                 attempt.host, attempt.port, self._selector, self._wake_up,
+                resolved=partial(attempt.link.end_phase, "lookup"),
                 unix_socket=options.unix_socket, bind_address=options.bind_address, sort=self.endpoints.sort,
             )  # fmt: skip
         except OSError as error:

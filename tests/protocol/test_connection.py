@@ -54,6 +54,13 @@ def close_code(frame: bytes) -> int | None:
 
 class TestOpening:
     @websocket_or_not
+    def test_packets_may_be_exchanged_after_the_upgrade(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket)
+        assert pair.client.opened is not websocket
+        pair.open()
+        assert pair.client.opened
+
+    @websocket_or_not
     def test_both_ends_report_the_opening(self, websocket: bool) -> None:
         pair = Pair(CONNECT, websocket=websocket).open()
         assert pair.client_events == [Connected(False)]
