@@ -58,7 +58,7 @@ bool broken;                     /* nothing that is sent gets on the connection 
 byte losses = LOSSES;
 byte i, j;
 
-/* The states as lines, for whoever checks that runs of code are runs of this. */
+/* The states as lines, which refinement.py reads to check that runs of the code are runs of this. */
 #define SHOW(mark) printf("%c %d%d %d%d%d%d %d%d n%d:%d%d.%d%d.%d%d.%d%d u%d:%d%d.%d%d.%d%d.%d%d d%d:%d%d.%d%d.%d%d.%d%d %d%d%d%d %d\n", \
     mark, phase[0], phase[1], held[0], held[1], owed[0], owed[1], seen[0], seen[1], \
     waiting_here, inbox[0], fresh[0], inbox[1], fresh[1], inbox[2], fresh[2], inbox[3], fresh[3], \

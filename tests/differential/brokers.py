@@ -97,9 +97,9 @@ def _named(step: Step, ours: Seen, theirs: Seen) -> tuple[str, str]:
     for one, other in ((ours, theirs), (theirs, ours)):
         found: Counter[str] = Counter()
         for name, packets in one.items():
-            who = "" if name == step.client else "to another: "
+            receiver = "" if name == step.client else "to another: "
             left = Counter(packets) - Counter(other.get(name, ()))
-            found.update(f"{who}{_short(packet)}" for packet in left.elements())
+            found.update(f"{receiver}{_short(packet)}" for packet in left.elements())
         named.append("; ".join(f"{text}{f' x{count}' if count > 1 else ''}" for text, count in sorted(found.items())))
     return named[0] or "nothing", named[1] or "nothing"
 

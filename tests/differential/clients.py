@@ -83,7 +83,7 @@ CASES: tuple[Case, ...] = (
     Case("§2.2.1", "packet type 15", "f0 00"),
     Case("§2.2.3", "a Remaining Length of five bytes", "30 ffffffff01"),
     Case("§3.4", "PUBACK of three bytes", "40 03 0009 00"),
-    Case("§3.13", "PINGRESP with a byte behind it", "d0 01 00"),
+    Case("§3.13", "PINGRESP of three bytes", "d0 01 00"),
     Case("MQTT-3.9.3-2", "SUBACK with return code 3", "90 03 {id} 03", when="suback"),
     Case("MQTT-3.8.4-5", "SUBACK with two return codes for one filter", "90 04 {id} 00 00", when="suback"),
     Case("MQTT-3.2.0-1", "PUBLISH before the CONNACK", "30 05 0001 74 7878 20 02 0000", when="connack"),
@@ -91,7 +91,7 @@ CASES: tuple[Case, ...] = (
     Case("MQTT-3.2.2-1", "a session is present, though a clean one was asked for", "20 02 0100", when="connack"),
     Case("§3.2.2.3", "CONNACK with return code 6", "20 02 0006", when="connack"),
     Case("§3.2", "CONNACK of three bytes", "20 03 000000", when="connack"),
-    Case("MQTT-4.3.3-2", "PUBREL out of the blue", "62 02 0009", "PubComp 9"),
+    Case("MQTT-4.3.3-2", "PUBREL for no message", "62 02 0009", "PubComp 9"),
     Case(
         "MQTT-4.3.3-2",
         "the same PUBLISH of QoS 2 three times, then its PUBREL",

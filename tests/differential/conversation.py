@@ -122,7 +122,7 @@ ILLEGAL: tuple[tuple[str, str, str], ...] = (
     ("§2.2.1", "packet type 15", "f0 00"),
     ("§2.2.3", "a Remaining Length of five bytes", "30 ffffffff01"),
     ("§3.4", "PUBACK of three bytes", "40 03 0001 00"),
-    ("§3.12", "PINGREQ with a byte behind it", "c0 01 00"),
+    ("§3.12", "PINGREQ of three bytes", "c0 01 00"),
     ("§3.8.3", "SUBSCRIBE whose filter ends too early", "82 06 0009 0009 4000"),
 )
 
@@ -140,7 +140,7 @@ ILLEGAL_CONNECTS: tuple[tuple[str, str, str], ...] = (
     ("MQTT-3.1.3-8", "no client identifier with a kept session", "10 0c 0004 4d515454 04 00 003c 0000"),
     ("MQTT-1.5.3-2", "a client identifier with U+0000", "10 10 0004 4d515454 04 02 003c 0004 407a7a00"),
     ("MQTT-1.5.3-1", "a client identifier that is no UTF-8", "10 10 0004 4d515454 04 02 003c 0004 407a7aff"),
-    ("§3.1.3", "bytes behind the client identifier", "10 11 0004 4d515454 04 02 003c 0003 407a7a 0000"),
+    ("§3.1.3", "bytes after the client identifier", "10 11 0004 4d515454 04 02 003c 0003 407a7a 0000"),
     ("§3.1", "a CONNECT with flags 0001", "11 0f 0004 4d515454 04 02 003c 0003 407a7a"),
 )
 
@@ -227,9 +227,9 @@ class Generator:
             lambda: ("MQTT-3.10.4-4", "UNSUBSCRIBE", Unsubscribe(number + 8, (topic_filter,))),
             lambda: ("MQTT-3.10.4-5", "UNSUBSCRIBE, unknown filter", Unsubscribe(number + 8, (f"{NONCE}/unknown",))),
             lambda: ("MQTT-4.3.3-2", "PUBREL", PubRel(number)),
-            lambda: ("§4.3.2", "PUBACK out of the blue", PubAck(999)),
-            lambda: ("§4.3.3", "PUBREC out of the blue", PubRec(999)),
-            lambda: ("§4.3.3", "PUBCOMP out of the blue", PubComp(999)),
+            lambda: ("§4.3.2", "PUBACK for no message", PubAck(999)),
+            lambda: ("§4.3.3", "PUBREC for no message", PubRec(999)),
+            lambda: ("§4.3.3", "PUBCOMP for no message", PubComp(999)),
             lambda: ("MQTT-3.12.4-1", "PINGREQ", PingReq()),
         ]  # fmt: skip
         statement, what, packet = random.choice(choice)()

@@ -53,7 +53,7 @@ TAIL = """
 """
 
 
-#: Statements that say themselves that the server closes the connection.
+#: Statements that require the server to close the connection.
 CLOSES = frozenset(
     f"MQTT-{number}"
     for number in (
@@ -86,7 +86,7 @@ def judge(difference: Difference) -> tuple[str, str]:
         return ("open", "") if "CONNACK" in difference.theirs else ("ours departs", rule)
     if ("closed" in difference.ours) == ("closed" in difference.theirs):
         return "open", ""
-    why = "the statement says that the server closes the connection"
+    why = "the statement requires the server to close the connection"
     if last.statement not in CLOSES:
         why = "the packet is a protocol violation, and that ends the connection [MQTT-4.8.0-1]"
     return ("they depart" if "closed" in difference.ours else "ours departs"), why
@@ -175,8 +175,9 @@ def replay(name: str, number: int) -> int:
         seen = both.play(steps, found["acknowledges"])
     for step, ours, theirs in zip(steps, *seen, strict=True):
         print(f"{step.client}: {step.words}" + (f"    {step.data}" if step.data else ""))
-        for who, packets in (("mqttws", ours), (f"{name} {version}", theirs)):
-            print(f"    {who}: {'; '.join(f'{client}: {each}' for client in packets for each in packets[client])}")
+        for broker, packets in (("mqttws", ours), (f"{name} {version}", theirs)):
+            seen_by = "; ".join(f"{client}: {each}" for client in packets for each in packets[client])
+            print(f"    {broker}: {seen_by or 'nothing'}")
     return 0
 
 
