@@ -132,7 +132,7 @@ class Duel:
         self._theirs = theirs
         self._grace = grace
         self.found: dict[str, Difference] = {}
-        self.conversations = self.steps = 0
+        self.conversations = self.steps = self.kinds = 0
 
     def play(self, steps: list[Step], acknowledges: bool, grace: float = SLOW) -> tuple[list[Seen], list[Seen]]:
         """Run a conversation with both brokers. Return what the clients received from ours, and from the other."""
@@ -214,6 +214,7 @@ def duel(name: str, seconds: float, first_seed: int) -> tuple[Duel, str]:
         while time.monotonic() < deadline:
             found.try_out(generator.conversation(seed), acknowledges=seed % 3 > 0)
             seed += 1
+        found.kinds = len(seen)
     return found, version
 
 

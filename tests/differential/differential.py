@@ -121,7 +121,8 @@ def broker_page(name: str, version: str, found: Duel) -> tuple[str, dict[str, in
         f"""
 ## {name} {version}
 
-{found.conversations:,} conversations, {found.steps:,} steps, {len(found.found)} kinds of difference: {_counted(counts)}.
+{found.conversations:,} conversations, {found.steps:,} steps, {found.kinds} different ones by statement, packet and state of the
+client. {len(found.found)} kinds of difference: {_counted(counts)}.
 
 | number | statement | replay | only this library | only the other | judgement | times |
 |---:|---|---|---|---|---|---:|
