@@ -21,6 +21,9 @@ FIGURES: dict[str, tuple[str, bool]] = {
     "p50": ("latency p50, ms", False),
     "p99": ("latency p99, ms", False),
     "connecting": ("connecting p50, ms", False),
+    "connected": ("connections per second", True),
+    "returning": ("back p99, ms", False),
+    "all_back": ("all back, s", False),
 }
 #: The 97.5th percentile of Student's t, by degrees of freedom from 1. For more, the last makes the interval too wide.
 _T = (
@@ -55,9 +58,18 @@ def order(rounds: int) -> list[int]:
 
 def figures(document: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a run that are compared, without those that are missing or 0."""
-    rates = {name: document["throughput"][f"{name}_per_second"] for name in ("published", "acknowledged", "delivered")}
-    latency, connecting = document["latency"], document["connections"]["connecting"]
-    found = rates | {"p50": latency["p50_ms"], "p99": latency["p99_ms"], "connecting": connecting["p50_ms"]}
+    rates = {
+        name: document["throughput"][f"{name}_per_second"]
+        for name in ("published", "acknowledged", "delivered", "connected")
+    }
+    latency, returning = document["latency"], document["returning"]
+    found = rates | {
+        "p50": latency["p50_ms"],
+        "p99": latency["p99_ms"],
+        "connecting": document["connections"]["connecting"]["p50_ms"],
+        "returning": returning["p99_ms"],
+        "all_back": returning["all_back_seconds"],
+    }
     return {name: value for name, value in found.items() if value}
 
 

@@ -104,6 +104,11 @@ def _histograms(run: Run) -> Iterator[tuple[str, Histogram]]:
     yield "latency", tally.latency
     yield "acknowledgement", tally.acknowledgement
     yield "connecting", tally.connecting
+    for name, phase in tally.phases.items():
+        if phase.count:
+            yield f"connecting_{name}", phase
+    if tally.returns.times.count:
+        yield "returning", tally.returns.times
 
 
 def _samples(metric: str, figures: dict[str, Any]) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Connections:
         lowered: The number of subscribers that were granted a lower QoS than requested.
         lost: The number of lost connections.
         reconnected: The number of connections that were made again.
-        ended: The number of clients that gave up.
+        ended: The number of clients that gave up after a loss.
         first_error: The first failure.
     """
 
@@ -49,6 +49,11 @@ class Connections:
     def standing(self) -> int:
         """The number of present connections."""
         return self.made - self.lost + self.reconnected
+
+    @property
+    def missing(self) -> int:
+        """The number of lost connections whose clients still try to connect again."""
+        return self.lost - self.reconnected - self.ended
 
     def merge(self, other: Connections) -> None:
         """Add the counts of another process."""
@@ -64,23 +69,33 @@ class Watch:
 
     Args:
         connections: The counts of connections.
-        tally: The counts of reasons.
+        tally: The counts of reasons and returns.
+        clock: Returns the time in nanoseconds.
     """
 
-    def __init__(self, connections: Connections, tally: Tally) -> None:
+    def __init__(self, connections: Connections, tally: Tally, clock: Callable[[], int]) -> None:
         self._connections = connections
         self._tally = tally
+        self._clock = clock
         self._stood = self._stands = False
+        self._lost_at = 0
 
     def __call__(self, state: mqttws.State) -> None:
         """Count a change of state."""
         if state.name == "connected":
-            self._connections.reconnected += self._stood
+            if self._stood:
+                self._connections.reconnected += 1
+                self._tally.returns.back(self._lost_at, self._clock())
             self._stood = self._stands = True
+        elif state.name == "connecting":
+            if self._stood:
+                self._tally.returns.tried(self._clock())
         elif state.error is not None and self._stood:  # a client that was closed has no error
             if self._stands:
                 self._stands = False
+                self._lost_at = self._clock()
                 self._connections.lost += 1
+                self._tally.returns.lost(self._lost_at)
                 self._tally.blame(state.error)
             self._connections.ended += state.name == "disconnected"
 
@@ -100,6 +115,8 @@ class Fleet:
         publishers: The connected publishers.
         subscribers: The connected subscribers, which have subscribed.
         connections: The counts of connections.
+        make_client: The function.
+        tally: The counts.
     """
 
     def __init__(
@@ -111,9 +128,9 @@ class Fleet:
         self.connections = Connections()
         self._plan = plan
         self._index = index
-        self._make_client = make_client
+        self.make_client = make_client
         self._describe = describe
-        self._tally = tally
+        self.tally = tally
         self._clock = clock
         self._clients: dict[str, list[Client]] = {"s": [], "p": [], "c": []}
         self._publishing: dict[int, Client] = {}
@@ -145,37 +162,46 @@ class Fleet:
             try:
                 await self._join(role, number)
             except (mqttws.MQTTError, OSError) as error:  # a TimeoutError is an OSError
-                self._tally.blame(error)
-                if self.connections.first_error is None:
-                    self.connections.first_error = self._describe(error)
+                self._blame(error)
+
+    def failed(self, error: Exception) -> None:
+        """Count a failed attempt to connect."""
+        self.connections.failed += 1
+        self.connections.refused += isinstance(error, (mqttws.ConnectionRefused, mqttws.HandshakeRejected))
+        self._blame(error)
+
+    def _blame(self, error: Exception) -> None:
+        self.tally.blame(error)
+        if self.connections.first_error is None:
+            self.connections.first_error = self._describe(error)
 
     async def _join(self, role: str, number: int) -> None:
         """Connect one client; subscribe if it is a subscriber."""
         plan, connections = self._plan, self.connections
-        options: dict[str, Any] = {"on_state": Watch(connections, self._tally)}
+        options: dict[str, Any] = {"on_state": Watch(connections, self.tally, self._clock)}
         subscriber = None
         if role == "s":
-            subscriber = Subscriber(number, plan.heard_by(number), self._tally, self._clock, plan)
+            subscriber = Subscriber(number, plan.heard_by(number), self.tally, self._clock, plan)
             options["on_message"] = subscriber.take
-        client = self._make_client(client_id=plan.client_id(role, number), **options)
+        client = self.make_client(client_id=plan.client_id(role, number), **options)
         began = self._clock()
         try:
             await client.open()
         except (mqttws.MQTTError, OSError) as error:
-            connections.failed += 1
             self._failures += 1
-            connections.refused += isinstance(error, (mqttws.ConnectionRefused, mqttws.HandshakeRejected))
-            raise
+            self.failed(error)
+            return
         connections.made += 1
         self._failures = 0
-        self._tally.connecting.record(self._clock() - began)
+        self.tally.connecting.record(self._clock() - began)
+        self.tally.add_phases(client.timings)
         self._clients[role].append(client)
         if subscriber is not None:
             await self._subscribe(client, plan.filters_of(number))
             self.subscribers.append(subscriber)
         elif role == "p":
             self._publishing[number] = client
-            self.publishers.append(Publisher(number, client, self._tally, self._clock, plan, self._padding))
+            self.publishers.append(Publisher(number, client, self.tally, self._clock, plan, self._padding))
 
     async def _subscribe(self, client: Client, topic_filters: list[str]) -> None:
         if not topic_filters:
@@ -196,7 +222,7 @@ class Fleet:
         removals = [client.publish(topic, b"", 1, True, timeout=CLOSE_TIMEOUT) for topic, client in clients.items()]
         for outcome in await asyncio.gather(*removals, return_exceptions=True):
             if isinstance(outcome, Exception):
-                self._tally.blame(f"a retained message could not be removed: {outcome}")
+                self.tally.blame(f"a retained message could not be removed: {outcome}")
 
     async def close(self, roles: Iterable[str] = "spc") -> None:
         """Close the clients of some roles: subscribers, publishers, idle ones."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pubsub.bench.fleet import Connections, Describe, Fleet, MakeClient
 from pubsub.bench.histogram import Histogram
 from pubsub.bench.plan import SECOND, Plan, Schedule
+from pubsub.bench.scenarios import Churn, storm
 from pubsub.bench.system import DelaySampler, peak_memory, waited_for_processor
 from pubsub.bench.workers import Tally, Turns
 
@@ -29,7 +30,7 @@ class Mark:
 
     Attributes:
         now: The time in nanoseconds.
-        published: The number of published messages. Likewise `acknowledged` and `delivered`.
+        published: The number of published messages. Likewise `acknowledged`, `delivered` and `connects`.
         cpu: CPU time of this process in seconds.
         waited: Seconds for which the thread of the event loop was ready and had no processor; None if unknown.
     """
@@ -38,6 +39,7 @@ class Mark:
     published: int
     acknowledged: int
     delivered: int
+    connects: int
     cpu: float
     waited: float | None
 
@@ -148,6 +150,7 @@ class Part:
         self, plan: Plan, index: int, make_client: MakeClient, describe: Describe, emit: Callable[[Slice], object]
     ) -> None:
         self.plan = plan
+        self._index = index
         self.tally = Tally()
         self.fleet = Fleet(plan, index, make_client, describe, self.tally, time.monotonic_ns)
         self._emit = emit
@@ -189,6 +192,7 @@ class Part:
         begin = start + int(self.plan.warmup * SECOND)
         end = begin + int(self.plan.duration * SECOND)
         self.tally.measure_from = begin
+        churn = asyncio.create_task(Churn(self.plan, self._index, self.fleet, time.monotonic_ns).go(start))
         try:
             if self.plan.rate is None:
                 for publisher in self.fleet.publishers:
@@ -203,9 +207,27 @@ class Part:
                 last = await self._seconds_until(start, begin, last)
             self._begin = last
             self._delay.start()
-            await self._seconds_until(begin, end, last)
+            await self._measure_until(begin, end, last)
         finally:
             self._halt()
+            churn.cancel()
+            await asyncio.wait({churn})
+            if not churn.cancelled():
+                churn.result()
+
+    async def _measure_until(self, begin: int, end: int, last: Mark) -> None:
+        """Measure until the end, or until the storm is over."""
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._seconds_until(begin, end, last))]
+        if self.plan.storm:
+            tasks.append(asyncio.create_task(storm(self.plan, self.fleet)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def _release(self) -> None:
         """Publish the messages that are due, and set the timer for the next ones."""
@@ -229,7 +251,7 @@ class Part:
     def _mark(self) -> Mark:
         tally = self.tally
         return Mark(
-            time.monotonic_ns(), tally.published, tally.acknowledged, tally.delivered,
+            time.monotonic_ns(), tally.published, tally.acknowledged, tally.delivered, tally.connects,
             time.process_time(), waited_for_processor(),
         )  # fmt: skip
 

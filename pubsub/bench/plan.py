@@ -21,6 +21,8 @@ HEADER = struct.Struct("!4sIQq")
 NUMBER, RUN = "{n}", "{run}"
 #: The distribution of the messages: each subscriber gets all, or the messages of each publisher go to one subscriber.
 ALL, SHARE = "all", "share"
+#: A reconnect storm: this command cuts all connections, or somebody restarts the server.
+CUT, RESTART = "cut", "restart"
 
 SECOND = 1_000_000_000  # nanoseconds
 
@@ -55,7 +57,9 @@ class Plan:
         topic: A Topic Name. Its level `NUMBER` is replaced by the number of the publisher, `RUN` by the id of the run.
         spread: `ALL` or `SHARE`.
         retain: Whether to publish retained messages. They are removed at the end.
-        connect_rate: Connections to make per second; None: as fast as possible.
+        connect_rate: Connections to make per second, also of `churn`; None: as fast as possible.
+        churn: The number of additional clients that connect and disconnect again and again.
+        storm: `CUT` or `RESTART`: measure until all lost connections are back; None: for the whole duration.
         processes: The number of processes over which the clients are distributed, 1 to `MAX_PROCESSES`.
         run: The id of the run, 8 hexadecimal digits.
 
@@ -78,6 +82,8 @@ class Plan:
     spread: str = ALL
     retain: bool = False
     connect_rate: float | None = None
+    churn: int = 0
+    storm: str | None = None
     processes: int = 1
     run: str = field(default_factory=lambda: os.urandom(4).hex())
 
@@ -89,6 +95,8 @@ class Plan:
             )
         if not self.clients:
             raise ValueError("there is nothing to do: no publishers, no subscribers, no connections")
+        if self.storm and self.clients == self.churn:
+            raise ValueError("a storm needs clients that stay connected: publishers, subscribers or connections")
         if not 1 <= self.processes <= MAX_PROCESSES:
             raise ValueError(f"{self.processes:,} processes are requested; there must be 1 to {MAX_PROCESSES}")
         if self.clients > MAX_CLIENTS * self.processes:
@@ -123,7 +131,7 @@ class Plan:
     @property
     def clients(self) -> int:
         """The number of connections."""
-        return self.publishers + self.subscribers + self.idle
+        return self.publishers + self.subscribers + self.idle + self.churn
 
     def topic_of(self, publisher: int) -> str:
         """Return the topic that a publisher publishes to."""

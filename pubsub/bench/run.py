@@ -124,7 +124,7 @@ class Run:
             await self._start(stack)
             try:
                 await self._do(CONNECTING, self._connect())
-                if self.progress.made and not self.interrupts:
+                if (self.progress.made or self.plan.churn) and not self.interrupts:
                     await self._do(MEASURING, self._measure())
                     await self._do(WAITING, self._drain())
             finally:

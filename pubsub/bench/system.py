@@ -6,6 +6,7 @@ import asyncio
 import select
 import selectors
 import sys
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -46,10 +47,39 @@ def ask_for_descriptors(connections: int) -> None:
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop with precise timers, for `asyncio.Runner`."""
-    if not hasattr(selectors, "EpollSelector"):
-        return asyncio.new_event_loop()
-    return asyncio.SelectorEventLoop(_PunctualSelector())
+    """Return an event loop with precise timers whose connections can be cut, for `asyncio.Runner`."""
+    return _Loop(_PunctualSelector()) if hasattr(selectors, "EpollSelector") else _Loop()
+
+
+def cut_connections(loop: asyncio.AbstractEventLoop) -> None:
+    """Close all connections that were made with a loop of `make_loop`, without a word to their peers."""
+    assert isinstance(loop, _Loop)
+    for transport in list(loop.transports):
+        transport.abort()
+
+
+class _Loop(asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop):  # type: ignore[misc]
+    """The event loop of the system, which keeps a list of its connections.
+
+    Attributes:
+        transports: The transports of the connections.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.transports: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def create_connection(self, *arguments: Any, **options: Any) -> Any:
+        """See `asyncio.loop.create_connection`."""
+        made = await super().create_connection(*arguments, **options)
+        self.transports.add(made[0])
+        return made
+
+    async def create_unix_connection(self, *arguments: Any, **options: Any) -> Any:
+        """See `asyncio.loop.create_unix_connection`."""
+        made = await super().create_unix_connection(*arguments, **options)
+        self.transports.add(made[0])
+        return made
 
 
 if hasattr(selectors, "EpollSelector"):

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from mqttws import Publish
+from mqttws import Publish, Timings
 from pubsub.bench.histogram import Histogram
-from pubsub.bench.plan import HEADER, Plan, Schedule
+from pubsub.bench.plan import HEADER, SECOND, Plan, Schedule
+from pubsub.bench.returns import Returns
 
 #: The maximum number of different reasons, and of characters of each.
 MAX_REASONS, MAX_REASON = 10, 200
@@ -47,7 +48,10 @@ class Tally:
         latency: The time from that in the header to the delivery.
         acknowledgement: The time from that in the header to the acknowledgement; not at QoS 0.
         lag: The time from that at which a message was due to its call of publish.
-        connecting: The time from the start of connecting to the CONNACK.
+        connecting: The time from the start of connecting, or from when it was due, to the CONNACK.
+        phases: The phases of connecting, by their names in `mqttws.Timings`.
+        connects: The number of connections of clients that connect again and again.
+        returns: How lost connections came back.
         recent: The latencies since the last `take_recent`.
         reasons: The reason of a failure -> the number of its occurrences.
         over: Whether the clients are being closed. Messages that fail after that count as not acknowledged.
@@ -61,16 +65,28 @@ class Tally:
         self.delivered = self.duplicated = self.out_of_order = self.foreign = 0
         self.latency, self.acknowledgement = Histogram(), Histogram()
         self.lag, self.connecting, self.recent = Histogram(), Histogram(), Histogram()
+        self.phases = {name: Histogram() for name in Timings._fields}
+        self.connects = 0
+        self.returns = Returns()
         self.reasons: dict[str, int] = {}
+
+    def add_phases(self, timings: Timings | None) -> None:
+        """Count how long each phase of connecting took."""
+        if timings is not None:
+            for name, seconds in timings._asdict().items():
+                if seconds is not None:
+                    self.phases[name].record(int(seconds * SECOND))
 
     def merge(self, other: Tally) -> None:
         """Add the counts of another process."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
-            if isinstance(value, Histogram):
+            if isinstance(value, (Histogram, Returns)):
                 mine.merge(value)
-            elif name not in ("over", "measure_from", "reasons"):
+            elif name not in ("over", "measure_from", "reasons", "phases"):
                 setattr(self, name, mine + value)
+        for name, phase in other.phases.items():
+            self.phases[name].merge(phase)
         for reason, count in other.reasons.items():
             self._count_reason(reason, count)
 
@@ -135,6 +151,7 @@ class Publisher:
 
     def step(self) -> None:
         """Publish the messages that are due, as far as the window allows."""
+        written: list[Any] = []
         while self.under_way < self._window and (self.limit is None or self.sequence < self.limit):
             now = self._clock()
             stamp = now if self.intended is None else self.intended(self.sequence)
@@ -145,11 +162,33 @@ class Publisher:
             if self.intended is not None and stamp >= self._tally.measure_from:
                 self._tally.lag.record(now - stamp)
             future = self._client.publish_nowait(self._topic, payload, self._qos, self._retain)
-            future.add_done_callback(partial(self._settled, stamp))
+            if self._qos:
+                future.add_done_callback(partial(self._settled, stamp))
+            else:
+                written.append(future)
+        if written:  # they are written in order, so the last one speaks for all: a callback for each costs more
+            written[-1].add_done_callback(partial(self._written, written))
 
     def stop(self) -> None:
         """Publish no more messages."""
         self.limit = self.sequence
+
+    def _written(self, futures: list[Any], last: Any) -> None:
+        """Count messages of QoS 0."""
+        tally = self._tally
+        self.under_way -= len(futures)
+        if last.exception() is None:
+            tally.acknowledged += len(futures)
+            self.step()
+        elif not tally.over:
+            for future in futures:
+                error = future.exception()
+                if error is None:
+                    tally.acknowledged += 1
+                else:
+                    tally.failed += 1
+                    tally.blame(error)
+            self.stop()  # the client has given up
 
     def _settled(self, stamp: int, future: Any) -> None:
         tally = self._tally
@@ -157,7 +196,7 @@ class Publisher:
         error = future.exception()
         if error is None:
             tally.acknowledged += 1
-            if self._qos and stamp >= tally.measure_from:
+            if stamp >= tally.measure_from:
                 tally.acknowledgement.record(self._clock() - stamp)
             self.step()
         elif not tally.over:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import mqttws
-from pubsub.bench import compare, exports, plot, report, search
-from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
+from pubsub.bench import compare, exports, plot, report, search, text
+from pubsub.bench.plan import ALL, CUT, HEADER, NUMBER, RESTART, RUN, SHARE, Plan
 from pubsub.bench.processes import ProcessFailed
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
@@ -34,6 +34,8 @@ from pubsub.cli.bench_clients import make_clients, part_of
 from pubsub.cli.options import add_link_arguments, ask_for_secrets, positive, whole
 from pubsub.cli.streams import complain
 
+#: The default of the longest time to wait for the end of a storm, in seconds.
+STORM = 120.0
 #: The attribute of a plan -> its option, the type, the metavar and the help.
 _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "publishers": ("--publishers", whole, "N", "clients that publish"),
@@ -45,9 +47,18 @@ _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "duration": ("--duration", positive(float), "S", "seconds to measure"),
     "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, which are not measured"),
     "drain": ("--drain", positive(float), "S", "seconds without a message that end the wait for messages in flight"),
+    "churn": ("--churn", whole, "N", "additional clients, which connect and disconnect again and again"),
     "processes": ("--processes", whole, "N", "processes over which the clients are distributed"),
     "connect_rate": ("--connect-rate", positive(float), "R", "connections to make per second"),
     "topic": ("--topic", str, "TOPIC", f"Topic Name; {NUMBER}: the publisher's number, {RUN}: the id of the run"),
+}
+
+
+#: What is different in runs about connections.
+_OTHERWISE = {
+    "publishers": "; 0 with --storm or --churn",
+    "subscribers": "; 0 with --storm or --churn",
+    "duration": "; at most 120 with --storm",
 }
 
 
@@ -60,10 +71,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (option, kind, value, says) in _LOAD.items():
         default = getattr(Plan, name)
         shown = "as fast as possible" if default is None else default if isinstance(default, str) else f"{default:g}"
-        load.add_argument(
-            option, dest=name, type=kind, default=default, metavar=value, help=f"{says} (default: {shown})"
-        )
-    load.add_argument("--share", dest="spread", action="store_const", const=SHARE, default=ALL,
+        shown += _OTHERWISE.get(name, "")
+        load.add_argument(option, dest=name, type=kind, metavar=value, help=f"{says} (default: {shown})")
+    load.add_argument("--storm", choices=(CUT, RESTART), help="measure until all lost connections are back: cut them, "
+                      "or wait until you restart the broker")  # fmt: skip
+    load.add_argument("--spread", type=positive(float), metavar="S",
+                      help="seconds over which the first attempts after a loss are spread (default: 0)")  # fmt: skip
+    load.add_argument("--connect-budget", type=positive(float), metavar="R",
+                      help="attempts to connect per second of all clients together (default: no limit)")  # fmt: skip
+    load.add_argument("--share", dest="shares", action="store_const", const=SHARE, default=ALL,
                       help="the subscribers share the topics (default: each gets all messages)")  # fmt: skip
     load.add_argument("--retain", action="store_true",
                       help="publish retained messages; they are removed at the end")  # fmt: skip
@@ -107,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failure("--rounds requires --compare", USAGE)
     started = time.time()
     run, document = _measure(arguments, plan)
-    print(json.dumps(document) if arguments.json else report.as_text(document), end="\n" if arguments.json else "")
+    print(json.dumps(document) if arguments.json else text.as_text(document), end="\n" if arguments.json else "")
     if arguments.plot:
         try:
             plot.draw(document, arguments.plot)
@@ -163,7 +179,7 @@ def _compare(arguments: argparse.Namespace, plan: Plan) -> int:
     for turn in compare.order(arguments.rounds or compare.ROUNDS):
         mine = argparse.Namespace(**vars(arguments) | {"url": urls[turn]})
         run, document = _measure(mine, replace(plan, run=os.urandom(4).hex()))
-        if not document["connections"]["made"]:
+        if not _connected(document):
             return _code(run, document, mine)
         if run.interrupts:
             break
@@ -194,7 +210,7 @@ def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
     looking, steps, busy = search.Search(plan.rate or search.FIRST_RATE), list[dict[str, Any]](), False
     while (rate := looking.rate) is not None:
         run, document = _measure(arguments, replace(plan, rate=rate, run=os.urandom(4).hex()))
-        if not document["connections"]["made"]:
+        if not _connected(document):
             return _code(run, document, arguments)
         if run.interrupts:
             break
@@ -224,8 +240,16 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     Raises:
         Failure: The options contradict each other.
     """
+    given = {name: value for name in (*_LOAD, "storm") if (value := getattr(arguments, name)) is not None}
+    defaults: dict[str, Any] = {}
+    if arguments.storm or arguments.churn:
+        defaults = {"publishers": 0, "subscribers": 0}
+    if arguments.storm:
+        defaults["duration"] = STORM
+    if arguments.find_max and defaults:
+        raise Failure("--find-max is for messages; omit --storm and --churn", USAGE)
     try:
-        return Plan(qos=arguments.qos, **{name: getattr(arguments, name) for name in (*_LOAD, "spread", "retain")})
+        return Plan(qos=arguments.qos, spread=arguments.shares, retain=arguments.retain, **(defaults | given))
     except (ValueError, mqttws.LocalProtocolError) as error:
         raise Failure(str(error), USAGE) from None
 
@@ -274,12 +298,12 @@ async def _go(run: Run) -> None:
 def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Callable[[], None]]:
     """Return a function that shows the progress of a run, and one that erases it."""
     if arguments.progress:
-        return lambda run: print(report.live(run), file=sys.stderr, flush=True), lambda: None
+        return lambda run: print(text.live(run), file=sys.stderr, flush=True), lambda: None
     if arguments.quiet or not sys.stderr.isatty():
         return lambda run: None, lambda: None
 
     def show(run: Run) -> None:
-        line = report.live(run)[: shutil.get_terminal_size().columns - 1]
+        line = text.live(run)[: shutil.get_terminal_size().columns - 1]
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     return show, lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -288,13 +312,18 @@ def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Cal
 def _code(run: Run, document: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Return the exit code; if there was no connection at all, that of the first error."""
     failure = run.connections.first_error
-    if isinstance(failure, Failure) and not run.connections.made:
+    if isinstance(failure, Failure) and not _connected(document):
         if arguments.aws:  # the report contains the error of the client; this is its explanation
             complain(f"pubsub bench: {failure}")
         return failure.code
     if not run.spans and run.interrupts:
         return INTERRUPTED
     return FAILED if document["problems"] else OK
+
+
+def _connected(document: dict[str, Any]) -> bool:
+    """Return whether there was any connection."""
+    return bool(document["connections"]["made"] or document["connections"]["churned"])
 
 
 def shown_url(url: str) -> str:

@@ -25,19 +25,21 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ["count", "mean_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms"]
 #: The keys that programs may rely on; `docs/bench.md` explains each.
 KEYS = {
-    "": "format url plan open_loop interrupted measured_seconds connections messages throughput latency "
+    "": "format url plan open_loop interrupted measured_seconds connections returning messages throughput latency "
     "acknowledgement lag relative_error process reasons seconds problems",
     "plan": "publishers subscribers idle qos size rate window duration warmup drain topic spread retain "
-    "connect_rate processes run",
+    "connect_rate churn storm processes run",
     "connections": "asked made failed refused untried lost reconnected given_up subscriptions_rejected "
-    "subscriptions_lowered connecting",
+    "subscriptions_lowered churned connecting phases",
+    "returning": " ".join(FIGURES) + " all_back_seconds missing busiest_second attempts attempts_busiest_second",
     "messages": "due unsent published acknowledged failed unacknowledged expected delivered lost duplicated "
     "out_of_order foreign",
-    "throughput": "published_per_second acknowledged_per_second delivered_per_second",
+    "throughput": "published_per_second acknowledged_per_second delivered_per_second connected_per_second",
     "latency": " ".join([*FIGURES, "buckets_ms"]),
     "acknowledgement": " ".join(FIGURES),
     "lag": " ".join(FIGURES),
-    "process": "cpu_share cpu_us_per_message peak_rss_bytes processes busiest_share waited_share delay",
+    "process": "cpu_share cpu_us_per_message cpu_us_per_connection peak_rss_bytes processes busiest_share "
+    "waited_share delay",
 }
 SECOND = "at published_per_second acknowledged_per_second delivered_per_second p50_ms p99_ms max_ms under_way"
 

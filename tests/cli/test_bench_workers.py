@@ -206,10 +206,14 @@ def test_after_stalls_each_publisher_has_sent_its_messages_in_order(publishers: 
 )
 def test_the_outcomes_of_connections_are_counted(names: list[str], expected: tuple[int, int, int]) -> None:
     connections = Connections()
-    watch = Watch(connections, Tally())
+    tally, clock = Tally(), Clock()
+    watch = Watch(connections, tally, clock)
     for name in names:
+        clock.now += SECOND
         watch(State(name.rstrip("!"), error=OSError("gone") if name.endswith("!") else None))
     assert (connections.lost, connections.reconnected, connections.ended) == expected
+    assert tally.returns.times.count == connections.reconnected
+    assert connections.missing == (names[-1] == "disrupted!")
 
 
 def test_an_ended_client_is_not_used_again() -> None:
@@ -221,6 +225,24 @@ def test_an_ended_client_is_not_used_again() -> None:
         promise.settle(OSError("gone"))
     assert len(stage.waiting) == 3
     assert (stage.tally.published, stage.tally.failed, stage.tally.reasons) == (3, 3, {"gone": 3})
+
+
+@pytest.mark.parametrize("sent", [0, 2, 3])
+def test_at_qos_0_the_last_message_of_a_burst_speaks_for_all(sent: int) -> None:
+    """They are written in order. If the client gives up, each counts by its future."""
+    stage = Stage(window=3, qos=0)
+    [publisher] = stage.publishers
+    publisher.limit = 6
+    publisher.step()
+    promises = [promise for _, promise in stage.waiting]
+    for promise in promises[sent:]:
+        promise._error = OSError("gone")
+    promises[-1].settle(promises[-1]._error)
+    tally = stage.tally
+    assert (tally.acknowledged, tally.failed) == (sent, 3 - sent)
+    assert tally.reasons == ({"gone": 3 - sent} if sent < 3 else {})
+    assert tally.published == (6 if sent == 3 else 3)  # the next burst, unless the client has given up
+    assert tally.acknowledgement.count == 0
 
 
 # --- lost, late and duplicate messages ---
