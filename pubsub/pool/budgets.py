@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from mqttws import ConnectBudget
 
 __all__ = ["Both", "Budget"]
+
+
+class Turns(Protocol):
+    """The interface of a `ConnectBudget`."""
+
+    def reserve(self, now: float) -> float:
+        """Reserve the time of an attempt. Return it: `now` or later."""
+
+    def begin(self, now: float) -> float:
+        """Begin the attempt that is due. Return `now`, or a later time that is reserved for it instead."""
 
 
 class Both:
@@ -15,7 +27,7 @@ class Both:
         second: The other budget.
     """
 
-    def __init__(self, first: ConnectBudget, second: ConnectBudget) -> None:
+    def __init__(self, first: Turns, second: Turns) -> None:
         self._first = first
         self._second = second
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from mqttws import ConnectBudget, MQTTError, Publish, State, WouldDeadlock
-from pubsub.pool.budgets import Budget
+from pubsub.pool.budgets import Both, Budget
 from pubsub.pool.gather import worst
 from pubsub.pool.moving import Moves
 from pubsub.pool.part import Part
@@ -158,7 +158,7 @@ class Parts(ABC):
             **self._options,
             "client_id": f"{self._client_id}-{index}",
             "will": self._options.get("will") if index == 0 else None,  # one will for the whole pool
-            "connect_budget": self._options.get("connect_budget") or self._budgets[receives],
+            "connect_budget": self._budget_of(receives),
             "on_state": partial(self._on_state, part),
             "on_error": partial(self._on_error, part),
             **self.options_of(part),
@@ -171,6 +171,11 @@ class Parts(ABC):
             for place in self.places.shared:
                 part.client.subscribe_nowait([(place.topic_filter, place.qos)])
         return part
+
+    def _budget_of(self, receives: bool) -> Budget:
+        """Return the budget of a part: that of the pool, and the option `connect_budget` if it is given."""
+        given, budget = self._options.get("connect_budget"), self._budgets[receives]
+        return budget if given is None else Both(given, budget)
 
     def gone(self, part: Part) -> None:
         """Remove a part that is closed."""

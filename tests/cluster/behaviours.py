@@ -37,11 +37,11 @@ REFERENCE = {
 def behaviour(what: str) -> Callable[[Behaviour], Behaviour]:
     """Register an exchange under the name of its function."""
 
-    def enter(function: Behaviour) -> Behaviour:
+    def register(function: Behaviour) -> Behaviour:
         BEHAVIOURS[function.__name__] = what, function
         return function
 
-    return enter
+    return register
 
 
 class Conversation:
@@ -66,41 +66,41 @@ class Conversation:
 
     def client(self, **options: Any) -> tuple[mqttws.Client, queue.Queue[Publish]]:
         """Connect a client. Return it with the queue of its messages."""
-        came: queue.Queue[Publish] = queue.Queue()
+        received: queue.Queue[Publish] = queue.Queue()
         url = options.pop("url", self.url)
-        made = mqttws.Client(url, **{"on_message": came.put, "reconnect": False, "timeout": SOON, **options})
+        made = mqttws.Client(url, **{"on_message": received.put, "reconnect": False, "timeout": SOON, **options})
         self._stack.enter_context(made)
-        return made, came
+        return made, received
 
     def sends(self, topic: str, topic_filter: str | None = None, qos: int = 1, payload: bytes = b"x") -> str:
         """Describe the outcome of a message."""
-        taker, came = self.client()
+        subscriber, received = self.client()
         publisher, _ = self.client()
         try:
-            taker.subscribe(topic_filter or f"{topic.partition('/')[0]}/#", qos)
+            subscriber.subscribe(topic_filter or f"{topic.partition('/')[0]}/#", qos)
             publisher.publish(topic, payload, qos)
         except (MQTTError, OSError) as error:
             return _named(error)
-        return _copies(_taken(came), topic)
+        return _copies(_received(received), topic)
 
 
-def _taken(came: queue.Queue[Publish]) -> list[Publish]:
-    """Take messages until no more arrive."""
-    taken: list[Publish] = []
+def _received(received: queue.Queue[Publish]) -> list[Publish]:
+    """Return the messages that arrive, until no more do."""
+    messages: list[Publish] = []
     try:
         while True:
-            taken.append(came.get(timeout=SILENCE if taken else FIRST))
+            messages.append(received.get(timeout=SILENCE if messages else FIRST))
     except queue.Empty:
-        return taken
+        return messages
 
 
-def _copies(taken: list[Publish], topic: str) -> str:
-    if not taken:
+def _copies(messages: list[Publish], topic: str) -> str:
+    if not messages:
         return "not delivered"
-    topics = {message.topic for message in taken}
+    topics = {message.topic for message in messages}
     if topics != {topic}:
         return "delivered under another topic"
-    return "delivered" if len(taken) == 1 else f"{len(taken)} copies"
+    return "delivered" if len(messages) == 1 else f"{len(messages)} copies"
 
 
 def _named(error: Exception) -> str:
@@ -188,34 +188,34 @@ def qos_2(on: Conversation) -> str:
 
 @behaviour("a subscription with QoS 2")
 def subscribe_qos_2(on: Conversation) -> str:
-    taker, _ = on.client()
+    subscriber, _ = on.client()
     try:
-        return f"granted QoS {taker.subscribe(f'{on.top}/#', 2)}"
+        return f"granted QoS {subscriber.subscribe(f'{on.top}/#', 2)}"
     except (MQTTError, OSError) as error:
         return _named(error)
 
 
 @behaviour("two Topic Filters that overlap")
 def overlap(on: Conversation) -> str:
-    taker, came = on.client()
+    subscriber, received = on.client()
     publisher, _ = on.client()
-    taker.subscribe([(f"{on.top}/#", 1), (f"{on.top}/+", 1)])
+    subscriber.subscribe([(f"{on.top}/#", 1), (f"{on.top}/+", 1)])
     publisher.publish(f"{on.top}/a", b"x", 1)
-    return {"delivered": "one copy"}.get(found := _copies(_taken(came), f"{on.top}/a"), found)
+    return {"delivered": "one copy"}.get(found := _copies(_received(received), f"{on.top}/a"), found)
 
 
 @behaviour("a shared subscription, `$share/group/a`")
 def shared(on: Conversation) -> str:
     (one, first), (other, second), (publisher, _) = on.client(), on.client(), on.client()
     try:
-        for taker in (one, other):
-            taker.subscribe(f"$share/group/{on.top}/#", 1)
+        for subscriber in (one, other):
+            subscriber.subscribe(f"$share/group/{on.top}/#", 1)
         for _ in range(4):
             publisher.publish(f"{on.top}/a", b"x", 1)
     except (MQTTError, OSError) as error:
         return _named(error)
-    came = len(_taken(first)) + len(_taken(second))
-    return {0: "granted, not delivered", 4: "delivered once"}.get(came, f"{came} of 4 delivered")
+    received = len(_received(first)) + len(_received(second))
+    return {0: "granted, not delivered", 4: "delivered once"}.get(received, f"{received} of 4 delivered")
 
 
 @behaviour("a retained message")
@@ -248,38 +248,38 @@ def retained_elsewhere(on: Conversation) -> str:
 def _retained(on: Conversation, url: str, level: str = "a") -> str:
     deadline = time.monotonic() + 3.0
     while True:  # some servers store it after their answer
-        taker, came = on.client(url=url)
-        taker.subscribe(f"{on.top}/{level}", 1)
-        taken = _taken(came)
-        if taken or time.monotonic() > deadline:
-            return ("delivered" if taken[0].retain else "delivered without RETAIN") if taken else "not delivered"
+        subscriber, received = on.client(url=url)
+        subscriber.subscribe(f"{on.top}/{level}", 1)
+        messages = _received(received)
+        if messages or time.monotonic() > deadline:
+            return ("delivered" if messages[0].retain else "delivered without RETAIN") if messages else "not delivered"
 
 
-@behaviour("a kept session: what comes while it is away")
+@behaviour("a persistent session: a message while its client is disconnected")
 def kept_session(on: Conversation) -> str:
     options: dict[str, Any] = {"client_id": on.top, "clean_session": False}
     try:
-        taker, _ = on.client(**options)
-        taker.subscribe(f"{on.top}/#", 1)
-        taker.close()
+        subscriber, _ = on.client(**options)
+        subscriber.subscribe(f"{on.top}/#", 1)
+        subscriber.close()
         publisher, _ = on.client()
         publisher.publish(f"{on.top}/a", b"x", 1)
-        taker, came = on.client(**options)
+        subscriber, received = on.client(**options)
     except (MQTTError, OSError) as error:
         return _named(error)
-    return _copies(_taken(came), f"{on.top}/a") if taker.state.session_present else "session lost"
+    return _copies(_received(received), f"{on.top}/a") if subscriber.state.session_present else "session lost"
 
 
 @behaviour("a will")
 def will(on: Conversation) -> str:
-    taker, came = on.client()
-    taker.subscribe(f"{on.top}/will", 1)
+    subscriber, received = on.client()
+    subscriber.subscribe(f"{on.top}/will", 1)
     try:
         leaver, _ = on.client(will=(f"{on.top}/will", b"gone", 1))
     except (MQTTError, OSError) as error:
         return _named(error)
     leaver.close(send_will=True)
-    return _copies(_taken(came), f"{on.top}/will")
+    return _copies(_received(received), f"{on.top}/will")
 
 
 def observe(url: Any, other: Any = None) -> dict[str, str]:

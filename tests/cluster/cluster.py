@@ -1,7 +1,8 @@
 """`make cluster`: test the features of each server, and fail-over under load; write docs/servers.md and docs/scale.md.
 
-To run some: `python tests/cluster/cluster.py [servers nats haproxy hole rabbitmq rabbitmq-mirrored] [--kills 20]`. The
-results are stored in clusters.json beside this file; a run of some set-ups keeps the results of the others.
+To run some: `python tests/cluster/cluster.py nats haproxy`; the names are those of `SET_UPS`, and "servers" for
+docs/servers.md. The results are stored in clusters.json beside this file; a run of some set-ups keeps the results of
+the others.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ DRIVERS = ("blocking", "asyncio")
 def in_front(cluster: Cluster) -> dict[str, Any]:
     """Give both clients only the URL of the proxy."""
     assert isinstance(cluster, NATSBehindHAProxy)
-    return {"taker": cluster.front, "publisher": cluster.front}
+    return {"subscriber": cluster.front, "publisher": cluster.front}
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,13 @@ class SetUp:
 
 SET_UPS = {
     "nats": SetUp("three nodes, each killed in turn", NATS),
-    "haproxy": SetUp("the same, HAProxy in front, one URL", NATSBehindHAProxy, in_front),
+    "nats-500ms": SetUp("the same, with `js_api_timeout: 500ms`", lambda: NATS(js_api_timeout="500ms")),
+    "haproxy": SetUp("three nodes behind HAProxy, one URL", NATSBehindHAProxy, in_front),
     "hole": SetUp(
         "three nodes, each a black hole in turn; keep_alive=60", NATSInNamespaces, options=(("keep_alive", 60),)
     ),
     "rabbitmq": SetUp("three nodes, each killed in turn; no mirrors", lambda: RabbitMQ(mirrored=False), keeps=False),
-    "rabbitmq-mirrored": SetUp("the same, with `ha-mode: all`", lambda: RabbitMQ(mirrored=True)),
+    "rabbitmq-mirrored": SetUp("three nodes, each killed in turn; `ha-mode: all`", lambda: RabbitMQ(mirrored=True)),
 }
 
 
@@ -106,6 +108,7 @@ def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
         "pause": [round(median(pauses), 2), round(pauses[-1], 2)],
         "own": [round(median(own), 2), round(own[-1], 2)],
         "beyond": round(accounts.beyond_own, 2),
+        "returned": round(accounts.returned, 2),
         "noticed": round(max(noticed), 2) if noticed else None,
     }
 
@@ -139,17 +142,34 @@ def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
         "sent again late",
         "duplicates",
     ]
-    head += ["pause, p50 / max", "the cluster's own, p50 / max", "beyond it", "noticed within"]
+    head += [
+        "pause, p50 / max",
+        "the cluster's own, p50 / max",
+        "beyond it",
+        "pause when it returns, max",
+        "noticed within",
+    ]
     rows = []
     for name, set_up in SET_UPS.items():
         for each in results.get(name, []):
             seconds = [f"{each[key][0]:.2f} / {each[key][1]:.2f} s" for key in ("pause", "own")]
-            noticed = f"{each['noticed']:.2f} s" if each["noticed"] is not None else ""
+            returned, noticed = (
+                f"{each[key]:.2f} s" if each.get(key) is not None else "" for key in ("returned", "noticed")
+            )
             counts = [
                 f"{each[key]:,}" for key in ("kills", "acknowledged", "lost", "out of order", "late", "duplicates")
             ]
             rows.append(
-                [each["product"], set_up.what, each["driver"], *counts, *seconds, f"{each['beyond']:.2f} s", noticed]
+                [
+                    each["product"],
+                    set_up.what,
+                    each["driver"],
+                    *counts,
+                    *seconds,
+                    f"{each['beyond']:.2f} s",
+                    returned,
+                    noticed,
+                ]
             )
     dates = sorted({each["date"] for found in results.values() for each in found})
     introduction = (

@@ -1,9 +1,4 @@
-"""NATS with three nodes: sessions and messages are in JetStream, with three replicas each.
-
-A node that receives a CONNECT during an election asks for the session, and waits for the answer for `js_api_timeout`,
-by default 5 s. The answer never comes if the leader is elected later, and until then the node refuses every other
-CONNECT with the same client identifier. So this time is part of each fail-over.
-"""
+"""NATS with three nodes: sessions and messages are in JetStream, with three replicas each."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ server_name: {name}
 listen: "{host}:{client}"
 http: "{host}:{monitor}"
 jetstream {{ store_dir: "{folder}" }}
-mqtt {{ listen: "{host}:{mqtt}", ack_wait: "10s", max_ack_pending: 1000, js_api_timeout: "500ms" }}
+mqtt {{ listen: "{host}:{mqtt}", ack_wait: "10s", max_ack_pending: 1000{options} }}
 websocket {{ listen: "{host}:{websocket}", no_tls: true }}
 cluster {{ name: tested, listen: "{host}:{route}", routes: [{routes}] }}
 """
@@ -37,12 +32,19 @@ class NATS(Cluster):
         size: the number of nodes.
         scheme: "ws" or "mqtt".
         places: the address and network namespace of each node; None for this one.
+        js_api_timeout: how long a node waits for the leader of a stream, such as "500ms"; None: its default, 5 s. If
+            there is none yet when a CONNECT arrives, the node refuses all others with that client identifier until
+            then, also after the election.
     """
 
     resends_after = 10.0  # ack_wait
 
     def __init__(
-        self, size: int = 3, scheme: str = "ws", places: Sequence[tuple[str, str | None]] | None = None
+        self,
+        size: int = 3,
+        scheme: str = "ws",
+        places: Sequence[tuple[str, str | None]] | None = None,
+        js_api_timeout: str | None = None,
     ) -> None:
         need(PROGRAM.exists(), "nats-server")
         super().__init__()
@@ -53,13 +55,13 @@ class NATS(Cluster):
         ports = [dict(zip(kinds, free_ports(len(kinds)), strict=True)) for _ in places]
         pairs = list(zip(places, ports, strict=True))
         routes = ", ".join(f'"nats://{host}:{each["route"]}"' for (host, _), each in pairs)
+        options = f', js_api_timeout: "{js_api_timeout}"' if js_api_timeout else ""
         self.monitors: dict[str, str] = {}
         for number, ((host, namespace), each) in enumerate(pairs, 1):
             name = f"n{number}"
             path = self.folder / f"{name}.conf"
-            path.write_text(
-                CONFIGURATION.format(name=name, host=host, folder=self.folder / name, routes=routes, **each)
-            )
+            values = {"name": name, "host": host, "folder": self.folder / name, "routes": routes, "options": options}
+            path.write_text(CONFIGURATION.format(**values, **each))
             url = f"ws://{host}:{each['websocket']}/mqtt" if scheme == "ws" else f"mqtt://{host}:{each['mqtt']}"
             command = [str(PROGRAM), "-c", str(path)]
             self.nodes.append(Node(name, url, command, self.folder, namespace=namespace))

@@ -1,12 +1,13 @@
 """NATS with each node in a network namespace, so that a node can become a black hole: packets to it are dropped.
 
 The namespaces are connected to a bridge by pairs of virtual interfaces. The firewall rules are those of the namespaces;
-the rules of this machine are not changed.
+the rules of this machine are not changed. Several such clusters can run at the same time: each has its own network.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 from contextlib import suppress
@@ -15,8 +16,8 @@ import pytest
 from cluster_nats import NATS
 from cluster_nodes import Node, need
 
-#: A network for tests (RFC 2544), of which this machine is the first host.
-NETWORK = "198.18.77"
+#: The beginning of the addresses of networks for tests (RFC 2544). This machine is the first host of each.
+NETWORKS = "198.18"
 
 
 class Namespaces:
@@ -30,7 +31,8 @@ class Namespaces:
         self._word = f"{os.getpid() % 100_000}"
         self._bridge = f"cb{self._word}"
         self.names = [f"cn{self._word}-{number}" for number in range(count)]
-        self.addresses = [f"{NETWORK}.{number + 2}" for number in range(count)]
+        self._network = _free_network()
+        self.addresses = [f"{self._network}.{number + 2}" for number in range(count)]
 
     def open(self) -> None:
         """Create the namespaces, or skip the test if this machine does not allow it."""
@@ -44,7 +46,7 @@ class Namespaces:
 
     def _make(self) -> None:
         _run("ip", "link", "add", self._bridge, "type", "bridge")
-        _run("ip", "address", "add", f"{NETWORK}.1/24", "dev", self._bridge)
+        _run("ip", "address", "add", f"{self._network}.1/24", "dev", self._bridge)
         _run("ip", "link", "set", self._bridge, "up")
         for number, (name, address) in enumerate(zip(self.names, self.addresses, strict=True)):
             outside, inside = f"cv{self._word}{number}", f"cw{self._word}{number}"
@@ -64,20 +66,29 @@ class Namespaces:
         with suppress(subprocess.CalledProcessError, OSError):
             _run("ip", "link", "delete", self._bridge)
 
-    def swallow(self, name: str, does: bool) -> None:
+    def drop(self, name: str, does: bool) -> None:
         """Start or stop dropping all packets into and out of a namespace."""
         for chain in ("INPUT", "OUTPUT"):
             _run("ip", "netns", "exec", name, "iptables", "-A" if does else "-D", chain, "-j", "DROP")
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _free_network() -> str:
+    """Return the first three bytes of a network that this machine has no address in."""
+    used = ""
+    with suppress(OSError, subprocess.CalledProcessError):  # without ip, nothing can be created in it anyway
+        used = _run("ip", "-4", "-o", "address", "show")
+    networks = [f"{NETWORKS}.{number}" for number in range(1, 255)]
+    return random.choice([each for each in networks if f" {each}." not in used])
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 class NATSInNamespaces(NATS):
     """A cluster of NATS whose nodes become black holes instead of being killed."""
 
-    swallows = True
+    drops_packets = True
 
     def __init__(self) -> None:
         self._namespaces = Namespaces(3)
@@ -98,11 +109,11 @@ class NATSInNamespaces(NATS):
     def break_node(self, node: Node) -> None:
         """Drop all packets to the node."""
         self.cut_off.add(node.name)
-        self._namespaces.swallow(self._namespace_of(node), True)
+        self._namespaces.drop(self._namespace_of(node), True)
 
     def mend_node(self, node: Node) -> None:
         """Stop dropping packets to the node."""
-        self._namespaces.swallow(self._namespace_of(node), False)
+        self._namespaces.drop(self._namespace_of(node), False)
         self.cut_off.discard(node.name)
 
     def _namespace_of(self, node: Node) -> str:

@@ -1,4 +1,4 @@
-"""nginx as a proxy that cuts a connection on which nothing moves, as the load balancers of clouds do."""
+"""nginx as a proxy that closes idle connections, as load balancers of cloud providers do."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ http {{
 
 
 class Nginx:
-    """nginx in front of one server, from `with` until its end.
+    """nginx as the proxy of one server, which runs during a `with` block.
 
     Args:
-        url: of the server, ws://.
-        idle: seconds after which a connection is cut on which the server has sent nothing.
+        url: the URL of the server, ws://.
+        idle: seconds without data from the server after which nginx closes a connection.
 
     Attributes:
-        url: where clients connect to.
+        url: the URL for clients.
     """
 
     def __init__(self, url: str, idle: int) -> None:
@@ -70,5 +70,5 @@ class Nginx:
 
     @property
     def log(self) -> str:
-        """The end of what it printed."""
+        """Return the end of its output."""
         return self._node.log

@@ -141,13 +141,13 @@ class Cluster:
         cut_off: the names of unreachable nodes.
         resends_after: seconds after which the server sends unacknowledged messages again on the same connection;
             None: only on the next one.
-        swallows: whether the other nodes still regard a broken node as connected, so that its messages are sent again
-            only after those seconds.
+        drops_packets: whether the packets of a broken node are dropped. The other nodes then still regard its clients
+            as connected, and send their messages again only after those seconds.
     """
 
     product: str
     resends_after: float | None = None
-    swallows = False
+    drops_packets = False
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -29,10 +30,10 @@ OPTIONS: dict[str, Any] = {
     "keep_alive": 30,
     "answer_timeout": 1.0,
     "connect_timeout": 1.0,
-    "ack_timeout": 0.5,
+    "ack_timeout": 0.75,
     "ping_timeout": 1.0,
     "stalled": "leave",
-    "reconnect": Reconnect(initial=0.05, maximum=0.2),
+    "reconnect": Reconnect(initial=0.1, maximum=0.3),
 }
 #: Seconds within which a publisher must notice that its node is gone, whatever happened to it.
 NOTICE = OPTIONS["ack_timeout"] + OPTIONS["ping_timeout"]
@@ -72,7 +73,9 @@ class Kill:
         own: the delay in seconds that the cluster itself causes: its election; or, if it keeps sending to a connection
             whose packets are dropped, the time after which it sends again, if that is longer.
         hit: the clients that were connected to it.
-        pause: the longest time, in seconds, without a new message since.
+        restarted: the time at which the node was restarted.
+        pause: the longest time, in seconds, without a new message that began before the node was restarted.
+        returned: the longest such time that began after that, while the node returned to the cluster.
         noticed: seconds until the publisher detected it; None if it was not connected to the node.
     """
 
@@ -81,7 +84,9 @@ class Kill:
     election: float | None = None
     own: float = 0.0
     hit: tuple[str, ...] = ()
+    restarted: float = inf
     pause: float = 0.0
+    returned: float = 0.0
     noticed: float | None = None
 
 
@@ -119,6 +124,11 @@ class Accounts:
         return sorted(kill.pause for kill in self.kills) or [0.0]
 
     @property
+    def returned(self) -> float:
+        """Return the longest pause after a node was restarted."""
+        return max((kill.returned for kill in self.kills), default=0.0)
+
+    @property
     def own(self) -> list[float]:
         """Return the delay of the cluster itself after each kill."""
         return sorted(kill.own for kill in self.kills) or [0.0]
@@ -134,7 +144,8 @@ class Accounts:
             f"acknowledged {self.acknowledged}, lost {self.lost}, out of order {self.disordered}, sent again late "
             f"{self.resent}, duplicates {self.duplicates}, failed {self.failed}, pause p50 {median(pauses):.2f} max "
             f"{pauses[-1]:.2f}, the cluster's own p50 {median(own):.2f} max {own[-1]:.2f}, beyond it "
-            f"{self.beyond_own:.2f}, delay {self.delay:.2f}, sessions lost {self.sessions_lost}"
+            f"{self.beyond_own:.2f}, when a node returned {self.returned:.2f}, delay {self.delay:.2f}, sessions lost "
+            f"{self.sessions_lost}"
         )
 
 
@@ -226,7 +237,9 @@ class Load:
             times = [kill.at, *(at for at in self._new_at if kill.at < at < end)]
             if kill is not accounts.kills[-1]:  # after the last one the load ends
                 times.append(end)
-            kill.pause = max((later - at for at, later in pairwise(times)), default=end - kill.at)
+            gaps = [(at, later - at) for at, later in pairwise(times)] or [(kill.at, end - kill.at)]
+            kill.pause = max(seconds for at, seconds in gaps if at < kill.restarted)
+            kill.returned = max((seconds for at, seconds in gaps if at >= kill.restarted), default=0.0)
             if "publisher" in kill.hit:
                 kill.noticed = min(
                     (at - kill.at for at, name, state in self.states
@@ -268,9 +281,10 @@ class Killer(threading.Thread):
         while self._cluster.leaderless() and time.monotonic() - kill.at < ELECTION:
             time.sleep(0.02)  # another process provides no event to wait for
         kill.election = kill.own = time.monotonic() - kill.at
-        if self._cluster.swallows and "taker" in kill.hit:
+        if self._cluster.drops_packets and "subscriber" in kill.hit:
             kill.own = max(kill.election, self._cluster.resends_after or 0.0)
         time.sleep(max(0.0, kill.at + plan.down - time.monotonic()))
+        kill.restarted = time.monotonic()
         self._cluster.mend_node(node)
         self._cluster.settle()
         time.sleep(max(0.0, kill.at + plan.every - time.monotonic()))
@@ -286,7 +300,7 @@ def client_options(load: Load, name: str, options: dict[str, Any]) -> dict[str, 
         "on_error": load.on_error,
         **options,
     }
-    if name == "taker":  # it awaits no acknowledgement, so only its keep alive detects a silent network
+    if name == "subscriber":  # it awaits no acknowledgement, so only its keep alive detects a silent network
         made |= {"on_message": load.on_message, "keep_alive": min(5, made["keep_alive"])}
     return made
 
@@ -296,15 +310,15 @@ def run_blocking(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: 
 
     Args:
         cluster: the cluster whose nodes are killed.
-        urls: the URLs of the clients "taker" and "publisher".
+        urls: the URLs of the clients "subscriber" and "publisher".
         plan: the parameters.
         **options: options of both clients.
     """
     load, make = Load(plan, cluster.resends_after), mqttws.Client
     killer = Killer(cluster, load)
     with ExitStack() as stack:
-        taker = stack.enter_context(make(urls["taker"], **client_options(load, "taker", options)))
-        taker.subscribe("load/#", 1)
+        subscriber = stack.enter_context(make(urls["subscriber"], **client_options(load, "subscriber", options)))
+        subscriber.subscribe("load/#", 1)
         publisher = stack.enter_context(make(urls["publisher"], **client_options(load, "publisher", options)))
         load.begin()
         killer.start()
@@ -323,8 +337,8 @@ async def run_asyncio(cluster: Cluster, urls: dict[str, Any], plan: Plan, **opti
     """Run the load with asyncio clients; the arguments are those of `run_blocking`."""
     load, make = Load(plan, cluster.resends_after), mqttws.aio.Client
     killer = Killer(cluster, load)
-    async with make(urls["taker"], **client_options(load, "taker", options)) as taker:
-        await taker.subscribe("load/#", 1)
+    async with make(urls["subscriber"], **client_options(load, "subscriber", options)) as subscriber:
+        await subscriber.subscribe("load/#", 1)
         async with make(urls["publisher"], **client_options(load, "publisher", options)) as publisher:
             load.begin()
             killer.start()
@@ -349,4 +363,4 @@ def run(driver: str, cluster: Cluster, urls: dict[str, Any], plan: Plan, **optio
 def apart(cluster: Cluster) -> dict[str, Any]:
     """Return URLs so that each client connects to another node first."""
     urls = cluster.urls
-    return {"taker": urls, "publisher": urls[1:] + urls[:1]}
+    return {"subscriber": urls, "publisher": urls[1:] + urls[:1]}

@@ -16,7 +16,7 @@ def replace_part(path: Path, name: str, text: str) -> None:
     """Replace the text between the two comments of a page that name it."""
     begin, end = f"<!-- {name}: written by make cluster -->", f"<!-- end of {name} -->"
     page = path.read_text("utf-8")
-    assert begin in page, f"{path} has no place for {name}"
+    assert begin in page, f"{path} has no part {name}"
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
     path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}", "utf-8")
@@ -54,6 +54,6 @@ def rules_table() -> str:
                 [f"`{server}`", f"{profile.server} {rule.says}", "refused" if rule.refuses else "warned of once"]
             )
         if profile.max_qos < 2:
-            says = f"{profile.server} takes QoS {profile.max_qos} at most (`max_qos`)"
+            says = f"{profile.server} supports QoS {profile.max_qos} at most (`max_qos`)"
             rows.append([f"`{server}`", says, f"sent as QoS {profile.max_qos}, warned of once"])
     return table(["`server=`", "what is known", "before it is sent, it is"], rows)

@@ -1,6 +1,6 @@
-"""A network that swallows packets: how soon a client notices that waits for an acknowledgement.
+"""A network that drops all packets: how soon a client that waits for an acknowledgement detects it.
 
-A broker runs in a network namespace, whose rules drop everything from one moment on. There is no reset, and no answer.
+A broker runs in a network namespace, whose firewall drops all packets on request. There is no reset, and no answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cluster_network import Namespaces
 from cluster_nodes import Node, serves
 
 ACK_TIMEOUT, PING_TIMEOUT = 0.6, 0.8
-#: Seconds. No test waits so long unless it fails.
+#: Seconds; the limit of each wait.
 PATIENCE = 30.0
 BROKER = """
 import sys, threading
@@ -37,7 +37,7 @@ with Broker(sys.argv[1], ws_port=8080, sys_interval=None):
 
 
 class Lateness(threading.Thread):
-    """Measures how late this process is: what a busy machine adds to every figure."""
+    """Measures the delay that a busy machine adds to each measured time."""
 
     def __init__(self) -> None:
         super().__init__(name="lateness")
@@ -59,7 +59,7 @@ class Lateness(threading.Thread):
         self.join()
 
 
-class Place:
+class Hole:
     """A broker in a namespace, which can become a black hole."""
 
     def __init__(self, namespaces: Namespaces, folder: Path) -> None:
@@ -68,27 +68,27 @@ class Place:
         self.url = f"ws://{address}:8080"
         self.node = Node("broker", self.url, [sys.executable, "-c", BROKER, address], folder, namespace=self._name)
 
-    def swallow(self, does: bool) -> None:
-        self._namespaces.swallow(self._name, does)
+    def drop(self, does: bool) -> None:
+        self._namespaces.drop(self._name, does)
 
 
 @pytest.fixture(scope="module")
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def hole(request: pytest.FixtureRequest) -> Iterator[Hole]:
     there = os.name == "posix" and os.geteuid() == 0 and shutil.which("ip") and shutil.which("iptables")
     if not there and not request.config.getoption("--all-peers"):
-        pytest.skip("network namespaces take root, ip and iptables: make cluster installs them")
+        pytest.skip("network namespaces require root, ip and iptables: make cluster installs them")
     namespaces = Namespaces(1)
     namespaces.open()
     folder = Path(tempfile.mkdtemp(prefix="hole-"))
-    place = Place(namespaces, folder)
+    hole = Hole(namespaces, folder)
     try:
-        place.node.start()
+        hole.node.start()
         deadline = time.monotonic() + PATIENCE
-        while not serves(place.url):
-            assert time.monotonic() < deadline, place.node.log
-        yield place
+        while not serves(hole.url):
+            assert time.monotonic() < deadline, hole.node.log
+        yield hole
     finally:
-        place.node.stop()
+        hole.node.stop()
         namespaces.close()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -96,8 +96,8 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 @pytest.mark.parametrize("driver", ["blocking", "asyncio"])
 @pytest.mark.parametrize(("stalled", "within"), [("wait", ACK_TIMEOUT + PING_TIMEOUT), ("leave", ACK_TIMEOUT)])
 @pytest.mark.parametrize("keep_alive", [0, 600])
-def test_it_is_noticed_in_time_whatever_the_keep_alive_is(
-    place: Place, driver: str, stalled: str, within: float, keep_alive: int, figures: dict[str, str]
+def test_it_is_detected_in_time_for_any_keep_alive(
+    hole: Hole, driver: str, stalled: str, within: float, keep_alive: int, figures: dict[str, str]
 ) -> None:
     states, errors = States(), list[MQTTError]()
     options: dict[str, Any] = {
@@ -116,26 +116,26 @@ def test_it_is_noticed_in_time_whatever_the_keep_alive_is(
         times.append((time.monotonic(), state.name))
         states(state)
 
-    client: Any = (Blocking if driver == "blocking" else Asyncio)(place.url, **options, on_state=on_state)
+    client: Any = (Blocking if driver == "blocking" else Asyncio)(hole.url, **options, on_state=on_state)
     try:
         client.open()
         client.publish("a", b"before", 1)
         with Lateness() as lateness:
-            place.swallow(True)
+            hole.drop(True)
             try:
                 begin = time.monotonic()
                 future = client.publish_nowait("a", b"meanwhile", 1)
                 lost = states.wait("disrupted")
             finally:
-                place.swallow(False)
-        noticed = next(at for at, name in times if name == "disrupted") - begin
+                hole.drop(False)
+        detected = next(at for at, name in times if name == "disrupted") - begin
         states.wait("connected", 2)
         assert future.result(PATIENCE) is None
     finally:
         client.end()
-    figures[f"a black hole, {driver}, stalled={stalled!r}, keep_alive={keep_alive}: noticed after"] = (
-        f"{noticed:.2f} s of at most {within:.2f} s"
+    figures[f"a black hole, {driver}, stalled={stalled!r}, keep_alive={keep_alive}: detected after"] = (
+        f"{detected:.2f} s of at most {within:.2f} s"
     )
     assert isinstance(lost.error, KeepAliveTimeout if stalled == "wait" else TimedOut), lost
     assert any(isinstance(error, TimedOut) for error in errors)
-    assert within - 0.05 < noticed < within + lateness.most + 0.1, (noticed, lateness.most)
+    assert within - 0.05 < detected < within + lateness.most + 0.1, (detected, lateness.most)

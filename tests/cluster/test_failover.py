@@ -18,7 +18,7 @@ from mqttws import KeepAliveTimeout, Reconnect, State
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster_nats import NATS
-from failover import Load, Plan, apart, run
+from failover import Kill, Load, Plan, apart, run
 
 #: Additional seconds for a busy machine.
 LOAD = 2.0
@@ -97,6 +97,17 @@ def test_losses_duplicates_and_disorder_are_counted() -> None:
     accounts = load.close()
     assert (accounts.acknowledged, accounts.lost, accounts.disordered, accounts.duplicates) == (6, 1, 1, 1)
     assert not load.complete
+
+
+def test_the_pauses_before_and_after_the_restart_of_a_node_are_separate() -> None:
+    load, (first, second) = Load(Plan()), (Kill("n1", 10.0, restarted=15.0), Kill("n2", 30.0, restarted=35.0))
+    load.accounts.kills += first, second
+    load._new_at += [9.0, 10.5, 14.9, 17.0, 17.5, 19.0, 29.9, 30.1, 36.0]
+    accounts = load.close()
+    assert (first.pause, first.returned) == pytest.approx((4.4, 10.9))
+    assert (second.pause, second.returned) == pytest.approx((5.9, 0.0))
+    assert accounts.pauses == pytest.approx([4.4, 5.9])
+    assert accounts.returned == pytest.approx(10.9)
 
 
 class _Client:

@@ -1,4 +1,4 @@
-"""A client behind a proxy that cuts idle connections: it keeps its connection, or reconnects without an error."""
+"""A client behind a proxy that closes idle connections: it keeps its connection, or reconnects without an error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster_nginx import PROGRAM, Nginx
 from cluster_nodes import need
 
-#: Seconds after which nginx cuts; the least that it takes in whole seconds, and more than a ping takes.
+#: Seconds without data after which nginx closes a connection; longer than the interval of the pings.
 IDLE = 2
-#: Seconds. No test waits so long unless it fails.
+#: Seconds; the limit of each wait.
 PATIENCE = 60.0
 
 
-class Watched:
-    """A broker behind nginx: which packets came, and where its client stood."""
+class Observed:
+    """A broker behind nginx, which counts the pings; and the states and errors of its client."""
 
     def __init__(self) -> None:
         self.pings = 0
@@ -56,13 +56,13 @@ class Watched:
 
 
 @pytest.fixture
-def watched(request: pytest.FixtureRequest) -> Iterator[tuple[Watched, str]]:
+def observed(request: pytest.FixtureRequest) -> Iterator[tuple[Observed, str]]:
     if PROGRAM is None and not request.config.getoption("--all-peers"):
         pytest.skip("nginx is missing: make cluster installs it")
     need(PROGRAM, "nginx")
-    watched = Watched()
-    with watched.broker, Nginx(watched.broker.url, IDLE) as nginx:
-        yield watched, nginx.url
+    made = Observed()
+    with made.broker, Nginx(made.broker.url, IDLE) as nginx:
+        yield made, nginx.url
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
@@ -78,49 +78,47 @@ def make(request: pytest.FixtureRequest) -> Iterator[Any]:
         client.end()
 
 
-def test_pings_keep_a_connection_that_carries_nothing_else(watched: tuple[Watched, str], make: Any) -> None:
-    seen, url = watched
+def test_pings_keep_an_idle_connection_open(observed: tuple[Observed, str], make: Any) -> None:
+    seen, url = observed
     client = make(url, client_id="idle", keep_alive=1, on_state=seen.on_state, retry_first=True, reconnect=SOON)
     client.open()
     seen.wait(lambda: seen.count("connected") == 1)
     begin = time.monotonic()
-    seen.wait(lambda: time.monotonic() - begin > 3 * IDLE)  # each ping wakes it
+    seen.wait(lambda: time.monotonic() - begin > 3 * IDLE)  # each ping notifies the condition
     assert seen.count("connected") == 1, seen.states
     assert client.state.name == "connected"
     client.publish("a", b"", 1)
 
 
-#: More cuts in a row than `Reconnect.takeovers`.
-CUTS = 7
+#: A number of consecutive closures above `Reconnect.takeovers`.
+CLOSURES = 7
 SOON = Reconnect(initial=0.05, maximum=0.2)
 
 
-def test_one_that_is_cut_again_and_again_comes_back_and_suspects_nobody(
-    watched: tuple[Watched, str], make: Any
-) -> None:
-    seen, url = watched
-    came: list[bytes] = []
+def test_a_connection_that_is_closed_repeatedly_is_no_take_over(observed: tuple[Observed, str], make: Any) -> None:
+    seen, url = observed
+    received: list[bytes] = []
     client = make(
         url,
-        client_id="cut",
+        client_id="closed",
         clean_session=False,
         keep_alive=600,
         on_state=seen.on_state,
         on_error=seen.errors.append,
-        on_message=lambda message: came.append(message.payload),
+        on_message=lambda message: received.append(message.payload),
         retry_first=True,
         reconnect=SOON,
     )
     client.open()
     seen.wait(lambda: seen.count("connected") == 1)
-    client.subscribe("mine", 1)
-    seen.wait(lambda: seen.count("connected") == 1 + CUTS)
-    assert seen.count("disrupted") >= CUTS
+    client.subscribe("closed/topic", 1)
+    seen.wait(lambda: seen.count("connected") == 1 + CLOSURES)
+    assert seen.count("disrupted") >= CLOSURES
     assert not [error for error in seen.errors if isinstance(error, TakeoverSuspected)]
     _, *again = (state for state in seen.states if state.name == "connected")
     assert all(state.session_present for state in again), seen.states
-    client.publish("mine", b"still here", 1)
+    client.publish("closed/topic", b"after", 1)
     begin = time.monotonic()
-    while not came and time.monotonic() - begin < PATIENCE:
+    while not received and time.monotonic() - begin < PATIENCE:
         time.sleep(0.01)
-    assert came == [b"still here"]
+    assert received == [b"after"]

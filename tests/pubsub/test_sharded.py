@@ -14,7 +14,7 @@ import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import mqttws
-from mqttws import ConnectionRefused, Reconnect, SubscribeRejected
+from mqttws import ConnectBudget, ConnectionRefused, Reconnect, SubscribeRejected
 from mqttws.broker import Broker, Limits
 from mqttws.broker.hooks import Peer
 from pubsub import AWSIoTProvider, ConnectionState, MqttOverWSProvider, ProviderError, PublishFailed, Sharded
@@ -377,13 +377,20 @@ class TestAwsLimits:
         assert len(api.ps.connection_states) == 1 + 5
 
     @pytest.mark.parametrize("is_connected", [False, True])
+    @pytest.mark.parametrize("connect_rate", [None, 1_000])
     def test_filters_are_subscribed_to_within_the_rate_of_the_account(
-        self, make: Make, stack: ExitStack, is_connected: bool
+        self, make: Make, stack: ExitStack, is_connected: bool, connect_rate: float | None
     ) -> None:
-        """Connections subscribe to their filters when they connect, and so do it more slowly; or later, in portions."""
+        """Connections subscribe to their filters when they connect, and so do it more slowly; or later, in portions.
+
+        A `connect_budget` of the user applies in addition.
+        """
+        budget = ConnectBudget(connect_rate) if connect_rate else None
         limits = IoTLimits(subscribe_rate=20.0, max_subscriptions=5)
         iot = stack.enter_context(LocalIoTEndpoint(limits=limits))
-        provider = AWSIoTProvider(iot.region, iot.url, iot.credentials, client_id="name", limits=limits)
+        provider = AWSIoTProvider(
+            iot.region, iot.url, iot.credentials, client_id="name", limits=limits, connect_budget=budget
+        )
         api = make(Sharded(provider, (1, 9), connect_rate=200))
         topics, streams = [f"t/{number}" for number in range(45)], Streams()
         if is_connected:
