@@ -7,15 +7,19 @@ are loaded on first use: `import mqttws` itself loads neither asyncio nor ssl no
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+from mqttws.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mqttws.budget import ConnectBudget
-    from mqttws.client.options import ClientOptions, ConnectionOptions, State, Waiting, check_options
+    from mqttws.client.option_types import ClientOptions, ConnectionOptions
+    from mqttws.client.options import check_options
     from mqttws.client.profiles import PROFILES, Profile, Rule
     from mqttws.client.reconnect import Reconnect
+    from mqttws.client.state import State
     from mqttws.client.timings import Timings
     from mqttws.client.tls import tls_context
+    from mqttws.client.waiting import Waiting
     from mqttws.codec import compiled as compiled
     from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
     from mqttws.codec.decoder import Decoder
@@ -129,7 +133,10 @@ _HOLDS = {
     "protocol.store": "Store",
     "sync.client": "Client connect",
     "sync.shares": "delivers_shared",
-    "client.options": "ClientOptions ConnectionOptions State Waiting check_options",
+    "client.option_types": "ClientOptions ConnectionOptions",
+    "client.options": "check_options",
+    "client.state": "State",
+    "client.waiting": "Waiting",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
 }

@@ -41,7 +41,8 @@ string: a signed URL is a credential.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+
+from mqttws.hints import ClassVar
 
 
 class MQTTError(Exception):

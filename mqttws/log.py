@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+
+from mqttws.hints import Any
 
 # As `logging` numbers them.
 _WARNING, _ERROR = 30, 40

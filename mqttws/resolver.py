@@ -13,7 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import zip_longest
-from typing import Final
+
+from mqttws.hints import Final
 
 #: Family, protocol and address, in the form that `socket` takes.
 Address = tuple[socket.AddressFamily, int, object]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+
+from mqttws.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio

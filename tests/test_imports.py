@@ -55,23 +55,29 @@ def test_packets_alone_load_nothing_heavy() -> None:
 SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse", "ipaddress", "base64", "uuid", "json"}
 #: Modules that a blocking client does not load; a program may have loaded them itself.
 LEFT = {"logging", "concurrent.futures", "traceback", "encodings.idna"}
+#: Modules of the standard library for type hints and regular expressions that a client over TCP does without.
+HINTS = {"typing", "re", "contextlib"}
 #: Modules of this project that a client over TCP without a proxy does not use.
 UNUSED = {
     "mqttws.client.packet_log", "mqttws.client.proxy", "mqttws.client.socks", "mqttws.client.tls",
     "mqttws.protocol.client_handshake", "mqttws.protocol.framing", "mqttws.protocol.frames",
     "mqttws.protocol.handshake", "mqttws.protocol.lenient", "mqttws.protocol.server",
-    "mqttws.protocol.server_connection", "mqttws.stores.sqlite", "mqttws.broker",
+    "mqttws.protocol.server_connection", "mqttws.stores.sqlite", "mqttws.broker", "mqttws.client.option_types",
+    "mqttws.client.waiting", "mqttws.client.driver",
 }  # fmt: skip
 #: Import statement -> the modules that it must not load.
 FACES = {
-    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LEFT,
-    "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED,
-    "from mqttws import ClientConnection, ClientMachine, Framing": HEAVY | SPECIAL | UNUSED | {"socket", "threading"},
+    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LEFT | HINTS,
+    "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED | HINTS,
+    "from mqttws import ClientConnection, ClientMachine, Framing":
+        HEAVY | SPECIAL | UNUSED | HINTS | {"socket", "threading"},
     "from mqttws import ClientWebSocket": HEAVY | SPECIAL | {"socket", "threading", "mqttws.client"},
     "from mqttws import ServerConnection": {"asyncio", "ssl", "socket", "threading", "mqttws.client"},
     "from sigv4 import CredentialsUnavailable": HEAVY | SPECIAL | {"sigv4.verifying", "sigv4.iot", "sigv4.signing"},
-    "from mqttws.aio import connect": {"wsproto", "h11", "hashlib", "urllib.parse", "mqttws.sync"} | UNUSED,
-}
+    "from mqttws.aio import connect":
+        {"wsproto", "h11", "hashlib", "urllib.parse", "mqttws.sync"}
+        | (UNUSED - {"mqttws.client.option_types", "mqttws.client.waiting"}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("statement", FACES)
@@ -83,7 +89,7 @@ def test_modules_not_loaded_by_each_face(statement: str) -> None:
 
 #: URL scheme -> the modules that a client has not loaded when its first message is acknowledged.
 FIRST_MESSAGE = {
-    "mqtt": HEAVY | SPECIAL | UNUSED | LEFT,
+    "mqtt": HEAVY | SPECIAL | UNUSED | LEFT | HINTS,
     "ws": (HEAVY | SPECIAL | UNUSED | LEFT)
     - {"mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
 }

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (ROOT / package).rglob("*.py"))
 #: Layer -> its level: a layer imports only from itself and from lower levels.
 LAYERS = {
-    "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "resolver": 3, "log": 3, "stores": 3,
-    "budget": 3,
+    "hints": -1, "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "resolver": 3, "log": 3,
+    "stores": 3, "budget": 3,
     "sync": 4, "aio": 4, "broker": 5,
     "tap": 6, "testing": 7,
 }  # fmt: skip

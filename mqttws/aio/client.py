@@ -20,8 +20,11 @@ from mqttws.aio.waits import NEXT_TURN
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
-from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
+from mqttws.client.option_types import ClientOptions, TopicFilters
+from mqttws.client.options import CLOSE_TIMEOUT, Options
+from mqttws.client.state import State
 from mqttws.client.timings import Timings
+from mqttws.client.waiting import Waiting
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.ages import Age

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from mqttws.aio.client import Client
 from mqttws.aio.network import Url
-from mqttws.client.options import ClientOptions
+from mqttws.client.option_types import ClientOptions
 from mqttws.client.shares import probe_of
 from mqttws.errors import ConnectionClosed, SubscribeRejected
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from mqttws.client.layers import Link
 from mqttws.client.options import ENVIRONMENT, Options
@@ -13,6 +12,7 @@ from mqttws.client.url import Endpoint, parse_url
 from mqttws.codec import compiled
 from mqttws.codec.connecting import Connect
 from mqttws.errors import ConnectError, ConnectTimeout
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.plain import Framing

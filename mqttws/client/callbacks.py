@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+
+from mqttws.hints import Any, Final
 
 # The levels of the log, as `logging` numbers them.
 DEBUG: Final = 10

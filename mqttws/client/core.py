@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
 
 from mqttws.client import attempt
 from mqttws.client.callbacks import DEBUG, INFO, WARNING, Callbacks
-from mqttws.client.driver import Driver, F
 from mqttws.client.inbox import Inbox
 from mqttws.client.layers import Link
-from mqttws.client.options import Options, State, Waiting
+from mqttws.client.options import Options
 from mqttws.client.pending import Pending
 from mqttws.client.routes import Callback, Routes
+from mqttws.client.sent import F
+from mqttws.client.state import State
 from mqttws.client.timings import Timings
 from mqttws.codec.publishing import Publish
 from mqttws.codec.subscribing import FAILURE
@@ -43,6 +43,7 @@ from mqttws.errors import (
     TakeoverSuspected,
     TimedOut,
 )
+from mqttws.hints import TYPE_CHECKING, Any, Generic
 from mqttws.protocol.events import (
     Closed,
     Connected,
@@ -58,7 +59,9 @@ from mqttws.protocol.events import (
 from mqttws.protocol.session import Session
 
 if TYPE_CHECKING:
+    from mqttws.client.driver import Driver
     from mqttws.client.tls import TLSMemory, TLSPipe
+    from mqttws.client.waiting import Waiting
 
 #: Seconds of running callbacks after which the driver handles the network again.
 CALLBACK_SLICE = 0.05
@@ -362,6 +365,8 @@ class Core(Generic[F]):
 
     def waiting(self, now: float) -> Waiting:
         """Return the size and the age of the queue of messages that are not sent yet."""
+        from mqttws.client.waiting import Waiting  # most programs do not call this
+
         sender = self.session.sender
         sender.pass_time(now)
         since = sender.since()

@@ -6,12 +6,10 @@ Time is not part of it: every method of the core that needs the time has an argu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
 
 from mqttws.client.endpoints import Endpoints
-from mqttws.client.sent import HighWaterMark
-
-F = TypeVar("F")
+from mqttws.client.sent import F, HighWaterMark
+from mqttws.hints import Any, Protocol
 
 
 class Driver(Protocol[F]):

@@ -10,10 +10,10 @@ A lost connection counts as a failure of its URL and of its address, so that the
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
 
 from mqttws.client.url import parse_url
 from mqttws.errors import ConnectError
+from mqttws.hints import Any, TypeVar
 
 A = TypeVar("A", bound=Hashable)
 #: The maximum number of URLs, and of addresses, whose failures are remembered.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
 
 from mqttws.client.callbacks import WARNING, is_coroutine_function
-from mqttws.client.options import Options, TopicFilters
+from mqttws.client.option_types import TopicFilters
+from mqttws.client.options import Options
 from mqttws.client.pending import as_list
 from mqttws.client.profiles import PROFILES, Rule
 from mqttws.codec.publishing import Message, as_payload
+from mqttws.hints import Any
 
 #: The arguments for the wrapped method.
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
 
 from mqttws.codec.publishing import Publish
+from mqttws.hints import Final
 
 #: Bytes added for each message, for its objects in memory.
 OVERHEAD: Final = 400

@@ -6,11 +6,10 @@ wait for, and for how long.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.timings import Stopwatch, Timings
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 

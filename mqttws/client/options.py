@@ -1,144 +1,39 @@
-"""The options of a client, and the states that it reports.
+"""The options of a client, checked, with their defaults and descriptions.
 
-`ClientOptions` is for callers: a type checker detects a misspelt option or a wrong type. `Options` is for the client:
-the same options, checked, with their defaults and descriptions.
+`ClientOptions` in `option_types` contains the same options for type checkers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
-from mqttws.client.reconnect import END_ON, Reconnect, Turns
-from mqttws.client.value import Value
+from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
-from mqttws.errors import ConnectError, MQTTError
+from mqttws.hints import TYPE_CHECKING, Any, Unpack
 from mqttws.protocol.ages import Age
-from mqttws.protocol.store import Store
 
 if TYPE_CHECKING:
-    from mqttws.client.tls import TLSOption  # it loads ssl, which a plain connection does not need
-
-#: One Topic Filter, or several, each with or without a QoS.
-TopicFilters = str | Sequence[str | tuple[str, int]]
-#: Additional headers of the WebSocket upgrade request.
-HeadersOption = Mapping[str, str] | Iterable[tuple[str, str]]
-#: A will, or the arguments of one.
-WillOption = (
-    Message | tuple[str] | tuple[str, bytes | str] | tuple[str, bytes | str, int] | tuple[str, bytes | str, int, bool]
-)
-#: The errors that end a client: exception classes, or a function that returns whether an error does.
-EndOn = type[Exception] | Collection[type[Exception]] | Callable[[Exception], bool]
-
-StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "disconnected"]
-Overflow = Literal["block", "raise", "drop_oldest", "drop_newest"]
-Oversize = Literal["skip", "end"]
-Stall = Literal["wait", "leave"]
-UrlOrder = Literal["given", "random"]
-ServerName = Literal["plain", "mosquitto", "nats", "rabbitmq", "aws-iot"]
+    from mqttws.client.option_types import (
+        ClientOptions,
+        ConnectionOptions,
+        Overflow,
+        Oversize,
+        ServerName,
+        Stall,
+        UrlOrder,
+    )
+    from mqttws.client.reconnect import Turns
+    from mqttws.client.state import State
+    from mqttws.errors import ConnectError, MQTTError
+    from mqttws.protocol.store import Store
 
 #: Use the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
 ENVIRONMENT = "environment"
 
 #: The default timeout of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
-
-
-class ConnectionOptions(TypedDict, total=False):
-    """The options of a connection, which the providers of `pubsub` accept as well; `Options` describes each."""
-
-    client_id: str | None
-    keep_alive: int
-    clean_session: bool
-    will: WillOption | None
-    username: str | bytes | None
-    password: str | bytes | None
-    tls: TLSOption
-    headers: HeadersOption
-    reconnect: bool | Reconnect
-    connect_budget: Turns | None
-    retry_first: bool
-    end_on: EndOn
-    timeout: float
-    connect_timeout: float | None
-    answer_timeout: float | None
-    url_order: UrlOrder
-    server: ServerName
-    max_qos: int
-    on_error: Callable[[MQTTError], object] | None
-    max_in_flight: int
-    max_queued: int
-    max_queued_bytes: int
-    overflow: Overflow
-    expire_after: float | None
-    store: Store | None
-    max_inbound_bytes: int
-    max_packet_size: int
-    oversize: Oversize
-    max_filters: int
-    ping_timeout: float | None
-    ack_timeout: float | None
-    stalled: Stall
-    publish_rate: float | None
-    resend_after: float | None
-    proxy: str | None
-    unix_socket: str | None
-    bind_address: str | None
-
-
-class ClientOptions(ConnectionOptions, total=False):
-    """The options of `mqttws.connect`, `mqttws.Client` and their asyncio versions; `Options` describes each."""
-
-    on_message: Callable[[Publish], object] | None
-    on_state: Callable[[State], object] | None
-    manual_ack: bool
-    recover: Callable[[ConnectError], bool] | None
-
-
-class State(Value):
-    """The state of a client.
-
-    Attributes:
-        name: "connecting"; "connected"; "disrupted": the connection was lost or an attempt failed; "reconnecting":
-            another attempt will be made; "disconnected": no further attempt will be made.
-        error: With "disrupted" and "disconnected", the reason, or None after `close`; with "connected", a `SessionLost`
-            if the server has lost a session that it should have kept.
-        delay: With "reconnecting", seconds until the attempt.
-        session_present: With "connected", whether the server had stored the session.
-        endpoint: With "connected" and "disrupted", the host and the port; None if no attempt was made.
-    """
-
-    __slots__ = __match_args__ = ("name", "error", "delay", "session_present", "endpoint")
-
-    def __init__(
-        self,
-        name: StateName,
-        error: Exception | None = None,
-        delay: float | None = None,
-        session_present: bool | None = None,
-        endpoint: str | None = None,
-    ) -> None:
-        self.name = name
-        self.error = error
-        self.delay = delay
-        self.session_present = session_present
-        self.endpoint = endpoint
-
-
-class Waiting(NamedTuple):
-    """The queue of messages that are not sent yet.
-
-    Attributes:
-        messages: The number of queued messages; messages in flight are not included.
-        size: The bytes of topics and payloads; for QoS 0, of whole packets.
-        oldest: For how many seconds the oldest message has waited.
-    """
-
-    messages: int
-    size: int
-    oldest: float
 
 
 class Options:
@@ -287,7 +182,7 @@ class Options:
             raise ValueError("stalled='leave' requires an ack_timeout")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.retry_first and not self.reconnect:
@@ -300,8 +195,10 @@ class Options:
         for kind, names in _KINDS.items():
             for name in names.split():
                 _check_kind(name, getattr(self, name), kind)
-        if self.store is not None and not all(hasattr(self.store, verb) for verb in _STORE_VERBS):
-            raise TypeError(f"store must be a Store, such as SQLiteStore, not {type(self.store).__name__}")
+        for name, (wanted, methods) in _INTERFACES.items():
+            value = getattr(self, name)
+            if value is not None and not all(hasattr(value, method) for method in methods):
+                raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
         if isinstance(self.will, tuple):
             self.will = _as_will(self.will)
         if isinstance(self.username, bytes):
@@ -366,19 +263,24 @@ class Options:
 
 _ABOVE_0 = "ping_timeout ack_timeout publish_rate resend_after connect_timeout answer_timeout expire_after"
 _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
-_CHOICES = {
-    "overflow": get_args(Overflow),
-    "oversize": get_args(Oversize),
-    "stalled": get_args(Stall),
-    "url_order": get_args(UrlOrder),
-    "server": get_args(ServerName),
+#: Option -> the values of its type in `option_types`.
+CHOICES = {
+    "overflow": ("block", "raise", "drop_oldest", "drop_newest"),
+    "oversize": ("skip", "end"),
+    "stalled": ("wait", "leave"),
+    "url_order": ("given", "random"),
+    "server": ("plain", "mosquitto", "nats", "rabbitmq", "aws-iot"),
 }
 #: What the upgrade request consists of, and what would give it a body or an extension that the client does not speak.
 _HANDSHAKE_HEADERS = {
     *("host", "upgrade", "connection", "content-length", "transfer-encoding"),
     *(f"sec-websocket-{name}" for name in ("key", "version", "protocol", "extensions", "accept")),
 }
-_STORE_VERBS = ("put", "delete", "load", "commit")
+#: Option -> what it must be, and the methods that it must have.
+_INTERFACES = {
+    "store": ("a Store, such as SQLiteStore", ("put", "delete", "load", "commit")),
+    "connect_budget": ("a ConnectBudget", ("reserve", "begin")),
+}
 #: Allowed types -> the names of the options, separated by spaces.
 _KINDS: dict[tuple[type, ...], str] = {
     (str, type(None)): "client_id proxy unix_socket bind_address",
@@ -390,7 +292,6 @@ _KINDS: dict[tuple[type, ...], str] = {
     (int, float): "timeout",
     (int, float, type(None)): _ABOVE_0,
     (bool, Reconnect): "reconnect",
-    (Turns, type(None)): "connect_budget",
     (Message, tuple, type(None)): "will",
     (Callable, type(None)): "on_message on_state on_error recover",  # type: ignore[dict-item]
 }
@@ -494,6 +395,8 @@ def check_options(
 
     Spec: §3.1
     """
+    from mqttws.client.option_types import ConnectionOptions
+
     _check_names(who, options, ConnectionOptions.__annotations__, others)
     made = Options(**options)
     client_id = made.client_id if made.client_id is not None else "drawn-at-random"

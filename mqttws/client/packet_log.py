@@ -7,7 +7,6 @@ It decodes all sent and received packets a second time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mqttws.codec.connecting import ConnAck, Connect
 from mqttws.codec.decoder import Decoder
@@ -16,6 +15,7 @@ from mqttws.codec.publishing import PacketIdOnly, Publish
 from mqttws.codec.skipping import Oversize, SkippingDecoder
 from mqttws.codec.subscribing import SubAck, Subscribe, Unsubscribe
 from mqttws.errors import MalformedPacket
+from mqttws.hints import Any
 from mqttws.protocol.client import ClientMachine
 
 #: The maximum number of Topic Filters or return codes in a line.

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
-from typing import Any, Generic, TypeVar
 
 from mqttws.client.callbacks import WARNING, Callbacks
-from mqttws.client.driver import Driver, F
-from mqttws.client.options import Options, TopicFilters
-from mqttws.client.sent import HighWaterMark, Receipt
+from mqttws.client.options import Options
+from mqttws.client.sent import F, HighWaterMark
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import (
@@ -27,8 +25,13 @@ from mqttws.errors import (
     SubscribeRejected,
     UnsubscribeRejected,
 )
+from mqttws.hints import TYPE_CHECKING, Any, Generic, TypeVar
 from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
+
+if TYPE_CHECKING:
+    from mqttws.client.driver import Driver
+    from mqttws.client.option_types import TopicFilters
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -221,10 +224,11 @@ class Pending(Generic[F]):
                 return False
         return True
 
-    def withdraw_future(self, future: object) -> bool:
+    def withdraw_future(self, future: Any) -> bool:
         """Withdraw the message of a future. Return whether it was possible, as `withdraw` does."""
-        if isinstance(future, Receipt):
-            if future.sent is not self.sent or not self.withdraw(future.token):
+        mark = getattr(future, "sent", None)
+        if isinstance(mark, HighWaterMark):  # a receipt of a QoS 0 message
+            if mark is not self.sent or not self.withdraw(future.token):
                 return False
             future.withdrawn()
             return True

@@ -13,16 +13,15 @@ that another connection took over the session, because otherwise the two clients
 from __future__ import annotations
 
 from math import inf
-from typing import Protocol, runtime_checkable
 
 from mqttws.client.value import Value
 from mqttws.errors import SessionTakenOver
+from mqttws.hints import Protocol
 
 #: The errors that end a client after it has been connected; the default of `end_on`.
 END_ON = (SessionTakenOver,)
 
 
-@runtime_checkable
 class Turns(Protocol):
     """The interface of a `ConnectBudget`, which schedules attempts."""
 

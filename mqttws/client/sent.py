@@ -9,8 +9,9 @@ removed from the dictionary once, by `pop`, and the thread that has removed it s
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from mqttws.hints import Generic, TypeVar
 
+#: The type of the futures of a driver.
 F = TypeVar("F")
 
 
@@ -61,19 +62,3 @@ class HighWaterMark(Generic[F]):
         self.error = error
         watched = self._watched
         return [future for each in sorted(watched) if (future := watched.pop(each, None)) is not None]
-
-
-@runtime_checkable
-class Receipt(Protocol):
-    """The future of a QoS 0 message. Each driver has its own class.
-
-    Attributes:
-        token: The token of the message.
-        sent: The mark of its client.
-    """
-
-    token: int
-    sent: HighWaterMark[Any]
-
-    def withdrawn(self) -> None:
-        """Record that the message was withdrawn. This future is then never done."""

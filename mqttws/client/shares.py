@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mqttws.client.options import ClientOptions
+from mqttws.client.option_types import ClientOptions
 
 
 def probe_of(topic: str | None, options: ClientOptions, random_bytes: Callable[[int], bytes]) -> tuple[str, str]:

@@ -15,10 +15,10 @@ Spec: RFC 1928, RFC 1929
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
 
 from mqttws.client.url import Endpoint
 from mqttws.errors import ConnectError
+from mqttws.hints import Final
 
 _NO_AUTHENTICATION: Final = 0x00
 _USER_AND_PASSWORD: Final = 0x02

@@ -3,20 +3,14 @@
 A URL may be a credential (a signed one is), so neither the repr of `Endpoint` nor any message shows its query or its
 user information. Host, path and query are not decoded, normalised or encoded again: a signature covers exactly the
 bytes that are sent.
+
+There are no regular expressions here, because importing `re` would delay a program's first message.
 """
 
 from __future__ import annotations
 
-import re
-
 from mqttws.client.value import Value
 
-_URL = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
-    r"(?:(?P<user>[^/?#@]*)@)?"
-    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/?#@:\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
-    r"(?P<target>[/?][^#]*)?"
-)
 #: Scheme -> (WebSocket?, TLS?, default port).
 _SCHEMES = {
     "ws": (True, False, 80),
@@ -24,6 +18,10 @@ _SCHEMES = {
     "mqtt": (False, False, 1883),
     "mqtts": (False, True, 8883),
 }
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_DIGITS = frozenset("0123456789")
+_SCHEME = _LETTERS | _DIGITS | frozenset("+.-")
+_IPV6 = _DIGITS | frozenset("ABCDEFabcdef:.")
 
 
 class Endpoint(Value):
@@ -88,32 +86,61 @@ def parse_url(url: str) -> Endpoint:
         raise ValueError(
             f"the URL contains {bad!r}; it must be visible ASCII, with all else percent-encoded (IDNA in a host)"
         )
-    match = _URL.fullmatch(url)
-    scheme = match["scheme"].lower() if match else ""
-    if match is None or scheme not in _SCHEMES:
+    parts = _split(url)
+    if parts is None or parts[0] not in _SCHEMES:
         raise ValueError(
             "the URL is not of the form ws://host[:port]/path (or wss://, or mqtt://host[:port], mqtts://): "
-            + (f"the scheme is {scheme!r}" if scheme else _shown(url))
+            + (_shown(url) if parts is None else f"the scheme is {parts[0]!r}")
         )
+    scheme, user_information, host, digits, target = parts
     websocket, _, default_port = _SCHEMES[scheme]
-    port = int(match["port"] or default_port)
+    port = int(digits or default_port)
     if not 1 <= port <= 65_535:
         raise ValueError(f"the port of the URL is {port}; it must be 1 to 65,535")
-    target = match["target"] or "/"
+    target = target or "/"
     if not websocket and target != "/":
         raise ValueError(f"a {scheme}:// URL must not have a path or a query: MQTT over TCP has none")
-    host = match["host"]
     check_host(host)
-    user, colon, password = (match["user"] or "").partition(":")
+    user, colon, password = (user_information or "").partition(":")
     return Endpoint(
         scheme=scheme,
         host=host.strip("[]"),
         port=port,
         host_header=host if port == default_port else f"{host}:{port}",
         target=target if target.startswith("/") else "/" + target,
-        username=_decoded_user(user) if match["user"] is not None else None,
+        username=_decoded_user(user) if user_information is not None else None,
         password=_unquoted(password) if colon else None,
     )
+
+
+def _split(url: str) -> tuple[str, str | None, str, str, str] | None:
+    """Split a URL into scheme, user information, host, port and target; None if it has another form.
+
+    The scheme is in lower case. Without user information, that is None. An IPv6 address is in its brackets. The port is
+    0 to 5 digits. The target begins with "/" or "?", or is empty.
+    """
+    scheme, separator, rest = url.partition("://")
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    authority, target = rest[:end], rest[end:]
+    user, at, place = authority.rpartition("@")
+    if place.startswith("["):
+        host, _, port = place.partition("]")
+        host_is_valid = len(host) > 1 and _IPV6.issuperset(host[1:]) and "]" in place
+        host += "]"
+        colon, port = port[:1], port[1:]
+    else:
+        host, colon, port = place.partition(":")
+        host_is_valid = bool(host) and "[" not in host and "]" not in host
+    valid = (
+        separator
+        and scheme[:1] in _LETTERS
+        and _SCHEME.issuperset(scheme)
+        and "@" not in user
+        and host_is_valid
+        and (not colon or (colon == ":" and 1 <= len(port) <= 5 and _DIGITS.issuperset(port)))
+        and "#" not in target
+    )
+    return (scheme.lower(), user if at else None, host, port, target) if valid else None
 
 
 def _unquoted(text: str) -> bytes:
@@ -143,4 +170,6 @@ def check_host(host: str) -> None:
 
 def _shown(url: str) -> str:
     """Return the part of an invalid URL that can be shown: user information and query can contain secrets."""
-    return "it has user information and is not shown" if "@" in url else repr(re.split("[?#]", url, maxsplit=1)[0][:80])
+    if "@" in url:
+        return "it has user information and is not shown"
+    return repr(url.partition("?")[0].partition("#")[0][:80])

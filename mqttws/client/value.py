@@ -5,7 +5,7 @@ It is separate from that class because an interpreted class cannot inherit from 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from mqttws.hints import Any, ClassVar, Self
 
 
 class Value:

@@ -5,13 +5,12 @@ Spec: §3.1, §3.2, §3.12 to §3.14
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, check_qos
 from mqttws.codec.topics import check_topic
 from mqttws.codec.wire import MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
 from mqttws.errors import LocalProtocolError, MalformedPacket
+from mqttws.hints import NoReturn
 
 #: Protocol Level -> Protocol Name. 4 is MQTT 3.1.1; 3 is MQTT 3.1, which many clients still use.
 PROTOCOL_NAMES = {3: "MQIsdp", 4: "MQTT"}

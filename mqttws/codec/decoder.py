@@ -26,8 +26,6 @@ into packets and has a fast path for nearly all traffic:
 
 from __future__ import annotations
 
-from typing import Final
-
 from mqttws.codec.connecting import Disconnect, PingReq, PingResp
 from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet
@@ -38,6 +36,7 @@ from mqttws.codec.subscribing import UnsubAck
 from mqttws.codec.topics import is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, decode_remaining_length
 from mqttws.errors import MalformedPacket, PacketTooLarge
+from mqttws.hints import Final
 
 #: The largest packet that the standard allows, fixed header included.
 MAX_PACKET_SIZE: Final = MAX_REMAINING_LENGTH + 5

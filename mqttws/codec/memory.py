@@ -10,7 +10,7 @@ is one operation on the dict, and two threads that offer the same key at the sam
 
 from __future__ import annotations
 
-from typing import Final, Generic, TypeVar
+from mqttws.hints import Final, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -11,10 +11,9 @@ Spec: §2
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from mqttws.codec.wire import Reader, encode_remaining_length
 from mqttws.errors import LocalProtocolError
+from mqttws.hints import ClassVar
 
 
 class Value:

@@ -5,13 +5,12 @@ Spec: §3.3 to §3.7
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, NoReturn, Self
-
 from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet, check_packet_id, shorten
 from mqttws.codec.topics import LENGTHS, check_topic, is_topic
-from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length
+from mqttws.codec.wire import BYTES, MAX_REMAINING_LENGTH, Reader, encode_remaining_length
 from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
+from mqttws.hints import ClassVar, Final, NoReturn, Self
 
 #: QoS 0, for comparison by identity, which is faster than checking value and type (False equals 0). Values that are
 #: equal but not identical are handled like the other QoS, where `Message` checks them.
@@ -23,15 +22,13 @@ _TOPIC_MAX_LENGTH: Final = 128
 #: The fixed header of a PUBLISH whose remaining length is less than 128, by the flags, and then by the length of topic
 #: and payload together: with QoS 1 and 2 the packet identifier adds 2 to that.
 _HEADERS: Final[tuple[tuple[bytes, ...], ...]] = tuple(
-    tuple(bytes((0x30 | flags, length)) for length in range(2 if flags & 0b0110 else 0, 128)) for flags in range(16)
+    tuple(map(BYTES[0x30 | flags].__add__, BYTES[2 if flags & 0b0110 else 0 : 128])) for flags in range(16)
 )
 # The rows for nearly all traffic have names, which saves a lookup.
 _PLAIN: Final[tuple[bytes, ...]] = _HEADERS[0b0000]
 _RETAINED: Final[tuple[bytes, ...]] = _HEADERS[0b0001]
 _QOS_1: Final[tuple[bytes, ...]] = _HEADERS[0b0010]
 _QOS_2: Final[tuple[bytes, ...]] = _HEADERS[0b0100]
-#: Each byte by its value. Two of them make a packet identifier; in the compiled build this is faster than `to_bytes`.
-_BYTES: Final[tuple[bytes, ...]] = tuple(bytes((value,)) for value in range(256))
 
 
 def encode_topic(topic: str) -> bytes:
@@ -256,7 +253,7 @@ def encode_publish(
     if retain or dup:
         headers = _HEADERS[dup << 3 | qos << 1 | retain]
     if length < 126:
-        return b"".join((headers[length], name, _BYTES[packet_id >> 8], _BYTES[packet_id & 0xFF], payload))
+        return b"".join((headers[length], name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
     header = headers[0][:1] + encode_remaining_length(length + 2)
     return b"".join((header, name, packet_id.to_bytes(2, "big"), payload))
 

@@ -10,7 +10,6 @@ more and raises the error. Constructors do not repeat the checks that these func
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
 
 from mqttws.codec import compiled
 from mqttws.codec.connecting import ConnAck, Connect
@@ -18,6 +17,7 @@ from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
 from mqttws.codec.subscribing import SubAck, Subscribe, Unsubscribe
 from mqttws.codec.topics import is_topic, is_topic_filter
+from mqttws.hints import Any, Final
 
 #: Makes an object without calling its constructor; None in the compiled build, where this is impossible and not needed.
 BLANK: Final[Callable[[type[Any]], Any] | None] = None if compiled else object.__new__

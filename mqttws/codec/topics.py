@@ -10,15 +10,15 @@ Spec: §4.7
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
 
-from mqttws.codec.wire import encode_string
+from mqttws.codec.wire import BYTES, encode_string
 from mqttws.errors import LocalProtocolError
+from mqttws.hints import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
 #: Each length below 256, in two bytes.
-LENGTHS: Final = tuple(length.to_bytes(2, "big") for length in range(256))
+LENGTHS: Final[tuple[bytes, ...]] = tuple(map(b"\0".__add__, BYTES))
 
 
 def check_topic(topic: str, what: str = "the Topic Name") -> bytes:

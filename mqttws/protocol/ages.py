@@ -12,10 +12,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import NamedTuple
+
+from mqttws.codec.packet import Value
 
 
-class Age(NamedTuple):
+class Age(Value):
     """When a message was published, and how long it may wait.
 
     Attributes:
@@ -24,9 +25,13 @@ class Age(NamedTuple):
         seconds: How many seconds it may wait to be sent, above 0; infinity for no limit.
     """
 
-    now: float
-    wall: float
-    seconds: float = inf
+    __slots__ = ("now", "seconds", "wall")
+    __match_args__ = ("now", "wall", "seconds")
+
+    def __init__(self, now: float, wall: float, seconds: float = inf) -> None:
+        self.now = now
+        self.wall = wall
+        self.seconds = seconds
 
 
 class Ages:

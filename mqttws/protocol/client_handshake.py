@@ -14,9 +14,9 @@ import os
 import re
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from mqttws.errors import ConnectError, HandshakeRejected
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended, Opened
 from mqttws.protocol.framing import WebSocketFraming, shown
 from mqttws.protocol.heads import Head, HeadTooLarge, texts_of

@@ -16,7 +16,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
 
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import (
@@ -29,6 +28,7 @@ from mqttws.errors import (
     ProtocolError,
     SessionTakenOver,
 )
+from mqttws.hints import Generic, TypeVar
 from mqttws.protocol import plain as ws
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Ended, Event, Opened

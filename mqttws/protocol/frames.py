@@ -17,7 +17,7 @@ Spec: RFC 6455 §5.2, §5.3
 
 from __future__ import annotations
 
-from typing import Final
+from mqttws.hints import Final
 
 #: FIN set, no reserved bits, opcode 2: a whole binary message.
 BINARY_FRAME: Final = 0x82

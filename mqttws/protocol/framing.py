@@ -20,9 +20,9 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from mqttws.errors import ConnectionClosed, RemoteProtocolError
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended
 from mqttws.protocol.frames import (
     BINARY_FRAME,

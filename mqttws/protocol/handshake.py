@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
 import h11
 from wsproto import ConnectionType, WSConnection
@@ -22,6 +21,7 @@ from wsproto.utilities import LocalProtocolError as WSLocalProtocolError
 from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
 
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
+from mqttws.hints import ClassVar
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 from mqttws.protocol.framing import WebSocketFraming, shown
 from mqttws.protocol.heads import Head, HeadTooLarge, texts_of

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import ClassVar
 
 from mqttws.codec.wire import decode_remaining_length
+from mqttws.hints import ClassVar
 from mqttws.protocol.handshake import Headers, ServerWebSocket
 from mqttws.protocol.plain import FramingEvent
 

@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import Any, ClassVar
 
 from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError, StoreError
+from mqttws.hints import Any, ClassVar
 from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import Store

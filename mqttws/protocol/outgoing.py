@@ -9,7 +9,7 @@ examines it, but never an object with attributes: it would traverse all queued m
 
 from __future__ import annotations
 
-from typing import Final, final
+from mqttws.hints import Final, final
 
 #: An outgoing QoS 1 or 2 message: its token (the number that its publisher received), topic, payload, QoS and RETAIN.
 #: Compare it by value, not identity: its token makes it unique, and mypyc does not preserve the identity of tuples.

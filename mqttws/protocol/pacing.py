@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
 
 from mqttws.codec.publishing import encode_publish
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.outgoing import QOS
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class TokenBucket:
         return now if missing <= 0 else now + missing / self.rate
 
 
-class _Sent(NamedTuple):
+class _Sent:
     """A message that was sent.
 
     Attributes:
@@ -119,9 +119,12 @@ class _Sent(NamedTuple):
         outgoing: The message.
     """
 
-    at: float
-    number: int
-    outgoing: Outgoing
+    __slots__ = ("at", "number", "outgoing")
+
+    def __init__(self, at: float, number: int, outgoing: Outgoing) -> None:
+        self.at = at
+        self.number = number
+        self.outgoing = outgoing
 
 
 class Pace:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
 
 from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec
+from mqttws.hints import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal

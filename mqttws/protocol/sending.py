@@ -25,10 +25,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
 
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
+from mqttws.hints import TYPE_CHECKING, Any, Final
 from mqttws.protocol.ages import Ages
 from mqttws.protocol.outgoing import PUBLISHED, QOS, RELEASED, RUN, TOKEN, WAITING, Identifiers, Outgoing, Run, size_of
 

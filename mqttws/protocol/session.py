@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Final
 
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
+from mqttws.hints import Any, Final
 from mqttws.protocol.ages import Age
 from mqttws.protocol.journal import Journal
 from mqttws.protocol.outgoing import Identifiers

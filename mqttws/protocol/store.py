@@ -10,7 +10,7 @@ simulator can simulate a crash. `mqttws.SQLiteStore` uses a file.
 
 from __future__ import annotations
 
-from typing import Protocol
+from mqttws.hints import Protocol
 
 
 class Store(Protocol):

@@ -19,9 +19,9 @@ messages never changes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from mqttws.errors import ConnectionBroken, ConnectionClosed, MQTTError
+from mqttws.hints import Final
 
 # The kind of request for a Topic Filter.
 SUBSCRIBE: Final = "subscribe"

@@ -13,15 +13,16 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from mqttws.client.callbacks import check_callback, is_coroutine_function
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
-from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
+from mqttws.client.options import CLOSE_TIMEOUT, Options
+from mqttws.client.state import State
 from mqttws.client.timings import Timings
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
+from mqttws.hints import TYPE_CHECKING, Any, Self, Unpack, overload
 from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
@@ -31,6 +32,9 @@ from mqttws.sync.owner import slice_until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future  # which imports `logging`
+
+    from mqttws.client.option_types import ClientOptions, TopicFilters
+    from mqttws.client.waiting import Waiting
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 

@@ -33,9 +33,9 @@ import threading
 from _thread import allocate_lock
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
 
 from mqttws.client.sent import HighWaterMark
+from mqttws.hints import TYPE_CHECKING, Any
 from mqttws.log import report
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Final
 
 from mqttws.codec.publishing import Publish
+from mqttws.hints import Any, Final
 from mqttws.sync.network import Network
 
 _TAKE: Final = deque.popleft

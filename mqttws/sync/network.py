@@ -24,7 +24,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Any, Protocol
 
 from mqttws.client.attempt import Attempt
 from mqttws.client.callbacks import Callbacks
@@ -33,6 +32,7 @@ from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
+from mqttws.hints import Any, Protocol
 from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record

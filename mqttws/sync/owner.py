@@ -15,10 +15,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from mqttws.client.callbacks import Callbacks
 from mqttws.errors import ConnectionClosed, WouldDeadlock
+from mqttws.hints import TYPE_CHECKING, Any
 from mqttws.sync.future import LightFuture
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Unpack
 
-from mqttws.client.options import ClientOptions
+from mqttws.client.option_types import ClientOptions
 from mqttws.client.shares import probe_of
 from mqttws.errors import ConnectionClosed, SubscribeRejected
+from mqttws.hints import Unpack
 from mqttws.sync.client import Client
 from mqttws.sync.network import Url
 

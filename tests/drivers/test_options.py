@@ -18,7 +18,8 @@ from scripted import Scripted
 
 import mqttws
 from mqttws import Connect, Message, MQTTError, Reconnect, State, TimedOut
-from mqttws.client.options import ClientOptions, Options
+from mqttws.client.option_types import ClientOptions
+from mqttws.client.options import Options
 
 Make = Callable[..., Any]
 NOWHERE = "mqtt://127.0.0.1:1"
