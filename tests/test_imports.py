@@ -55,7 +55,7 @@ def test_packets_alone_load_nothing_heavy() -> None:
 SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse", "ipaddress", "base64", "uuid", "json"}
 #: Modules that a blocking client does not load; a program may have loaded them itself.
 LEFT = {"logging", "concurrent.futures", "traceback", "encodings.idna"}
-#: Modules of the standard library for type hints and regular expressions that a client over TCP does without.
+#: Modules of the standard library for type hints and regular expressions that a blocking client does without.
 HINTS = {"typing", "re", "contextlib"}
 #: Modules of this project that a client over TCP without a proxy does not use.
 UNUSED = {
@@ -90,7 +90,7 @@ def test_modules_not_loaded_by_each_face(statement: str) -> None:
 #: URL scheme -> the modules that a client has not loaded when its first message is acknowledged.
 FIRST_MESSAGE = {
     "mqtt": HEAVY | SPECIAL | UNUSED | LEFT | HINTS,
-    "ws": (HEAVY | SPECIAL | UNUSED | LEFT)
+    "ws": (HEAVY | SPECIAL | UNUSED | LEFT | HINTS)
     - {"mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
 }
 

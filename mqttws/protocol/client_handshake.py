@@ -11,7 +11,6 @@ Spec: §6, RFC 6455 §4.1, §4.2.2
 from __future__ import annotations
 
 import os
-import re
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 
@@ -30,11 +29,12 @@ MAX_REFUSAL_BODY = 4096
 #: The server hashes the client's key followed by this to prove that it implements WebSocket. Spec: RFC 6455 §1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-#: A Host header of plain labels or an IPv6 address; and a request target.
-_PLAIN_HOST = re.compile(r"([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
-_PLAIN_TARGET = re.compile(r"[!-~]+")
-#: A header line: a token, and a value of visible ASCII with single spaces. Spec: RFC 9110 §5.1, §5.5
-_PLAIN_LINE = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+): ?([!-~]+(?: [!-~]+)*)")
+# The characters of a host, of a header's name, and of its value. They are checked without regular expressions,
+# because importing `re` would delay a program's first message. Spec: RFC 9110 §5.1, §5.5
+_ALPHANUMERIC = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_IN_HOST = _ALPHANUMERIC + b"-_.:[]"
+_IN_NAME = _ALPHANUMERIC + b"-!#$%&'*+.^_`|~"
+_IN_VALUE = bytes(range(0x20, 0x7F))
 #: Headers that affect the framing or routing of the HTTP message. h11 handles messages in which they are unexpected.
 _OF_HTTP = frozenset({b"host", b"content-length", b"transfer-encoding"})
 #: Response headers that belong to the upgrade.
@@ -207,10 +207,13 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
     """
     written = [b"%s: %s" % line for line in lines]
     if (
-        _PLAIN_HOST.fullmatch(host)
-        and _PLAIN_TARGET.fullmatch(target)
+        _is_plain_host(host)
+        and target
+        and target.isascii()
+        and target.isprintable()
+        and " " not in target
         and not any(name.lower() in _OF_HTTP for name, _ in lines)
-        and all(map(_PLAIN_LINE.fullmatch, written))
+        and all(map(_split_line, written))
     ):
         head = [b"GET %s HTTP/1.1" % target.encode(), b"Host: %s" % host.encode(), *written]
         return b"\r\n".join([*head, b"", b""])
@@ -225,6 +228,23 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
         raise _not_allowed() from None
 
 
+def _is_plain_host(host: str) -> bool:
+    """Return whether a Host header needs no encoding: an address, or labels of plain characters."""
+    labels = host.partition(":")[0].removesuffix(".").split(".")
+    return (
+        host.isascii() and not host.encode().translate(None, _IN_HOST) and all(0 < len(label) <= 63 for label in labels)
+    )
+
+
+def _split_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """Split a header line into name and value; None unless the value is visible ASCII with single spaces."""
+    name, _, value = line.partition(b":")
+    value = value.removeprefix(b" ")
+    if not name or name.translate(None, _IN_NAME) or not value or value.translate(None, _IN_VALUE):
+        return None
+    return None if b"  " in value or value != value.strip(b" ") else (name, value)
+
+
 def _not_allowed() -> ConnectError:
     """Return the error for an invalid request. It does not include h11's message, which could quote a credential."""
     return ConnectError("the upgrade request cannot be made: HTTP does not allow its host, path, query or a header")
@@ -237,10 +257,10 @@ def _read_switching(head: bytes) -> _Lines | None:
         return None
     found = []
     for line in lines:
-        match = _PLAIN_LINE.fullmatch(line)
-        if match is None or (name := match[1].lower()) in _OF_HTTP:
+        split = _split_line(line)
+        if split is None or (name := split[0].lower()) in _OF_HTTP:
             return None
-        found.append((name, match[2]))
+        found.append((name, split[1]))
     return found
 
 

@@ -7,7 +7,6 @@ Spec: RFC 6455 §4, RFC 9112 §2
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from sys import intern
 
@@ -15,8 +14,8 @@ from sys import intern
 MAX_HEAD = 16 * 1024
 #: The maximum number of its header lines.
 MAX_LINES = 100
-#: The blank line that ends a head.
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+#: The blank line that ends a head, with the LF before it. Both forms of a line's end are accepted.
+_BLANK_LINES = (b"\n\r\n", b"\n\n")
 
 
 class HeadTooLarge(Exception):
@@ -43,16 +42,17 @@ class Head:
             HeadTooLarge: It exceeds a limit.
         """
         data, seen = self._data + data, len(self._data)
-        blank_line = _END_OF_HEAD.search(data, max(0, seen - 3))
-        if (blank_line.end() if blank_line else len(data)) > MAX_HEAD:
+        ends = [at + len(line) for line in _BLANK_LINES if (at := data.find(line, max(0, seen - 3))) >= 0]
+        end = min(ends, default=len(data))
+        if end > MAX_HEAD:
             raise HeadTooLarge("the head of the HTTP message is too long")
-        if blank_line is None:
+        if not ends:
             self._data = data
             return None
         self._data = b""
-        if data.count(b"\n", 0, blank_line.end()) > MAX_LINES + 2:
+        if data.count(b"\n", 0, end) > MAX_LINES + 2:
             raise HeadTooLarge(f"the head of the HTTP message has over {MAX_LINES} lines")
-        return data[: blank_line.end()], data[blank_line.end() :]
+        return data[:end], data[end:]
 
 
 def texts_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,8 @@ import traceback
 
 import h11
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mqttws import (
     ConnAck,
@@ -275,7 +277,7 @@ class TestPlainWays:
         monkeypatch.setattr(h11.Connection, "send", lambda self, event: sends.append(event) or send(self, event))
         assert ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send() == by_ourselves
         assert bool(sends) != plain
-        monkeypatch.setattr(client_handshake, "_PLAIN_TARGET", re.compile("nothing"))
+        monkeypatch.setattr(client_handshake, "_is_plain_host", lambda host: False)
         assert ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send() == by_ourselves
 
     @pytest.mark.parametrize(
@@ -731,3 +733,34 @@ def test_errors_of_a_close_without_a_code_have_none() -> None:
     assert isinstance(events[1].error, ConnectionClosed)
     assert events[1].error.code is None
     assert "1005" not in str(events[1].error)
+
+
+PIECES = st.sampled_from(
+    [b"X-A", b":", b" ", b"  ", b"\t", b"value", b"\x7f", b"\xfc", b"\r", b"~", b"(", b"a:b", b"\0"]
+)
+
+
+@given(st.lists(PIECES, max_size=8).map(b"".join))
+def test_a_plain_line_is_a_token_and_visible_ascii_with_single_spaces(line: bytes) -> None:
+    match = re.fullmatch(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+): ?([!-~]+(?: [!-~]+)*)", line)
+    assert client_handshake._split_line(line) == (match and match.groups())
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("a-b_c.example.:1", True),
+        ("[::1]", True),
+        ("l" * 63 + ".x", True),
+        ("l" * 64 + ".x", False),
+        ("a..b", False),
+        ("", False),
+        (":80", False),
+        ("a b", False),
+        ("a\r\nX: y", False),
+        ("b\u00fccher", False),
+        ("a/b", False),
+    ],
+)
+def test_which_hosts_are_sent_without_h11(host: str, plain: bool) -> None:
+    assert client_handshake._is_plain_host(host) is plain
