@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from mqttws.client.value import Value
 
 
-class Timings(NamedTuple):
+class Timings(Value):
     """The phases of making a connection, in seconds. A phase that was not needed is None.
 
     A phase ends when the bytes that complete it arrive, so each includes the waits of this process.
@@ -19,12 +19,23 @@ class Timings(NamedTuple):
         connack: From the CONNECT to the CONNACK.
     """
 
-    lookup: float | None = None
-    tcp: float | None = None
-    proxy: float | None = None
-    tls: float | None = None
-    upgrade: float | None = None
-    connack: float | None = None
+    __slots__ = __match_args__ = ("lookup", "tcp", "proxy", "tls", "upgrade", "connack")
+
+    def __init__(
+        self,
+        lookup: float | None = None,
+        tcp: float | None = None,
+        proxy: float | None = None,
+        tls: float | None = None,
+        upgrade: float | None = None,
+        connack: float | None = None,
+    ) -> None:
+        self.lookup = lookup
+        self.tcp = tcp
+        self.proxy = proxy
+        self.tls = tls
+        self.upgrade = upgrade
+        self.connack = connack
 
 
 class Stopwatch:

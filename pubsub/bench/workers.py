@@ -65,7 +65,7 @@ class Tally:
         self.delivered = self.duplicated = self.out_of_order = self.foreign = 0
         self.latency, self.acknowledgement = Histogram(), Histogram()
         self.lag, self.connecting, self.recent = Histogram(), Histogram(), Histogram()
-        self.phases = {name: Histogram() for name in Timings._fields}
+        self.phases = {name: Histogram() for name in Timings.__match_args__}
         self.connects = 0
         self.returns = Returns()
         self.reasons: dict[str, int] = {}
@@ -73,9 +73,10 @@ class Tally:
     def add_phases(self, timings: Timings | None) -> None:
         """Count how long each phase of connecting took."""
         if timings is not None:
-            for name, seconds in timings._asdict().items():
+            for name, phase in self.phases.items():
+                seconds: float | None = getattr(timings, name)
                 if seconds is not None:
-                    self.phases[name].record(int(seconds * SECOND))
+                    phase.record(int(seconds * SECOND))
 
     def merge(self, other: Tally) -> None:
         """Add the counts of another process."""

@@ -49,7 +49,7 @@ def test_the_phases_of_each_transport(make: Make, secured: tuple[Broker, Any], s
     took = time.monotonic() - began
     timings = client.timings
     assert isinstance(timings, Timings)
-    phases = {name: seconds for name, seconds in timings._asdict().items() if seconds is not None}
+    phases = {name: seconds for name in Timings.__match_args__ if (seconds := getattr(timings, name)) is not None}
     assert set(phases) == {"tcp", "connack"} | PHASES[scheme] | ({"lookup"} if host == "localhost" else set())
     assert all(seconds >= 0 for seconds in phases.values())
     assert phases["connack"] >= PAUSE * 0.9  # the pause of the server belongs to this phase
