@@ -103,6 +103,7 @@ def _histograms(run: Run) -> Iterator[tuple[str, Histogram]]:
     tally = run.tally
     yield "latency", tally.latency
     yield "acknowledgement", tally.acknowledgement
+    yield "delay", run.delay
     yield "connecting", tally.connecting
     for name, phase in tally.phases.items():
         if phase.count:

@@ -149,9 +149,7 @@ def _process(run: Run) -> dict[str, Any]:
     cpu = run.own_cpu + sum(span.change("cpu") for span in spans)
     count = sum(span.change("published") + span.change("delivered") for span in spans)
     connects = sum(span.change("connects") for span in spans)
-    seconds, delay = run.measured_seconds, Histogram()
-    for result in run.results:
-        delay.merge(result.delay)
+    seconds = run.measured_seconds
     peak = sum(result.peak_memory for result in run.results) + (peak_memory() if run.plan.processes > 1 else 0)
     return {
         "cpu_share": sum(shares) + run.own_cpu / seconds if seconds else None,
@@ -161,7 +159,7 @@ def _process(run: Run) -> dict[str, Any]:
         "processes": run.plan.processes,
         "busiest_share": max(shares, default=None),
         "waited_share": max((span.rate("waited") for span in spans if span.first.waited is not None), default=None),
-        "delay": _durations(delay),
+        "delay": _durations(run.delay),
     }
 
 

@@ -68,6 +68,7 @@ class Run:
         results: The results of the parts.
         tally: The counts of messages, at the end.
         connections: The counts of connections, at the end.
+        delay: By how much the event loops of the parts were late, at the end.
         own_cpu: CPU seconds of this process during the measurement, if the parts are in other processes.
     """
 
@@ -79,6 +80,7 @@ class Run:
         self.interrupts = 0
         self.results: list[Result] = []
         self.tally, self.connections = Tally(), Connections()
+        self.delay = Histogram()
         self.own_cpu = 0.0
         self._build = build
         self._observe = observe
@@ -238,6 +240,7 @@ class Run:
         for result in self.results:
             self.tally.merge(result.tally)
             self.connections.merge(result.connections)
+            self.delay.merge(result.delay)
 
 
 def _sum(found: list[Progress]) -> Progress:
