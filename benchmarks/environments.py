@@ -20,6 +20,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SCRIPTS = HERE / "peers"
 
+#: Writes ca.crt, server.crt and server.key. Mosquitto reads the key as another user.
+CERTIFY = """
+import sys
+from pathlib import Path
+from mqttws.testing import mint_authority
+authority = mint_authority()
+_, key = authority.issue("127.0.0.1", "localhost").write(sys.argv[1], "server")
+key.chmod(0o644)
+(Path(sys.argv[1]) / "ca.crt").write_bytes(authority.certificate)
+"""
+
 
 class Environments:
     """The environments of all libraries.
@@ -37,6 +48,7 @@ class Environments:
         self.variables = os.environ | {
             "PYTHONPATH": os.pathsep.join((str(HERE), str(SCRIPTS))),
             "PYTHONSAFEPATH": "1",
+            "BENCH_CERTIFICATES": str(directory / "certificates"),
             "NODE_PATH": str(directory / "node" / "node_modules"),
             "BENCH_STREAM": str(directory / "stream.bin"),
             "BENCH_STREAM_PACKETS": str(len(work.mixed())),
@@ -73,6 +85,8 @@ class Environments:
         if mosquitto() is None and not apt_get("mosquitto"):
             self.missing["mosquitto"] = "there is no mosquitto here"
 
+        self._certify()
+
     def install_only(self, *names: str) -> None:
         """Create the environments of some Python libraries."""
         self.directory.mkdir(exist_ok=True)
@@ -99,6 +113,12 @@ class Environments:
                 return
         marker.touch()
 
+    def _certify(self) -> None:
+        """Create the certificates of the servers, and that of their authority."""
+        directory = self.directory / "certificates"
+        directory.mkdir(exist_ok=True)
+        subprocess.run([self.python("mqttws"), "-c", CERTIFY, directory], check=True)
+
     def _install_node(self) -> None:
         node = self.directory / "node"
         if not (node / "node_modules" / "aedes").exists():
@@ -124,7 +144,7 @@ class Environments:
         for name, packages in PYTHON_PEERS.items():
             if name in self.missing or not packages:
                 continue
-            package = packages[-1].split(">")[0]
+            package = (packages[-1] if name == "mqttws-uvloop" else packages[0]).split(">")[0]
             code = f"from importlib.metadata import version; print(version({package!r}))"
             asked = subprocess.run([self.python(name), "-c", code], capture_output=True, text=True)
             versions["uvloop" if package == "uvloop" else name] = asked.stdout.strip()

@@ -170,6 +170,18 @@ def _pubsub(environments: Environments) -> str:
     return str(Path(environments.python("mqttws")).parent / "pubsub")
 
 
+def by_library(cases: dict[str, Case]) -> dict[str, dict[str, float]]:
+    """Return the medians of each library; those of a process that does nothing are the floor's."""
+    bare = cases["pass"]
+    figures: dict[str, dict[str, float]] = {"floor": {"pub_ms": bare.ms}}
+    for library in ("mqttws", "paho"):
+        for scheme, short in (("TCP", "tcp"), ("WebSocket", "ws")):
+            case = cases[f"{library}, {scheme}"]
+            figures.setdefault(library, {}).update({f"{short}_ms": case.ms, f"{short}_mib": case.mib - bare.mib})
+    figures["mqttws"]["pub_ms"] = cases["pubsub pub"].ms
+    return figures
+
+
 def table(cases: dict[str, Case]) -> str:
     """Return the table of the measurements, and the result of each target."""
     bare = cases["pass"]

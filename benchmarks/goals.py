@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cases import CASES
+from cases import CASES, PACKETS, SIZES, TOPICS
 from results import MORE_IS_BETTER, Run, find
 
 
@@ -54,7 +54,9 @@ def _loop_targets() -> list[Target]:
 
 
 def _targets() -> list[Target]:
-    publish_qos0, publish_qos1 = {"paho": 25, "awscrt": 15}, {"paho": 10, "awscrt": 3.5}
+    publish_qos0, publish_qos1 = {"paho": 25, "awscrt": 15}, {"paho": 12, "awscrt": 4}
+    publish_qos2, large = {"paho": 8, "mqttium": 1.5}, {"paho": 1.0, "awscrt": 1.0}
+    received = {"paho": 20, "awscrt": 6}
     receive = {"paho": 15, "awscrt": 6, "mqttjs": 3, "gmqtt": 2}
     encode = {"paho": 6, "gmqtt": 10, "mqtt5": 1.5}
     wanted: list[tuple[str, str, dict[str, float], str]] = [
@@ -63,13 +65,42 @@ def _targets() -> list[Target]:
         ("decode_stream", "mqttws", {"paho": 20, "gmqtt": 6, "mqtt5": 1}, "ns"),
         ("encode_qos0", "mqttws-compiled", {"mqtt5": 3.5}, "ns"),
         ("encode_qos1", "mqttws-compiled", {"mqtt5": 3.5}, "ns"),
-        ("decode_stream", "mqttws-compiled", {"mqtt5": 2.5}, "ns"),
-        ("mask_65536", "mqttws", {"websockets": 0.5}, "ns"),  # within twice the time of its C
+        ("decode_stream", "mqttws-compiled", {"mqtt5": 4}, "ns"),
+        *((f"{way}_{name}", "mqttws", {"mqtt5": 0.25}, "ns") for name in PACKETS for way in ("encode", "decode")),
+        *((f"{way}_{name}", "mqttws-compiled", {"mqtt5": 1}, "ns") for name in PACKETS for way in ("encode", "decode")),
+        ("mask_65536", "mqttws-compiled", {"websockets": 0.5}, "ns"),  # within twice the time of its C
         ("publish_qos0", "mqttws", publish_qos0, "rate"),
         ("publish_qos0_asyncio", "mqttws", publish_qos0, "rate"),
         ("publish_qos0_waiting", "mqttws", {"paho": 1.5}, "rate"),
         ("publish_qos1", "mqttws", publish_qos1, "rate"),
         ("publish_qos1_asyncio", "mqttws", publish_qos1, "rate"),
+        ("publish_qos2", "mqttws", publish_qos2, "rate"),
+        ("publish_qos2_asyncio", "mqttws", publish_qos2, "rate"),
+        ("publish_tls_qos0", "mqttws", {"awscrt": 15}, "rate"),
+        ("publish_tls_qos0_asyncio", "mqttws", {"awscrt": 15}, "rate"),
+        ("publish_tls_qos1", "mqttws", {"awscrt": 3.5}, "rate"),
+        ("publish_tls_qos1_asyncio", "mqttws", {"awscrt": 3.5}, "rate"),
+        ("receive_tls", "mqttws", received, "cpu_us"),
+        ("receive_tls_asyncio", "mqttws", received, "cpu_us"),
+        ("receive_tls_single", "mqttws", {"awscrt": 2}, "cpu_us"),
+        ("receive_tls_single_asyncio", "mqttws", {"awscrt": 2}, "cpu_us"),
+        *(
+            (f"{way}_{size}_{transport}", "mqttws", large, figure)
+            for _, size, _ in SIZES
+            for way in ("send", "receive")
+            for transport in ("ws", "wss")
+            for figure in ("mib_s", "peak_mib")
+        ),
+        ("publish_qos0", "mqttws-compiled", {"floor": 0.75}, "rate"),
+        ("receive", "mqttws-compiled", {"floor": 0.9}, "rate"),
+        ("deliver_1_to_1", "mqttws-compiled", {"floor": 0.7}, "rate"),
+        *((f"echo_qos{qos}_asyncio", "mqttws", {"floor": 1 / 1.25}, "p50_us") for qos in (0, 1)),
+        *((f"echo_qos{qos}", "mqttws", {"floor": 1 / 1.5}, "p50_us") for qos in (0, 1)),
+        ("first", "mqttws", {"paho": 1 / 0.5}, "tcp_ms"),
+        ("first", "mqttws", {"paho": 1 / 0.6}, "ws_ms"),
+        ("first", "mqttws", {"floor": 1 / 2.5}, "pub_ms"),
+        ("first", "mqttws", {"paho": 1 / 0.75}, "tcp_mib"),
+        ("first", "mqttws", {"paho": 1 / 0.75}, "ws_mib"),
         ("receive", "mqttws", receive, "rate"),
         ("receive_asyncio", "mqttws", receive, "rate"),
         ("echo_qos0", "mqttws", {"paho": 2, "awscrt": 1}, "p50_us"),
@@ -79,9 +110,12 @@ def _targets() -> list[Target]:
         ("import", "mqttws", {"paho": 2.5}, "ms"),
         ("memory", "mqttws", {"paho": 1}, "kib"),
         ("client_hold_10000", "mqttws", {"": 12}, "kib"),
-        ("deliver_1_to_1", "mqttws", {"mosquitto": 1, "aedes": 5, "amqtt": 15}, "rate"),
-        ("deliver_1_to_50", "mqttws", {"mosquitto": 3, "aedes": 10, "amqtt": 10}, "rate"),
-        ("hold", "mqttws", {"": 1_000}, "rate"),
+        ("deliver_1_to_1", "mqttws", {"mosquitto": 5, "aedes": 5, "amqtt": 15}, "rate"),
+        ("deliver_1_to_50", "mqttws", {"mosquitto": 40, "aedes": 10, "amqtt": 10}, "rate"),
+        ("deliver_qos1", "mqttws", {"mosquitto": 1}, "rate"),
+        ("fan_in", "mqttws", {"mosquitto": 2}, "rate"),
+        ("pairs", "mqttws", {"mosquitto": 2}, "rate"),
+        ("accept", "mqttws", {"": 3_000}, "rate"),
         ("hold", "mqttws", {"": 12}, "kib_2000"),
     ]
     targets = [
@@ -89,6 +123,16 @@ def _targets() -> list[Target]:
         for case, ours, peers, figure in wanted
         for peer, factor in peers.items()
     ]
+    # The object and its bytes, as a user of the codec writes it.
+    targets += [Target(f"encode_object_qos{qos}", "mqttws", "mqtt5", 1.3, "ns", f"encode_qos{qos}") for qos in (0, 1)]
+    # Many topics may cost at most 1.5 times as much as a hundred.
+    targets += [
+        Target(f"topics_{way}_{number}", "mqttws", "mqttws", 1 / 1.5, figure, f"topics_{way}_{TOPICS[0]}")
+        for way, figure in (("encode", "ns"), ("decode", "ns"), ("route", "cpu_us"))
+        for number in TOPICS[1:]
+    ]
+    signing = {"sign_url": 6, "sign_iot_url": 1, "sign_presign": 3.5}
+    targets += [Target(case, "mqttws", "awscrt", factor, "ns", "sign") for case, factor in signing.items()]
     # A match among a hundred thousand subscriptions may cost at most 1.5 times as much as with one.
     return [*targets, *_loop_targets(), Target("match_100000", "mqttws", "mqttws", 1 / 1.5, "ns", "match_1")]
 

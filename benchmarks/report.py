@@ -9,6 +9,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from cases import PACKETS, SIZES, TOPICS
 from goals import TARGETS, Target, reached, share
 from results import Run, load, median, middle
 
@@ -25,6 +26,16 @@ TABLES: dict[str, list[Column]] = {
         ("encode_qos1", "encode QoS 1", "ns", "{:,.0f}"),
         ("decode_qos0", "decode QoS 0", "ns", "{:,.0f}"),
         ("decode_stream", "decode stream", "ns", "{:,.0f}"),
+        ("encode_object_qos0", "make a Publish and encode it, QoS 0", "ns", "{:,.0f}"),
+        ("encode_object_qos1", "the same, QoS 1", "ns", "{:,.0f}"),
+    ],
+    "Other packets, nanoseconds: made and encoded, decoded": [
+        (f"{way}_{name}", f"{way} {name.upper()}", "ns", "{:,.0f}") for name in PACKETS for way in ("encode", "decode")
+    ],
+    "Topics by turns: nanoseconds a message; CPU a delivery of the broker, µs": [
+        (f"topics_{way}_{number}", f"{way}, {number:,}", figure, form)
+        for way, figure, form in (("encode", "ns", "{:,.0f}"), ("decode", "ns", "{:,.0f}"), ("route", "cpu_us", "{:,.2f}"))
+        for number in TOPICS
     ],
     "WebSocket masking, nanoseconds": [
         ("mask_64", "64 bytes", "ns", "{:,.0f}"),
@@ -43,19 +54,50 @@ TABLES: dict[str, list[Column]] = {
         ("publish_qos0", "publish QoS 0", "rate", "k"),
         ("publish_qos0_waiting", "one at a time", "rate", "k"),
         ("publish_qos1", "publish QoS 1", "rate", "k"),
+        ("publish_qos2", "publish QoS 2", "rate", "k"),
         ("receive", "receive", "rate", "k"),
     ],
     "Client, CPU time a message in microseconds": [
         ("publish_qos0", "publish QoS 0", "cpu_us", "{:,.2f}"),
         ("publish_qos0_waiting", "one at a time", "cpu_us", "{:,.2f}"),
         ("publish_qos1", "publish QoS 1", "cpu_us", "{:,.2f}"),
+        ("publish_qos2", "publish QoS 2", "cpu_us", "{:,.2f}"),
         ("receive", "receive", "cpu_us", "{:,.2f}"),
     ],
+    **{
+        f"Client over WebSocket and TLS{shown}": [
+            (f"{case}{form}", f"{name}, {heading}", figure, form_of)
+            for case, name in (
+                ("publish_tls_qos0", "publish QoS 0"),
+                ("publish_tls_qos1", "publish QoS 1"),
+                ("receive_tls", "receive, many in a record"),
+                ("receive_tls_single", "receive, one in a record"),
+            )
+            for heading, figure, form_of in (("thousands a second", "rate", "k"), ("CPU, µs", "cpu_us", "{:,.2f}"))
+        ]
+        + ([] if form else [("reconnect_tls", "reconnect p50, µs", "p50_us", "{:,.0f}")])
+        for form, shown in (("", ""), ("_asyncio", ", asyncio"))
+    },
+    **{
+        f"Large messages over {transport}, {doing}": [
+            (f"{way}_{size}_{transport}", f"{size.replace('_', ' ').replace('ib', 'iB')}, {heading}", figure, form_of)
+            for _, size, _ in SIZES
+            for heading, figure, form_of in (
+                ("MiB/s", "mib_s", "{:,.0f}"),
+                ("CPU, µs/MiB", "cpu_us_mib", "{:,.0f}"),
+                ("peak, MiB", "peak_mib", "{:,.1f}"),
+            )
+        ]
+        for transport in ("ws", "wss")
+        for way, doing in (("send", "sent one by one with QoS 1"), ("receive", "received"))
+    },
     "Client with asyncio": [
         ("publish_qos0_asyncio", "publish QoS 0, thousands a second", "rate", "k"),
         ("publish_qos0_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
         ("publish_qos1_asyncio", "publish QoS 1", "rate", "k"),
         ("publish_qos1_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
+        ("publish_qos2_asyncio", "publish QoS 2", "rate", "k"),
+        ("publish_qos2_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
         ("receive_asyncio", "receive", "rate", "k"),
         ("receive_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
         ("echo_qos0_asyncio", "echo QoS 0 p50, µs", "p50_us", "{:,.0f}"),
@@ -69,6 +111,19 @@ TABLES: dict[str, list[Column]] = {
         ("import", "import, ms", "ms", "{:,.0f}"),
         ("memory", "memory of one connection, MiB", "kib", "mib"),
         ("client_hold_10000", "KiB each of 10,000", "kib", "{:,.1f}"),
+    ],
+    "From the start of a process to its first PUBACK": [
+        ("first", "TCP, ms", "tcp_ms", "{:,.0f}"),
+        ("first", "WebSocket, ms", "ws_ms", "{:,.0f}"),
+        ("first", "`pubsub pub`, or an empty program, ms", "pub_ms", "{:,.0f}"),
+        ("first", "memory beyond an empty program, TCP, MiB", "tcp_mib", "{:,.1f}"),
+        ("first", "WebSocket, MiB", "ws_mib", "{:,.1f}"),
+    ],
+    "Signing an AWS IoT URL, nanoseconds": [
+        ("sign_url", "IotUrlSigner", "ns", "{:,.0f}"),
+        ("sign_iot_url", "presign_iot_url", "ns", "{:,.0f}"),
+        ("sign_presign", "presign", "ns", "{:,.0f}"),
+        ("sign", "awscrt's", "ns", "{:,.0f}"),
     ],
     **{
         f"Closed loop over {name}, {heading}": [
@@ -103,16 +158,36 @@ TABLES: dict[str, list[Column]] = {
         ("deliver_1_to_1", "CPU a delivery, µs", "cpu_us", "{:,.2f}"),
         ("deliver_1_to_50", "1 → 50, thousands a second", "rate", "k"),
         ("deliver_1_to_50", "CPU a delivery, µs", "cpu_us", "{:,.2f}"),
-        ("hold", "connections taken a second", "rate", "{:,.0f}"),
+        *(
+            (case, f"{name}, {heading}", figure, form_of)
+            for case, name in (
+                ("deliver_qos1", "1 → 1, QoS 1"),
+                ("fan_in", "1,000 → 1"),
+                ("pairs", "1,000 → 1,000 in pairs"),
+            )
+            for heading, figure, form_of in (
+                ("thousands a second", "rate", "k"),
+                ("CPU a delivery, µs", "cpu_us", "{:,.2f}"),
+            )
+        ),
+    ],
+    "Broker: connections, and a quiet client while another keeps the broker busy": [
+        ("accept", "connections taken a second", "rate", "{:,.0f}"),
+        ("accept", "CPU each, µs", "cpu_us", "{:,.0f}"),
+        ("accept_tls", "over TLS", "rate", "{:,.0f}"),
+        ("accept_tls", "CPU each, µs", "cpu_us", "{:,.0f}"),
         ("hold", "KiB each of 2,000 held", "kib_2000", "{:,.1f}"),
+        ("quiet", "quiet client's p50, µs", "p50_us", "{:,.0f}"),
+        ("quiet", "p99, µs", "p99_us", "{:,.0f}"),
+        ("quiet", "beside thousands a second", "rate", "k"),
     ],
 }
 #: Libraries with asyncio only: in its table they have the figures of the base cases.
-ASYNCIO_PEERS = ("aiomqtt", "gmqtt")
+ASYNCIO_PEERS = ("aiomqtt", "gmqtt", "mqttium")
 ORDER = [
     *("floor", "mqttws", "mqttws-compiled", "mqttws-uvloop", "paho", "aiomqtt", "gmqtt", "amqtt", "mqtt5", "awscrt"),
     *("mqttium", "zmqtt"),
-    *("websockets", "mqttpacket", "mqttjs", "mosquitto", "aedes"),
+    *("websockets", "mqttpacket", "mqttjs", "mosquitto", "nats", "aedes"),
 ]
 NAMES = {
     "floor": "floor: hand-written, unchecked Python",
@@ -129,6 +204,7 @@ NAMES = {
     "mqttjs": "MQTT.js",
     "mqttpacket": "mqtt-packet (Node)",
     "mosquitto": "Mosquitto",
+    "nats": "nats-server",
 }
 UNITS = {"rate": " a second", "kib": " KiB", "kib_2000": " KiB"}
 
@@ -136,12 +212,17 @@ UNITS = {"rate": " a second", "kib": " KiB", "kib_2000": " KiB"}
 def shown(value: float | None, form: str) -> str:
     """Return the text of a figure."""
     if value is None:
-        return ""
+        return "–"
     if form == "k":
         return f"{value / 1e3:,.1f}"
     if form == "mib":
         return f"{value / 1024:,.1f}"
     return form.format(value)
+
+
+def lacking(runs: list[Run], case: str, library: str) -> str:
+    """Return the text of a cell without a figure: whether the measurement failed, or the library has no such case."""
+    return "failed" if any(library in run["failures"].get(case, ()) for run in runs) else "–"
 
 
 def table(runs: list[Run], columns: list[Column]) -> str:
@@ -154,10 +235,10 @@ def table(runs: list[Run], columns: list[Column]) -> str:
             for case, _, _, _ in columns
         ]
         cells = [
-            shown(median(runs, case, library, figure), form) if has else ""
+            shown(median(runs, case, library, figure), form) if has else lacking(runs, case, library)
             for (case, _, figure, form), has in zip(columns, known, strict=True)
         ]
-        if any(cells):
+        if any(known):
             lines.append(f"| {NAMES.get(library, library)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) if len(lines) > 2 else "Not measured."
 
@@ -180,7 +261,11 @@ def spread(runs: list[Run]) -> str:
         return f"{half:.0%} of the median with half of the figures, at most {most:.0%} with 95 in 100"
 
     text = f"Between the least and the greatest of a run's rounds lie {shares(rounds)}"
-    return f"{text}; between those of the runs {shares(between)}." if len(runs) > 1 else f"{text}."
+    if len(runs) == 1:
+        return f"{text}."
+    if all(run["rounds"] == 1 for run in runs):
+        return f"Between the least and the greatest of the runs lie {shares(between)}."
+    return f"{text}; between those of the runs {shares(between)}."
 
 
 def verdict(target: Target, ratio: float | None) -> str:
@@ -274,6 +359,9 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
         "All libraries get the same messages, QoS, window and broker, each in its own process, and as many messages",
         "as fill the same time. A value is the median of the runs, and that of a run the median of its rounds. Every",
         "measurement checks its outcome; an incomplete one has no value. `benchmarks/run_peers.py` has the details.",
+        "A dash stands for a case that a library does not have: of the clients, MQTTium, aiomqtt, gmqtt, zmqtt and amqtt",
+        "have only asyncio, paho and awscrt only threads, gmqtt and zmqtt no WebSocket, and awscrt no QoS 2 (it sends no",
+        "PUBREL). Cases of one kind are run with the libraries that their targets name.",
         "",
         *facts(runs),
         "",

@@ -14,13 +14,18 @@ from typing import Any
 Run = dict[str, Any]
 
 #: Figures for which more is better; for all others less is.
-MORE_IS_BETTER = {"rate"}
+MORE_IS_BETTER = {"rate", "mib_s"}
 
 #: Case -> the base case, for libraries without such a variant, which have only asyncio or only threads.
 BASE_CASE = {
     "publish_qos0_asyncio": "publish_qos0",
     "publish_qos1_asyncio": "publish_qos1",
+    "publish_qos2_asyncio": "publish_qos2",
+    "publish_tls_qos0_asyncio": "publish_tls_qos0",
+    "publish_tls_qos1_asyncio": "publish_tls_qos1",
     "receive_asyncio": "receive",
+    "receive_tls_asyncio": "receive_tls",
+    "receive_tls_single_asyncio": "receive_tls_single",
     "echo_qos0_asyncio": "echo_qos0",
     "echo_qos1_asyncio": "echo_qos1",
 }

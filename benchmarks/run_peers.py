@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import platform
 import resource
@@ -27,14 +26,21 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+import first_message  # noqa: E402
 from cases import CASES, Case  # noqa: E402
 from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
 from servers import blaster, broker, responder  # noqa: E402
 
-#: The duration of a measurement with a number of messages, in seconds, unless its case is longer. Half as many messages
-#: are the warm-up.
+#: The duration of a measurement with a number of messages, in seconds, unless its case is longer; at least a third of it
+#: counts. Half as many messages are the warm-up.
 SECONDS = 0.8
+#: Options of cases that only `blaster.py` understands, and those that it shares with the clients.
+SERVER_ONLY, SERVER = {"together"}, {"together", "tls", "size"}
+#: How often each process is started for the first message.
+FIRST_ROUNDS = 9
+
+_SIDES = (lambda name: name in SERVER, lambda name: name not in SERVER_ONLY)
 
 
 class Bench:
@@ -50,22 +56,31 @@ class Bench:
         self.environments = environments
         self.seconds = seconds
         self.pinned = pinned
-        self.counts: dict[tuple[str, str], int] = {}
+        self.first: dict[str, dict[str, float]] = {}
+        self._path = environments.directory / "paces.json"
+        self.paces: dict[str, float] = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def measure(self, case: Case, library: str) -> dict[str, float]:
-        """Measure one case with one library once."""
-        if case.least and (case.name, library) not in self.counts:
-            self.counts[case.name, library] = self._find_count(case, library)
-        figures = self._run(case, library, self.counts.get((case.name, library), 0))
-        figures.pop("seconds", None)
-        return figures
+        """Measure one case with one library once.
 
-    def _find_count(self, case: Case, library: str) -> int:
-        """Return how many messages fill the time, by trials of growing length until one fills a third of it."""
-        count, seconds = case.least, self.seconds * case.times
-        while (taken := self._run(case, library, count)["seconds"]) < seconds / 3:
-            count *= math.ceil(min(10, seconds / taken))
-        return max(case.least, int(count * seconds / taken))
+        The number of messages is what filled the time when the case was last measured here. A measurement that is too
+        short is repeated with more.
+        """
+        key, wanted = f"{case.name} {library}", self.seconds * case.times
+        while True:
+            count = max(case.least, int(self.paces.get(key, 0) * wanted))
+            figures = self._run(case, library, count)
+            seconds = figures.pop("seconds", wanted)
+            if not case.least:
+                return figures
+            # At most ten times as many, because in a short measurement not everything grows with the number.
+            self.paces[key] = min(count / seconds, 10 * count / wanted)
+            if seconds >= wanted / 3:
+                return figures
+
+    def save(self) -> None:
+        """Store the paces for the next time."""
+        self._path.write_text(json.dumps(self.paces, indent=1, sort_keys=True) + "\n")
 
     def _run(self, case: Case, library: str, count: int) -> dict[str, float]:
         """Run one case: its server, and the measuring process."""
@@ -73,20 +88,24 @@ class Bench:
         options = [*case.options, *([f"count={count}", f"warm={count // 2}"] if count else [])]
         if case.kind == "import":
             return {"ms": import_ms(library, environments.interpreter(library), environments.variables)}
+        if case.kind == "first":
+            return self._first(library)
         if case.kind == "codec":
             return self._ask([*environments.command(library, "codec"), name, *options])
         if case.kind == "broker":
             with broker(environments, library) as server:
                 load = [environments.python("floor"), str(SCRIPTS / "load_floor.py")]
-                return self._ask([*load, name, f"port={server.port}", f"pid={server.pid}", *options])
-        if case.kind == "receive":
-            with blaster(environments, count // 2, count) as server:
-                return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *options])
+                port = server.tls_port if "tls=1" in options else server.port
+                return self._ask([*load, name, f"port={port}", f"pid={server.pid}", *options])
+        if case.kind == "blaster":
+            served, asked = ([each for each in options if chosen(each.partition("=")[0])] for chosen in _SIDES)
+            with blaster(environments, *served, count // 2, count) as server:
+                return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *asked])
         if case.kind == "closed":
             return self._closed(case, library, name, options)
         # Ten thousand clients use our broker, because Mosquitto takes a minute to accept so many.
         with broker(environments, library if case.kind == "hold" else "mosquitto") as server:
-            port = server.tcp_port if library == "gmqtt" else server.port
+            port = server.tcp_port if library == "gmqtt" else server.tls_port if "tls=1" in options else server.port
             if case.kind == "memory":
                 return self._ask(connecting(library, environments.interpreter(library), port))
             kind = "hold" if case.kind == "hold" and (SCRIPTS / "hold_mqttws.py").exists() else "client"
@@ -103,6 +122,12 @@ class Bench:
                 command = ["taskset", "-c", "0", *command]
             port = server.port if "websocket=1" in case.options else server.tcp_port
             return self._ask([*command, name, f"port={port}", *options])
+
+    def _first(self, library: str) -> dict[str, float]:
+        """Start processes up to their first message; those of all libraries by turns, when the first of them is due."""
+        if library not in self.first:
+            self.first = first_message.by_library(first_message.measure(self.environments, FIRST_ROUNDS))
+        return self.first.pop(library)
 
     def _ask(self, command: list[str]) -> dict[str, float]:
         """Run one process and return its JSON."""
@@ -134,10 +159,11 @@ class Bench:
                         measured = self.measure(case, library)
                         figures[case.name].setdefault(library, []).append(measured)
                         shown = ", ".join(f"{name} {value:,.1f}" for name, value in measured.items())
-                    except (RuntimeError, subprocess.SubprocessError) as error:
+                    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
                         failures.setdefault(case.name, {})[library] = str(error)[:200]
                         shown = f"failed: {str(error)[:100]}"
                     took = time.monotonic() - began
+                    self.save()
                     print(f"{number + 1} {case.name} {library}: {shown} ({took:.1f} s)", file=sys.stderr)
         return {
             "machine": facts,
@@ -190,7 +216,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1, help="the number of complete runs, one after another")
-    parser.add_argument("--rounds", type=int, default=3, help="in each run")
+    parser.add_argument("--rounds", type=int, default=1, help="in each run")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the duration of each; below 1 for a trial")
     parser.add_argument("--only", default="", help="cases whose names begin so")
     parser.add_argument("--libraries", default="", help="these alone, with commas between")

@@ -9,9 +9,11 @@ Protocol levels: 4 is MQTT 3.1.1; 5 is MQTT 5 with empty properties, for the pee
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 #: 27 bytes.
 TOPIC = "sensors/room-12/temperature"
@@ -23,10 +25,22 @@ PAYLOAD = b"21.4 degrees Celsius"
 MESSAGE = b"0123456789abcdef" * 4
 #: The packet identifier of the QoS 1 cases.
 PACKET_ID = 4_711
+#: The Topic Filters of a SUBSCRIBE.
+FILTERS = [f"sensors/room-{room}/+" for room in range(4)]
+CLIENT_ID = "bench-client"
 #: The masking key of the example in RFC 6455 §5.7.
 MASKING_KEY = b"\x37\xfa\x21\x3d"
 #: The maximum size of a read of a stream; reads end anywhere.
 CHUNK = 64 * 1024
+
+#: The authority of the servers' certificates.
+AUTHORITY = os.path.join(os.environ.get("BENCH_CERTIFICATES", ""), "ca.crt")
+
+#: An AWS IoT URL to sign, with the keys of AWS's documentation.
+KEYS = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+IOT_HOST = "a1b2c3d4e5f6g7-ats.iot.eu-west-1.amazonaws.com"
+REGION = "eu-west-1"
+EXPIRES = 86_400
 
 PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, PINGRESP = 0x40, 0x50, 0x62, 0x70, 0x90, 0xD0
 
@@ -80,6 +94,22 @@ def encode(packet: Published | Answer, level: int = 4) -> bytes:
     return bytes((packet.first, len(body))) + body
 
 
+def topics(count: int) -> list[str]:
+    """Return topics of one length."""
+    return [f"sensors/room-{number:06}/temperature" for number in range(count)]
+
+
+def times() -> list[datetime]:
+    """Return the times at which URLs are signed, each a second after the other."""
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    return [start + timedelta(seconds=second) for second in range(4_000)]
+
+
+def payload(size: int) -> bytes:
+    """Return a payload of some size; it repeats `MESSAGE`."""
+    return (MESSAGE * (size // len(MESSAGE) + 1))[:size]
+
+
 def mask(payload: bytes, key: bytes) -> bytes:
     """Mask a WebSocket payload byte by byte."""
     return bytes(byte ^ key[number % 4] for number, byte in enumerate(payload))
@@ -120,3 +150,12 @@ def masked_frame(data: bytes, key: bytes) -> bytes:
     number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
     head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
     return head + key + number.to_bytes(size, "little")
+
+
+def frame(data: bytes) -> bytes:
+    """Put bytes into a server's WebSocket frame."""
+    size = len(data)
+    if size < 126:
+        return bytes((0x82, size)) + data
+    long = size > 65_535
+    return bytes((0x82, 127 if long else 126)) + size.to_bytes(8 if long else 2, "big") + data

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 
+import workloads as work
 from blaster import upgraded
 
 
@@ -47,11 +48,6 @@ class Link:
         return found
 
 
-def frame(data: bytes) -> bytes:
-    size = len(data)
-    return (bytes((0x82, size)) if size < 126 else b"\x82\x7e" + size.to_bytes(2, "big")) + data
-
-
 def serve(listener: socket.socket) -> None:
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
@@ -67,12 +63,12 @@ def serve(listener: socket.socket) -> None:
             try:
                 for data in link.frames():
                     if data[0] == 0x10:
-                        link.socket.sendall(frame(b"\x20\x02\0\0"))
+                        link.socket.sendall(work.frame(b"\x20\x02\0\0"))
                     elif data[0] == 0x82:
-                        link.socket.sendall(frame(b"\x90\x03" + data[2:4] + b"\0"))
+                        link.socket.sendall(work.frame(b"\x90\x03" + data[2:4] + b"\0"))
                         subscribers[link] = None
                     else:
-                        messages = frame(data)
+                        messages = work.frame(data)
                         for subscriber in subscribers:
                             subscriber.socket.sendall(messages)
             except OSError:

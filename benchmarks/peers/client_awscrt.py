@@ -7,16 +7,21 @@ import time
 
 import workloads as work
 from awscrt import io, mqtt
-from timing import Stopwatch, main, percentiles, timed
+from timing import Peak, Stopwatch, main, percentiles, timed, transferred
 
 
 class Connected:
     """A connection, as a context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: int = 0) -> None:
         bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
+        context = None
+        if tls:
+            options = io.TlsContextOptions()
+            options.override_default_trust_store_from_path(None, work.AUTHORITY)
+            context = io.ClientTlsContext(options)
         self.connection = mqtt.Connection(
-            mqtt.Client(bootstrap),
+            mqtt.Client(bootstrap, context),
             host_name="127.0.0.1",
             port=port,
             client_id=f"bench-{time.monotonic_ns()}",
@@ -31,8 +36,8 @@ class Connected:
         self.connection.disconnect().result(10)
 
 
-def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
-    with Connected(port) as connection:
+def publish_qos0(port: int, count: int, warm: int, tls: int = 0) -> dict[str, float]:
+    with Connected(port, tls) as connection:
 
         def publish(number: int) -> None:
             for _ in range(number):
@@ -42,8 +47,8 @@ def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
         return timed(publish, count, warm)
 
 
-def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
-    with Connected(port) as connection:
+def publish_qos1(port: int, count: int, warm: int, tls: int = 0) -> dict[str, float]:
+    with Connected(port, tls) as connection:
 
         def publish(number: int) -> None:
             window = threading.Semaphore(100)
@@ -57,7 +62,19 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
         return timed(publish, count, warm)
 
 
-def receive(port: int, count: int, warm: int) -> dict[str, float]:
+def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str, float]:
+    payload = work.payload(size)
+    with Connected(port, tls) as connection:
+        peak = Peak()
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                connection.publish(work.TOPIC, payload, mqtt.QoS.AT_LEAST_ONCE)[0].result(60)
+
+        return transferred(timed(publish, count, warm), size, peak)
+
+
+def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> dict[str, float]:
     done = threading.Event()
     got = end = 0
     watch = Stopwatch()
@@ -66,17 +83,19 @@ def receive(port: int, count: int, warm: int) -> dict[str, float]:
         nonlocal got
         got += 1
         if got == end:
-            assert payload == work.MESSAGE
+            assert payload == work.payload(size)
             done.set()
 
-    with Connected(port) as connection:
+    with Connected(port, tls) as connection:
+        peak = Peak()
         for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
             end = got + number
             done.clear()
             watch.start()
             connection.subscribe(topic, mqtt.QoS.AT_MOST_ONCE, on_message)[0].result(10)
             assert done.wait(60)
-        return watch.stop(count)
+        figures = watch.stop(count)
+        return transferred(figures, size, peak) if size > len(work.MESSAGE) else figures
 
 
 def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
@@ -93,4 +112,14 @@ def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
         return percentiles(trips[warm:])
 
 
-main({case.__name__: case for case in (publish_qos0, publish_qos1, receive, echo)})
+def reconnect(port: int, count: int, warm: int, tls: int) -> dict[str, float]:
+    connected = Connected(port, tls)
+    trips = []
+    for _ in range(warm + count):
+        start = time.perf_counter()
+        with connected:
+            trips.append(time.perf_counter() - start)
+    return percentiles(trips[warm:])
+
+
+main({case.__name__: case for case in (publish_qos0, publish_qos1, send, receive, echo, reconnect)})

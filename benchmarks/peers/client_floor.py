@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import ssl
 import time
 
 import workloads as work
@@ -17,12 +18,14 @@ from timing import Stopwatch, main, percentiles, timed
 class Wire:
     """A socket, with the handshakes of WebSocket and MQTT in three steps, so that many can run side by side."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
-            f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n".encode()
         )
         self.rest = b""
@@ -79,9 +82,9 @@ class Wire:
         return answer[5:]
 
 
-def connect(port: int) -> Wire:
+def connect(port: int, tls: ssl.SSLContext | None = None) -> Wire:
     """Open one connection."""
-    wire = Wire(port)
+    wire = Wire(port, tls)
     wire.upgraded()
     wire.accepted()
     return wire

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 
 import gmqtt
 import workloads as work
@@ -44,13 +45,13 @@ async def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     return figures
 
 
-async def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
+async def publish_acknowledged(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     client = await connect(port)
     stored = client._persistent_storage._messages
 
     async def publish(number: int) -> None:
         for _ in range(number):
-            client.publish(work.TOPIC, work.MESSAGE, 1)
+            client.publish(work.TOPIC, work.MESSAGE, qos)
             while len(stored) >= 100:
                 await asyncio.sleep(0)
         await wait_empty(client)
@@ -109,4 +110,9 @@ def in_loop(case):
     return lambda **options: asyncio.run(case(**options))
 
 
-main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo)})
+main(
+    {
+        **{f"publish_qos{qos}": in_loop(partial(publish_acknowledged, qos=qos)) for qos in (1, 2)},
+        **{case.__name__: in_loop(case) for case in (publish_qos0, receive, echo)},
+    }
+)

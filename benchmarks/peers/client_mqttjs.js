@@ -27,6 +27,22 @@ function percentiles (trips) {
   return { seconds, p50_us: at(0.5), p99_us: at(0.99) }
 }
 
+function publishAcknowledged (client, qos) {
+  const publish = (number, then) => {
+    let sent = 0
+    let acknowledged = 0
+    const one = () => {
+      if (sent++ < number) client.publish(TOPIC, MESSAGE, { qos }, taken)
+    }
+    const taken = () => {
+      if (++acknowledged === number) return then()
+      one()
+    }
+    for (let n = 0; n < 100; n++) one()
+  }
+  publish(warm, () => { start(); publish(count, () => done(stop(), client)) })
+}
+
 const cases = {
   publish_qos0 (client) {
     const publish = (number, then) => {
@@ -41,21 +57,8 @@ const cases = {
     }
     publish(warm, () => { start(); publish(count, () => done(stop(), client)) })
   },
-  publish_qos1 (client) {
-    const publish = (number, then) => {
-      let sent = 0
-      let acknowledged = 0
-      const one = () => {
-        if (sent++ < number) client.publish(TOPIC, MESSAGE, { qos: 1 }, taken)
-      }
-      const taken = () => {
-        if (++acknowledged === number) return then()
-        one()
-      }
-      for (let n = 0; n < 100; n++) one()
-    }
-    publish(warm, () => { start(); publish(count, () => done(stop(), client)) })
-  },
+  publish_qos1 (client) { publishAcknowledged(client, 1) },
+  publish_qos2 (client) { publishAcknowledged(client, 2) },
   receive (client) {
     let got = 0
     client.on('message', (topic, payload) => {

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 
 import workloads as work
-from timing import Stopwatch, atimed, main, percentiles, timed
+from timing import Peak, Stopwatch, atimed, main, percentiles, timed, transferred
 
-from mqttws import Client, aio
+from mqttws import Client, aio, tls_context
 
 UNBOUNDED = 10_000_000
 
 
-def connect(port: int, **options):
-    return Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
+def settings(port: int, tls: int, options: dict) -> dict:
+    if tls:
+        return {"url": f"wss://127.0.0.1:{port}/", "tls": tls_context(ca_file=work.AUTHORITY), **options}
+    return {"url": f"ws://127.0.0.1:{port}/", **options}
 
 
-def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
-    with connect(port) as client:
+def connect(port: int, tls: int = 0, **options):
+    return Client(**settings(port, tls, {"max_queued": UNBOUNDED, **options}))
+
+
+def publish_qos0(port: int, count: int, warm: int, tls: int = 0) -> dict[str, float]:
+    with connect(port, tls) as client:
 
         def publish(number: int) -> None:
             for _ in range(number):
@@ -40,11 +47,11 @@ def publish_qos0_waiting(port: int, count: int, warm: int) -> dict[str, float]:
         return timed(publish, count, warm)
 
 
-def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
-    with connect(port, max_in_flight=100) as client:
+def publish_acknowledged(port: int, count: int, warm: int, qos: int, tls: int = 0) -> dict[str, float]:
+    with connect(port, tls, max_in_flight=100) as client:
 
         def publish(number: int) -> None:
-            futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(number)]
+            futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=qos) for _ in range(number)]
             futures[-1].result(60)  # the last one first, otherwise the thread would be woken for nearly each of them
             for future in futures:
                 future.result(60)
@@ -52,7 +59,7 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
         return timed(publish, count, warm)
 
 
-def receive(port: int, count: int, warm: int) -> dict[str, float]:
+def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> dict[str, float]:
     done = threading.Event()
     got = end = 0
     watch = Stopwatch()
@@ -61,17 +68,31 @@ def receive(port: int, count: int, warm: int) -> dict[str, float]:
         nonlocal got
         got += 1
         if got == end:
-            assert message.payload == work.MESSAGE
+            assert message.payload == work.payload(size)
             done.set()
 
-    with connect(port, on_message=on_message) as client:
+    with connect(port, tls, on_message=on_message) as client:
+        peak = Peak()
         for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
             end = got + number
             done.clear()
             watch.start()
             client.subscribe(topic)
             assert done.wait(60)
-        return watch.stop(count)
+        figures = watch.stop(count)
+        return transferred(figures, size, peak) if size > len(work.MESSAGE) else figures
+
+
+def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str, float]:
+    payload = work.payload(size)
+    with connect(port, tls) as client:
+        peak = Peak()
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                client.publish(work.TOPIC, payload, qos=1)
+
+        return transferred(timed(publish, count, warm), size, peak)
 
 
 def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
@@ -87,12 +108,23 @@ def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
         return percentiles(trips[warm:])
 
 
-def aconnect(port: int, **options):
-    return aio.Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
+def reconnect(port: int, count: int, warm: int, tls: int) -> dict[str, float]:
+    client = connect(port, tls)
+    trips = []
+    for _ in range(warm + count):
+        start = time.perf_counter()
+        client.open()
+        trips.append(time.perf_counter() - start)
+        client.close()
+    return percentiles(trips[warm:])
 
 
-async def apublish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
-    async with aconnect(port) as client:
+def aconnect(port: int, tls: int = 0, **options):
+    return aio.Client(**settings(port, tls, {"max_queued": UNBOUNDED, **options}))
+
+
+async def apublish_qos0(port: int, count: int, warm: int, tls: int = 0) -> dict[str, float]:
+    async with aconnect(port, tls) as client:
 
         async def publish(number: int) -> None:
             for done in range(number):
@@ -104,13 +136,13 @@ async def apublish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
         return await atimed(publish, count, warm)
 
 
-async def apublish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
-    async with aconnect(port, max_in_flight=100) as client:
+async def apublish_acknowledged(port: int, count: int, warm: int, qos: int, tls: int = 0) -> dict[str, float]:
+    async with aconnect(port, tls, max_in_flight=100) as client:
 
         async def publish(number: int) -> None:
             futures = []
             for done in range(number):
-                futures.append(client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1))
+                futures.append(client.publish_nowait(work.TOPIC, work.MESSAGE, qos=qos))
                 if done % 100 == 99:
                     await asyncio.sleep(0)
             await futures[-1]  # the last one first, otherwise the task would be woken for nearly each of them
@@ -120,8 +152,8 @@ async def apublish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
         return await atimed(publish, count, warm)
 
 
-async def areceive(port: int, count: int, warm: int) -> dict[str, float]:
-    async with aconnect(port) as client:
+async def areceive(port: int, count: int, warm: int, tls: int = 0) -> dict[str, float]:
+    async with aconnect(port, tls) as client:
         await client.subscribe(work.WARM_TOPIC)
         got = 0
         watch = Stopwatch()
@@ -162,11 +194,15 @@ main(
     {
         "publish_qos0": publish_qos0,
         "publish_qos0_waiting": publish_qos0_waiting,
-        "publish_qos1": publish_qos1,
+        "publish_qos1": partial(publish_acknowledged, qos=1),
+        "publish_qos2": partial(publish_acknowledged, qos=2),
         "receive": receive,
+        "send": send,
         "echo": echo,
+        "reconnect": reconnect,
         "publish_qos0_asyncio": in_loop(apublish_qos0),
-        "publish_qos1_asyncio": in_loop(apublish_qos1),
+        "publish_qos1_asyncio": in_loop(partial(apublish_acknowledged, qos=1)),
+        "publish_qos2_asyncio": in_loop(partial(apublish_acknowledged, qos=2)),
         "receive_asyncio": in_loop(areceive),
         "echo_asyncio": in_loop(aecho),
     }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import workloads as work
 from paho.mqtt import client as paho
-from timing import Stopwatch, main, percentiles, timed
+from timing import Peak, Stopwatch, main, percentiles, timed, transferred
 
 
 class Connected:
     """A connected client, as a context manager."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: int = 0) -> None:
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, transport="websockets")
+        if tls:
+            self.client.tls_set(work.AUTHORITY)
         self.client.ws_set_options(path="/")
         self.client.max_inflight_messages_set(100)
         self._port = port
@@ -39,8 +42,8 @@ class Connected:
         assert self._granted.wait(10)
 
 
-def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
-    with Connected(port) as connected:
+def publish_qos0(port: int, count: int, warm: int, tls: int = 0) -> dict[str, float]:
+    with Connected(port, tls) as connected:
 
         def publish(number: int) -> None:
             for _ in range(number):
@@ -61,14 +64,13 @@ def publish_qos0_waiting(port: int, count: int, warm: int) -> dict[str, float]:
         return timed(publish, count, warm)
 
 
-def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
-    with Connected(port) as connected:
+def publish_acknowledged(port: int, count: int, warm: int, qos: int, tls: int = 0) -> dict[str, float]:
+    with Connected(port, tls) as connected:
 
         def publish(number: int) -> None:
-            infos = [connected.client.publish(work.TOPIC, work.MESSAGE, 1) for _ in range(number)]
-            infos[-1].wait_for_publish(
-                60
-            )  # the last one first, otherwise the thread would be woken for nearly each of them
+            infos = [connected.client.publish(work.TOPIC, work.MESSAGE, qos) for _ in range(number)]
+            # The last one first, otherwise the thread would be woken for nearly each of them.
+            infos[-1].wait_for_publish(60)
             for info in infos:
                 info.wait_for_publish(60)
                 assert info.is_published()
@@ -76,7 +78,21 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
         return timed(publish, count, warm)
 
 
-def receive(port: int, count: int, warm: int) -> dict[str, float]:
+def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str, float]:
+    payload = work.payload(size)
+    with Connected(port, tls) as connected:
+        peak = Peak()
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                info = connected.client.publish(work.TOPIC, payload, 1)
+                info.wait_for_publish(60)
+                assert info.is_published()
+
+        return transferred(timed(publish, count, warm), size, peak)
+
+
+def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> dict[str, float]:
     done = threading.Event()
     got = end = 0
     watch = Stopwatch()
@@ -85,19 +101,21 @@ def receive(port: int, count: int, warm: int) -> dict[str, float]:
         nonlocal got
         got += 1
         if got == end:
-            assert message.payload == work.MESSAGE
+            assert message.payload == work.payload(size)
             done.set()
 
-    connected = Connected(port)
+    connected = Connected(port, tls)
     connected.client.on_message = on_message
     with connected:
+        peak = Peak()
         for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
             end = got + number
             done.clear()
             watch.start()
             connected.subscribe(topic)
             assert done.wait(60)
-        return watch.stop(count)
+        figures = watch.stop(count)
+        return transferred(figures, size, peak) if size > len(work.MESSAGE) else figures
 
 
 def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
@@ -115,12 +133,26 @@ def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
         return percentiles(trips[warm:])
 
 
+def reconnect(port: int, count: int, warm: int, tls: int) -> dict[str, float]:
+    connected = Connected(port, tls)
+    trips = []
+    for _ in range(warm + count):
+        connected._ready.clear()
+        start = time.perf_counter()
+        with connected:
+            trips.append(time.perf_counter() - start)
+    return percentiles(trips[warm:])
+
+
 main(
     {
         "publish_qos0": publish_qos0,
         "publish_qos0_waiting": publish_qos0_waiting,
-        "publish_qos1": publish_qos1,
+        "publish_qos1": partial(publish_acknowledged, qos=1),
+        "publish_qos2": partial(publish_acknowledged, qos=2),
         "receive": receive,
+        "send": send,
         "echo": echo,
+        "reconnect": reconnect,
     }
 )

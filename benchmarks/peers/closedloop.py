@@ -148,7 +148,7 @@ def _paced(kind: type[Client]) -> Callable[..., dict[str, float]]:
             client.publish(TOPIC, 1, partial(_note, trips, time.perf_counter()))
         client.publish_and_wait(TOPIC, 1)
         client.close()
-        return timing.percentiles(trips[warm:])
+        return timing.percentiles(trips[warm:]) | {"seconds": count / PACE}
 
     return case
 
@@ -259,7 +259,7 @@ def _paced_async(kind: Callable[[], AsyncClient]) -> Case:
             tasks.append(asyncio.ensure_future(one()))
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
         await client.close()
-        return timing.percentiles(trips[warm:])
+        return timing.percentiles(trips[warm:]) | {"seconds": count / PACE}
 
     return case
 

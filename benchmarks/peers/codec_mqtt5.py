@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import mqtt5
 import workloads as work
@@ -19,6 +20,45 @@ def encode(qos: int) -> float:
         return data
 
     assert run(1) == work.encode_publish(work.TOPIC, work.PAYLOAD, qos, packet_id, 5)
+    return nanoseconds(run)
+
+
+def filters() -> list:
+    return [mqtt5.TopicFilter(name, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for name in work.FILTERS]
+
+
+GRANTED = [mqtt5.SubAckReasonCode(qos) for qos in (0, 1, 2, 1)]
+PACKETS = {
+    "connect": lambda: mqtt5.ConnectPacket(work.CLIENT_ID, clean_start=True, keep_alive=60),
+    "connack": lambda: mqtt5.ConnAckPacket(),
+    "subscribe": lambda: mqtt5.SubscribePacket(work.PACKET_ID, filters()),
+    "suback": lambda: mqtt5.SubAckPacket(work.PACKET_ID, GRANTED),
+    "unsubscribe": lambda: mqtt5.UnsubscribePacket(work.PACKET_ID, work.FILTERS),
+}
+
+
+def encode_packet(name: str) -> float:
+    """Make a packet, and encode it."""
+    make = PACKETS[name]
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = make().write()
+        return data
+
+    assert type(mqtt5.read(memoryview(run(1)))[0]) is type(make())
+    return nanoseconds(run)
+
+
+def decode_packet(name: str) -> float:
+    data, read = PACKETS[name]().write(), mqtt5.read
+
+    def run(count: int) -> object:
+        for _ in itertools.repeat(None, count):
+            packet, _ = read(memoryview(data))
+        return packet
+
+    assert type(run(1)) is type(PACKETS[name]())
     return nanoseconds(run)
 
 
@@ -72,5 +112,7 @@ main(
         "encode_qos1": lambda: encode(1),
         "decode_qos0": decode_qos0,
         "decode_stream": decode_stream,
+        **{f"encode_{name}": partial(encode_packet, name) for name in PACKETS},
+        **{f"decode_{name}": partial(decode_packet, name) for name in PACKETS},
     }
 )

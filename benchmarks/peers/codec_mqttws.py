@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import partial
 
 import workloads as work
 from timing import main, nanoseconds
 
-from mqttws import Connect, Decoder, Message, Publish, TopicTree
+from mqttws import ConnAck, Connect, Decoder, Message, Publish, SubAck, Subscribe, TopicTree, Unsubscribe
 from mqttws.codec.publishing import encode_publish
 from mqttws.protocol import frames
 from mqttws.testing import Pair
+from sigv4 import Credentials, IotUrlSigner, presign, presign_iot_url
 
 
 def encode(qos: int) -> float:
@@ -36,6 +38,72 @@ def encode_object(qos: int) -> float:
 
     assert run(1) == work.encode_publish(work.TOPIC, work.PAYLOAD, qos, packet_id)
     return nanoseconds(run)
+
+
+PACKETS = {
+    "connect": lambda: Connect(work.CLIENT_ID),
+    "connack": lambda: ConnAck(),
+    "subscribe": lambda: Subscribe(work.PACKET_ID, [(name, 1) for name in work.FILTERS]),
+    "suback": lambda: SubAck(work.PACKET_ID, (0, 1, 2, 1)),
+    "unsubscribe": lambda: Unsubscribe(work.PACKET_ID, work.FILTERS),
+}
+
+
+def encode_packet(name: str) -> float:
+    """Make a packet, and encode it."""
+    make = PACKETS[name]
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = make().encode()
+        return data
+
+    assert Decoder().feed(run(1)) == [make()]
+    return nanoseconds(run)
+
+
+def decode_packet(name: str) -> float:
+    packet = PACKETS[name]()
+    data, decoder = packet.encode(), Decoder()
+
+    def run(count: int) -> list:
+        feed = decoder.feed
+        for _ in itertools.repeat(None, count):
+            packets = feed(data)
+        return packets
+
+    assert run(1) == [packet]
+    return nanoseconds(run)
+
+
+def topics_encode(topics: int) -> float:
+    """Encode messages to many topics by turns."""
+    names = work.topics(topics)
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            for name in names:
+                data = encode_publish(name, work.PAYLOAD)
+        return data
+
+    assert run(1) == work.encode_publish(names[-1], work.PAYLOAD)
+    return nanoseconds(run, topics)
+
+
+def topics_decode(topics: int) -> float:
+    """Decode messages to many topics by turns."""
+    data = list(work.chunks(b"".join(work.encode_publish(name, work.PAYLOAD) for name in work.topics(topics))))
+    decoder = Decoder()
+
+    def run(count: int) -> int:
+        packets = 0
+        for _ in itertools.repeat(None, count):
+            for chunk in data:
+                packets += len(decoder.feed(chunk))
+        return packets
+
+    assert run(2) == 2 * topics
+    return nanoseconds(run, topics)
 
 
 def decode_qos0() -> float:
@@ -130,6 +198,41 @@ def match(subscriptions: int, depth: int = 3) -> float:
     return nanoseconds(run)
 
 
+def signing(sign, times: list) -> float:
+    """Time the signing of an AWS IoT URL at changing times."""
+
+    def run(count: int) -> str:
+        for _, now in zip(range(count), itertools.cycle(times), strict=False):
+            url = sign(now)
+        return url
+
+    assert "X-Amz-Signature=" in run(1)
+    return nanoseconds(run)
+
+
+def sign_url() -> float:
+    credentials = Credentials(*work.KEYS)
+    signer = IotUrlSigner(f"wss://{work.IOT_HOST}/mqtt", expires=work.EXPIRES)
+    return signing(lambda now: signer.presign(credentials, now), work.times())
+
+
+def sign_iot_url() -> float:
+    credentials, url = Credentials(*work.KEYS), f"wss://{work.IOT_HOST}/mqtt"
+    return signing(lambda now: presign_iot_url(url, credentials, now=now, expires=work.EXPIRES), work.times())
+
+
+def sign_presign() -> float:
+    credentials, headers = Credentials(*work.KEYS), [("Host", work.IOT_HOST)]
+
+    def sign(now) -> str:
+        return presign(
+            "GET", "/mqtt", headers=headers, credentials=credentials, region=work.REGION,
+            service="iotdevicegateway", now=now, expires=work.EXPIRES,
+        ).target  # fmt: skip
+
+    return signing(sign, work.times())
+
+
 def publish_batch(size: int) -> float:
     """Publish `size` messages in one WebSocket message, in memory. Return nanoseconds for each."""
     pair = Pair(Connect("bench")).open()
@@ -150,6 +253,13 @@ def publish_batch(size: int) -> float:
 
 main(
     {
+        **{f"encode_{name}": partial(encode_packet, name) for name in PACKETS},
+        **{f"decode_{name}": partial(decode_packet, name) for name in PACKETS},
+        "topics_encode": topics_encode,
+        "topics_decode": topics_decode,
+        "sign_url": sign_url,
+        "sign_iot_url": sign_iot_url,
+        "sign_presign": sign_presign,
         "mask": mask,
         "match": match,
         "publish_batch": publish_batch,

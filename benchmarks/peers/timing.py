@@ -105,6 +105,36 @@ def resident_kib() -> float:
     raise OSError("/proc/self/status has no VmRSS")
 
 
+class Peak:
+    """The greatest resident memory of this process from its construction on, beyond what it has then."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the greatest to the present
+        self._before = self._greatest()
+
+    def mib(self) -> float:
+        """Return the greatest growth in MiB."""
+        return self._greatest() - self._before
+
+    @staticmethod
+    def _greatest() -> float:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024
+        raise OSError("/proc/self/status has no VmHWM")
+
+
+def transferred(figures: dict[str, float], size: int, peak: Peak) -> dict[str, float]:
+    """Turn the figures of messages into those of their bytes."""
+    mib = size / 2**20
+    return {
+        "seconds": figures["seconds"],
+        "mib_s": figures["rate"] * mib,
+        "cpu_us_mib": figures["cpu_us"] / mib,
+        "peak_mib": peak.mib(),
+    }
+
+
 def raise_open_files() -> int:
     """Raise the limit of open files to its maximum, and return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
