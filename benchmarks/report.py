@@ -34,7 +34,11 @@ TABLES: dict[str, list[Column]] = {
     ],
     "Topics by turns: nanoseconds a message; CPU a delivery of the broker, µs": [
         (f"topics_{way}_{number}", f"{way}, {number:,}", figure, form)
-        for way, figure, form in (("encode", "ns", "{:,.0f}"), ("decode", "ns", "{:,.0f}"), ("route", "cpu_us", "{:,.2f}"))
+        for way, figure, form in (
+            ("encode", "ns", "{:,.0f}"),
+            ("decode", "ns", "{:,.0f}"),
+            ("route", "cpu_us", "{:,.2f}"),
+        )
         for number in TOPICS
     ],
     "WebSocket masking, nanoseconds": [
@@ -359,9 +363,10 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
         "All libraries get the same messages, QoS, window and broker, each in its own process, and as many messages",
         "as fill the same time. A value is the median of the runs, and that of a run the median of its rounds. Every",
         "measurement checks its outcome; an incomplete one has no value. `benchmarks/run_peers.py` has the details.",
-        "A dash stands for a case that a library does not have: of the clients, MQTTium, aiomqtt, gmqtt, zmqtt and amqtt",
-        "have only asyncio, paho and awscrt only threads, gmqtt and zmqtt no WebSocket, and awscrt no QoS 2 (it sends no",
-        "PUBREL). Cases of one kind are run with the libraries that their targets name.",
+        "A dash stands for a case that a library does not have, or that is not run with it. MQTTium, aiomqtt, gmqtt,",
+        "zmqtt and amqtt have only asyncio; paho and awscrt have only threads; gmqtt and zmqtt have no WebSocket;",
+        "awscrt has no QoS 2 (it sends no PUBREL); mqtt5 and mqtt-packet are codecs; picows has frames but no MQTT, and",
+        "is not measured.",
         "",
         *facts(runs),
         "",

@@ -32,8 +32,8 @@ from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
 from servers import blaster, broker, responder  # noqa: E402
 
-#: The duration of a measurement with a number of messages, in seconds, unless its case is longer; at least a third of it
-#: counts. Half as many messages are the warm-up.
+#: The duration of a measurement with a number of messages, in seconds, unless its case is longer; a third of it is
+#: enough. Half as many messages are the warm-up.
 SECONDS = 0.8
 #: Options of cases that only `blaster.py` understands, and those that it shares with the clients.
 SERVER_ONLY, SERVER = {"together"}, {"together", "tls", "size"}
@@ -85,7 +85,7 @@ class Bench:
     def _run(self, case: Case, library: str, count: int) -> dict[str, float]:
         """Run one case: its server, and the measuring process."""
         environments, name = self.environments, case.run or case.name
-        options = [*case.options, *([f"count={count}", f"warm={count // 2}"] if count else [])]
+        options = [*case.options, *([f"count={count}", f"warm={max(1, count // 2)}"] if count else [])]
         if case.kind == "import":
             return {"ms": import_ms(library, environments.interpreter(library), environments.variables)}
         if case.kind == "first":
@@ -99,7 +99,7 @@ class Bench:
                 return self._ask([*load, name, f"port={port}", f"pid={server.pid}", *options])
         if case.kind == "blaster":
             served, asked = ([each for each in options if chosen(each.partition("=")[0])] for chosen in _SIDES)
-            with blaster(environments, *served, count // 2, count) as server:
+            with blaster(environments, *served, max(1, count // 2), count) as server:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *asked])
         if case.kind == "closed":
             return self._closed(case, library, name, options)

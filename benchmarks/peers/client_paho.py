@@ -86,8 +86,8 @@ def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str,
         def publish(number: int) -> None:
             for _ in range(number):
                 info = connected.client.publish(work.TOPIC, payload, 1)
-                info.wait_for_publish(60)
-                assert info.is_published()
+                info.wait_for_publish(15)
+                assert info.is_published(), f"{size:,} bytes were not acknowledged within 15 s"
 
         return transferred(timed(publish, count, warm), size, peak)
 

@@ -2,8 +2,8 @@
 
     deliver    one publisher, one or more subscribers, one or more topics by turns
     many       a thousand publishers, each message in a frame of its own; one subscriber, or one for each
-    deliver_qos1   one publisher and one subscriber of QoS 1
-    quiet      the round trips of a client that publishes little, in another process, while `deliver` keeps a broker busy
+    deliver_qos1  one publisher and one subscriber of QoS 1
+    quiet      the round trips of a client in another process that publishes little, while `deliver` keeps a broker busy
     accept     new connections
     hold       the cost of idle connections, at several numbers of connections
 
@@ -38,9 +38,8 @@ PAUSE = 0.5
 
 
 def broker_cpu(pid: int) -> float:
-    """Return the CPU seconds that the broker has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU seconds that the threads of the broker have used; finer than the hundredths of `stat`."""
+    return sum(int(each.read_text().split()[0]) for each in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def broker_kib(pid: int) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import compare
 import pytest
 import report
-from cases import CASES
+from cases import CASES, Case
 from goals import TARGETS, Target, reached, share
 from results import BASE_CASE, find, load, median
+from run_peers import Bench
 
 
 def figure(median, noise=0.0):
@@ -120,6 +122,52 @@ def test_the_document_names_missing_results():
     assert "Not measured: mqttproto, because there is none." in text
     assert "Incomplete: mqttws in echo_qos0, receive: it stopped." in text
     assert "![a plot](benchmarks/x.png)" in text
+
+
+@pytest.mark.parametrize(("failed", "cell"), [(True, "failed"), (False, "–")])
+def test_a_cell_without_a_figure_says_why(failed, cell):
+    made = run(publish_qos0={"awscrt": {"rate": 4_000, "cpu_us": 1}})
+    made["failures"] = {"publish_qos2": {"awscrt": "it stopped"}} if failed else {}
+    columns = [("publish_qos0", "QoS 0", "rate", "k"), ("publish_qos2", "QoS 2", "rate", "k")]
+    assert report.table([made], columns).splitlines()[-1] == f"| awscrt (C) | 4.0 | {cell} |"
+
+
+def test_the_spread_of_runs_of_one_round_is_that_between_the_runs():
+    runs = [run(receive={"paho": {"rate": rate}}) | {"rounds": 1} for rate in (90, 100, 110)]
+    assert report.spread(runs).startswith("Between the least and the greatest of the runs lie 20% of the median")
+
+
+# --- how many messages ----------------------------------------------------------------------------------------------
+
+
+class PacedBench(Bench):
+    """A bench whose library handles a fixed number of messages a second."""
+
+    def __init__(self, directory, pace):
+        super().__init__(SimpleNamespace(directory=directory), seconds=1.0)
+        self.pace = pace
+        self.counts = []
+
+    def _run(self, case, library, count):
+        self.counts.append(count)
+        return {"seconds": count / self.pace, "rate": self.pace}
+
+
+def test_a_measurement_is_repeated_until_it_is_long_enough(tmp_path):
+    bench = PacedBench(tmp_path, 500)
+    assert bench.measure(Case("a", "client", ("b",), least=10), "b") == {"rate": 500}
+    assert bench.counts == [10, 100, 500]
+
+
+def test_the_pace_of_the_last_time_is_used_first(tmp_path):
+    case = Case("a", "client", ("b",), least=10)
+    before = PacedBench(tmp_path, 500)
+    before.measure(case, "b")
+    before.save()
+    slower = PacedBench(tmp_path, 250)
+    slower.measure(case, "b")
+    slower.measure(case, "b")
+    assert slower.counts == [500, 250]
 
 
 # --- regressions ----------------------------------------------------------------------------------------------------
