@@ -111,6 +111,8 @@ class Endpoints:
             self._addresses.note(self._reached)
 
     def _sorted(self, items: Sequence[A], failures: _Failures, key: Callable[[A], Hashable]) -> list[A]:
+        if len(items) == 1:
+            return list(items)
         ranks = [self._random() if self._shuffle else float(place) for place in range(len(items))]
         keys = [(failures.last(key(item)), rank) for item, rank in zip(items, ranks, strict=True)]
         return [items[place] for place in sorted(range(len(items)), key=keys.__getitem__)]

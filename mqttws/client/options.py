@@ -166,13 +166,16 @@ class Options:
     def __init__(self, **options: Unpack[ClientOptions]) -> None:
         _check_names("connect and Client have", options, Options.__annotations__)
         self.__dict__.update(options)
-        self._check_kinds()
+        for name, value in options.items():  # the defaults need no check
+            if name in _KINDS:
+                _check_kind(name, value, _KINDS[name])
+        self._convert()
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
-        for name in _ABOVE_0.split():
+        for name in _ABOVE_0:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
@@ -190,11 +193,8 @@ class Options:
         if self.store is not None and (self.clean_session or not self.client_id):
             raise ValueError("a store requires a client_id and clean_session=False")
 
-    def _check_kinds(self) -> None:
-        """Check the type of each option, and convert those that have several forms."""
-        for kind, names in _KINDS.items():
-            for name in names.split():
-                _check_kind(name, getattr(self, name), kind)
+    def _convert(self) -> None:
+        """Check the options that have several forms, and convert them."""
         for name, (wanted, methods) in _INTERFACES.items():
             value = getattr(self, name)
             if value is not None and not all(hasattr(value, method) for method in methods):
@@ -261,7 +261,9 @@ class Options:
         return Reconnect() if self.reconnect else None
 
 
-_ABOVE_0 = "ping_timeout ack_timeout publish_rate resend_after connect_timeout answer_timeout expire_after"
+_ABOVE_0 = (
+    "ping_timeout", "ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout", "expire_after",
+)  # fmt: skip
 _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
 #: Option -> the values of its type in `option_types`.
 CHOICES = {
@@ -281,19 +283,17 @@ _INTERFACES = {
     "store": ("a Store, such as SQLiteStore", ("put", "delete", "load", "commit")),
     "connect_budget": ("a ConnectBudget", ("reserve", "begin")),
 }
-#: Allowed types -> the names of the options, separated by spaces.
-_KINDS: dict[tuple[type, ...], str] = {
-    (str, type(None)): "client_id proxy unix_socket bind_address",
-    (str, bytes, type(None)): "username password",
-    (bool,): "clean_session retry_first manual_ack",
-    (
-        int,
-    ): "max_qos keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
-    (int, float): "timeout",
-    (int, float, type(None)): _ABOVE_0,
-    (bool, Reconnect): "reconnect",
-    (Message, tuple, type(None)): "will",
-    (Callable, type(None)): "on_message on_state on_error recover",  # type: ignore[dict-item]
+#: Option -> the allowed types.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("client_id", "proxy", "unix_socket", "bind_address"), (str, type(None))),
+    **dict.fromkeys(("username", "password"), (str, bytes, type(None))),
+    **dict.fromkeys(("clean_session", "retry_first", "manual_ack"), (bool,)),
+    **dict.fromkeys(("max_qos", "keep_alive", *_POSITIVE), (int,)),
+    **dict.fromkeys(_ABOVE_0, (int, float, type(None))),
+    **dict.fromkeys(("on_message", "on_state", "on_error", "recover"), (Callable, type(None))),  # type: ignore[arg-type]
+    "timeout": (int, float),
+    "reconnect": (bool, Reconnect),
+    "will": (Message, tuple, type(None)),
 }
 
 

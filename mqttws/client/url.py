@@ -81,8 +81,8 @@ def parse_url(url: str) -> Endpoint:
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL must be a str, not {type(url).__name__}")
-    bad = next((character for character in url if not "!" <= character <= "~"), None)
-    if bad is not None:
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        bad = next(character for character in url if not "!" <= character <= "~")
         raise ValueError(
             f"the URL contains {bad!r}; it must be visible ASCII, with all else percent-encoded (IDNA in a host)"
         )
