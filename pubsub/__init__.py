@@ -19,9 +19,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from os.path import dirname, exists
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
+    from typing import Any
+
     from mqttws import Waiting
     from pubsub.codecs import BYTES, JSON, TEXT, Codec
     from pubsub.errors import (

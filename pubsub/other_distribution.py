@@ -8,7 +8,10 @@ which nearly every module of this package imports, finds that the package lacks 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def check() -> None:

@@ -12,9 +12,11 @@ and files.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
+    from typing import Any
+
     from sigv4.credentials import (
         Credentials,
         CredentialsLike,

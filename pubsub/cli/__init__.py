@@ -14,7 +14,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
+if TYPE_CHECKING:
+    from typing import Any
 
 OK, FAILED, USAGE, NO_CONNECTION, REFUSED, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 27, 130
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 import mqttws
 from pubsub.cli import USAGE, Failure
 
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
+    from typing import Any
+
     from mqttws.tap import Record
 
 

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import mqttws
 from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
@@ -19,8 +18,10 @@ from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_with
 from pubsub.cli.streams import ask_secret
 from sigv4 import CredentialsUnavailable
 
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:  # imported where it is needed, so that `pub` starts quickly
     import ssl
+    from typing import Any
 
 PASSWORD, USERNAME, URL = "PUBSUB_PASSWORD", "PUBSUB_USERNAME", "PUBSUB_URL"
 

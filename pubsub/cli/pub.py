@@ -8,7 +8,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import mqttws
 from pubsub.cli import OK, USAGE, Failure
@@ -25,6 +24,7 @@ from pubsub.cli.options import (
 from pubsub.cli.streams import complain, standard_input
 from sigv4 import CredentialsUnavailable
 
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
     from concurrent.futures import Future  # which imports `logging`
 

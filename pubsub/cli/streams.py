@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import BinaryIO
 
 from pubsub.cli import FAILED, USAGE, Failure
+
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 #: Seconds between two checks whether standard output still has a reader.
 LOOK = 0.5
