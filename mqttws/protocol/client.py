@@ -203,6 +203,8 @@ class ClientMachine(Machine):
             self._pace.close(in_flight, now)
         if self._stall is not None:
             self._stall.sent(now)
+        if self._probing is not None:
+            self._probing.written(now)
         return data
 
     def _expire(self, now: float) -> None:
@@ -243,6 +245,8 @@ class ClientMachine(Machine):
             deadline = _earlier(deadline, self._stall.deadline)
         if self._pace is not None:
             deadline = _earlier(deadline, self._pace.next_deadline())
+        if self._probing is not None:
+            deadline = _earlier(deadline, self._probing.late_at)
         return deadline
 
     def _keep_alive_at(self) -> float | None:
@@ -271,6 +275,8 @@ class ClientMachine(Machine):
             self._out += packets
             if asks:
                 self._send_ping()  # without a timeout: a busy server may answer as late as the keep alive allows
+        if self._probing is not None:
+            self._probing.expire(now)
         if self.session.sender.ages is not None:
             self._expire(now)
         stalled = self._stall.expire(now) if self._stall is not None and self._reading else None
@@ -304,8 +310,8 @@ class ClientMachine(Machine):
         """See `Machine.close`. The end may identify a message or request that the server does not accept."""
         if self._rejects and self.state is CONNECTED and is_evidence(error):
             probing = self._probing
-            alone = probing.alone if probing is not None else None
-            if self.session.suspects.note_end(self.session.unanswered(), alone):
+            alone, is_late = (None, False) if probing is None else (probing.alone, probing.is_late)
+            if self.session.suspects.note_end(self.session.unanswered(), alone, is_late):
                 assert probing is not None
                 assert probing.sent is not None
                 self._give_up(*probing.sent)
@@ -455,11 +461,12 @@ class ClientMachine(Machine):
             self.events.append(Unsubscribed(request.token, return_codes))
 
     def _on_pingresp(self, packet: PingResp, now: float) -> None:
+        if self._probing is not None and not self._probing.proven:
+            assert self._ping_sent is not None  # it was sent after the CONNACK
+            self._probing.prove(now - self._ping_sent)
         self._ping_sent = None
         if self._pace is not None:
             self._pace.answered(now)
-        if self._probing is not None:
-            self._probing.proven = True
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

@@ -13,6 +13,9 @@ from mqttws.protocol.outgoing import TOKEN, Outgoing
 from mqttws.protocol.session import Request, Session
 from mqttws.protocol.suspects import Key
 
+#: Seconds, and round trips of the PINGREQ, within which a server that does not accept a packet closes the connection.
+PROMPT, ROUND_TRIPS = 0.25, 2
+
 
 class Probing:
     """The suspects of a session that are sent one at a time on one connection.
@@ -24,16 +27,38 @@ class Probing:
     Attributes:
         proven: Whether the server has answered a PINGREQ on this connection.
         sent: The last suspect that was sent, with its packet identifier; None before the first.
+        late_at: The time from which the end of the connection is late; None before a suspect is sent, and after that
+            time.
+        is_late: Whether that time has passed for the last suspect.
     """
 
-    __slots__ = ("_left", "_resends", "_session", "proven", "sent")
+    __slots__ = ("_left", "_prompt", "_resends", "_session", "_timed", "is_late", "late_at", "proven", "sent")
 
     def __init__(self, session: Session, resends: Iterable[tuple[int, Publish]]) -> None:
         self.proven = False
         self.sent: tuple[int, Outgoing | Request] | None = None
+        self.late_at: float | None = None
+        self.is_late = False
+        self._prompt = PROMPT
+        self._timed: tuple[int, Outgoing | Request] | None = None  # the suspect that `late_at` is for
         self._session = session
         self._resends = deque(resends)
         self._left = len(session.requests)  # later requests are not suspects
+
+    def prove(self, round_trip: float) -> None:
+        """Record that the server has answered a PINGREQ within some seconds. Suspects may be sent."""
+        self.proven = True
+        self._prompt = PROMPT + ROUND_TRIPS * round_trip
+
+    def written(self, now: float) -> None:
+        """Record that packets were written. For a suspect among them, the time begins."""
+        if self.sent is not self._timed:
+            self._timed, self.late_at, self.is_late = self.sent, now + self._prompt, False
+
+    def expire(self, now: float) -> None:
+        """Record that time has passed."""
+        if self.late_at is not None and now >= self.late_at:
+            self.late_at, self.is_late = None, True
 
     @property
     def alone(self) -> Key | None:

@@ -10,6 +10,10 @@ and no other message could get through. Therefore each end of a connection is re
                                                     after the answer to a PINGREQ
     ended with only X unanswered, the first time    X is sent alone once more
     ended with only X unanswered, the second time   X is rejected, and removed from the session
+    ended with only X unanswered, but late          the same, but X is rejected the 30th time
+
+Late is an end that does not follow X at once, see `probing`. A cluster without a leader, for example, receives every
+message and closes the connection after a time-out: then X is not the cause, and must not be lost.
 
 Only an end caused by the server or the network counts, and only if the server gives no other reason (a restart, a
 session takeover, a timeout). The answer to the PINGREQ shows that the connection worked a moment before. The order of
@@ -30,8 +34,8 @@ UNSUBSCRIBE: Final = "unsubscribe"
 #: A suspect: the token of a message; or the kind of a request and a Topic Filter.
 Key = int | tuple[str, str]
 
-#: How many connections must have ended with only this suspect unanswered.
-ENOUGH = 2
+#: How many connections must have ended with only this suspect unanswered: at once, or late.
+ENOUGH, ENOUGH_LATE = 2, 30
 #: WebSocket close codes with which a server gives a reason of its side: going away, restart, overload.
 _OF_THE_SERVER = frozenset({1001, 1012, 1013})
 
@@ -60,12 +64,13 @@ class Suspects:
     def __contains__(self, key: Key) -> bool:
         return key in self._before
 
-    def note_end(self, unanswered: Iterable[Key], alone: Key | None) -> bool:
+    def note_end(self, unanswered: Iterable[Key], alone: Key | None, is_late: bool = False) -> bool:
         """Record that the server or the network ended a connection.
 
         Args:
             unanswered: The keys of the messages and requests that were not answered.
             alone: The key of the suspect that was sent alone; None if there was none.
+            is_late: Whether the connection ended later than at once after that.
 
         Returns:
             Whether to reject that suspect.
@@ -75,8 +80,9 @@ class Suspects:
         self._before = now
         if alone is None:
             return False
-        count = self._counts[alone] = self._counts.get(alone, 0) + 1
-        if count < ENOUGH:
+        weight = 1 if is_late else ENOUGH_LATE // ENOUGH
+        count = self._counts[alone] = self._counts.get(alone, 0) + weight
+        if count < ENOUGH_LATE:
             return False
         del self._counts[alone]
         return True

@@ -101,6 +101,7 @@ def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
         "kills": len(accounts.kills),
         "acknowledged": accounts.acknowledged,
         "lost": accounts.lost,
+        "failed": accounts.failed,
         "out of order": accounts.disordered,
         "late": accounts.resent,
         "duplicates": accounts.duplicates,
@@ -120,6 +121,8 @@ def verdict(name: str, found: list[dict[str, Any]]) -> list[str]:
         subject = f"{name}, {each['driver']}"
         if SET_UPS[name].keeps and each["lost"]:
             faults.append(f"{subject}: {each['lost']} lost")
+        if SET_UPS[name].keeps and each["failed"]:
+            faults.append(f"{subject}: {each['failed']} failed")
         if each["out of order"]:
             faults.append(f"{subject}: {each['out of order']} out of order")
         if SET_UPS[name].keeps and each["beyond"] > 1.0:

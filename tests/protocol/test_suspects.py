@@ -96,6 +96,54 @@ def test_a_message_is_found_in_four_connections_and_the_others_keep_their_order(
     assert sends(connected(session)) == "3a 06 00 01 61 00 04 34 3a 06 00 01 61 00 05 35"
 
 
+def test_a_message_after_which_connections_end_late_is_kept_for_long() -> None:
+    """A cluster without a leader closes each connection after a time-out, whatever the message is."""
+    session = Session()
+    token = session.publish(Message("a", b"1", 1))
+    cautious(session)
+    for number in range(30):
+        machine = proven(session)
+        assert sends(machine, NOW) == A_AGAIN
+        assert machine.next_deadline() == NOW + 0.25
+        machine.handle_timeout(NOW + 0.2)
+        machine.handle_timeout(NOW + 0.25)
+        assert machine.next_deadline() == NOW + 45  # the keep alive
+        assert cut(machine) == ([] if number < 29 else [Rejected(token, "a", 2)])
+
+
+def test_an_end_at_once_is_evidence_after_late_ones() -> None:
+    session = Session()
+    token = session.publish(Message("p", b"2", 1))
+    cautious(session)
+    for late, rejected in ((True, []), (False, []), (False, [Rejected(token, "p", 2)])):
+        machine = proven(session)
+        machine.data_to_send(NOW)
+        machine.handle_timeout(NOW + (0.25 if late else 0.2))
+        assert cut(machine) == rejected
+
+
+def test_the_next_suspect_of_a_connection_is_timed_anew_and_the_round_trip_counts() -> None:
+    session = Session()
+    for topic, payload in (("a", b"1"), ("p", b"2")):
+        session.publish(Message(topic, payload, 1))
+    cautious(session)
+    machine = connected(session)
+    assert sends(machine) == PING
+    feed(machine, PingResp(), now=NOW + 2)
+    assert sends(machine, NOW + 2) == A_AGAIN
+    assert machine.next_deadline() == NOW + 6.25
+    machine.handle_timeout(NOW + 6.25)
+    feed(machine, PubAck(1), now=NOW + 7)
+    assert sends(machine, NOW + 7) == P_AGAIN
+    feed(machine, PingResp(), now=NOW + 8)  # of no PINGREQ for the suspects
+    assert sends(machine, NOW + 8) == ""
+    assert machine.next_deadline() == NOW + 11.25
+    assert cut(machine) == []
+    machine = proven(session)
+    assert sends(machine) == P_AGAIN
+    assert cut(machine) == [Rejected(2, "p", 2)]
+
+
 def test_one_of_qos_2_is_found_by_its_publish_and_not_by_its_pubrel() -> None:
     session = Session()
     session.publish(Message("p", b"", 2))
