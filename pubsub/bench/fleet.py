@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -17,6 +18,9 @@ from pubsub.bench.workers import Publisher, Subscriber, Tally
 AT_ONCE = 100
 #: The number of consecutive failures after which no more attempts are made, so as not to wait for each time-out.
 MOST_FAILURES = 100
+#: After so many connections their objects, which live until the end, are exempted from garbage collections: these would
+#: examine them again and again, and take 40 % of the time of connecting thousands.
+FREEZE = 500
 #: The time-out of closing, in seconds.
 CLOSE_TIMEOUT = 5.0
 
@@ -192,6 +196,8 @@ class Fleet:
             self.failed(error)
             return
         connections.made += 1
+        if connections.made % FREEZE == 0:
+            gc.freeze()
         self._failures = 0
         self.tally.connecting.record(self._clock() - began)
         self.tally.add_phases(client.timings)

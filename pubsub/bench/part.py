@@ -257,7 +257,6 @@ class Part:
 
     def _halt(self) -> None:
         """End the schedule. Messages that are due already are still sent."""
-        gc.unfreeze()
         if self._begin is not None:
             self._span = Span(self._begin, self._mark())
         self._delay.stop()
@@ -296,6 +295,7 @@ class Part:
 
     async def leave(self) -> None:
         """Publish no more messages, and close the connections of the subscribers."""
+        gc.unfreeze()
         self._stop_publishers()
         self.tally.over = True
         self.tally.take_recent()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,6 +187,17 @@ def test_storms_and_churn_are_compared(embedded: Broker) -> None:
     assert {"returning", "all_back"} <= set(found["figures"])
     found = json.loads(bench(embedded.url, "--churn", "2", "--duration", "0.5", *words).stdout)
     assert {"connected", "connecting"} <= set(found["figures"])
+
+
+def test_the_examples_of_the_page_run(embedded: Broker) -> None:
+    """With fewer connections and for a shorter time; the restart is left out."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^\$ pubsub bench (\S+) (--.*)$", page, re.MULTILINE)
+    assert len(examples) == 3
+    for _, words in examples:
+        if "restart" not in words:
+            less = ["--connections", "20"] if "--connections" in words else ["--duration", "0.3"]
+            assert measured(embedded.url, *words.split(), *less)["problems"] == []
 
 
 @pytest.mark.parametrize(
