@@ -32,19 +32,27 @@ def need(there: object, what: str) -> None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is missing: make cluster installs it")
 
 
-def free_ports(count: int) -> list[int]:
-    """Return free ports that the system does not use for outgoing connections.
+#: UDP sockets on the ports that this process has chosen; see `free_ports`.
+_claims: list[socket.socket] = []
 
-    The nodes of a cluster connect to each other, and the ports of a stopped node must be free when it is restarted.
+
+def free_ports(count: int) -> list[int]:
+    """Return free ports that the system does not use for outgoing connections, and that no other cluster will use.
+
+    The nodes of a cluster connect to each other, and the ports of a stopped node must be free when it is restarted. So
+    each port is claimed until the end of this process, by a UDP socket with the same number: the servers use TCP only.
     """
-    with ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = random.randrange(10_000, 32_000)  # below the usual range of outgoing connections
-            with suppress(OSError):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                ports.append(port)
-        return ports
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_000)  # below the usual range of outgoing connections
+        with ExitStack() as stack, suppress(OSError):
+            claim = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            claim.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+            stack.pop_all()
+            _claims.append(claim)
+            ports.append(port)
+    return ports
 
 
 class Node:

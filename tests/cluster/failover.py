@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import inf
 from statistics import median
 from typing import Any
@@ -24,9 +24,12 @@ from cluster_nodes import Cluster, Node
 import mqttws
 from mqttws import MQTTError, Publish, Reconnect, SessionLost, State
 
+#: The number of unacknowledged messages that a client sends, which is the default.
+IN_FLIGHT = 100
 #: The options that docs/scale.md recommends for a client of a cluster.
 OPTIONS: dict[str, Any] = {
     "clean_session": False,
+    "max_in_flight": IN_FLIGHT,
     "keep_alive": 30,
     "answer_timeout": 1.0,
     "connect_timeout": 1.0,
@@ -98,7 +101,8 @@ class Accounts:
         acknowledged: messages with a PUBACK.
         lost: acknowledged messages that never arrived.
         disordered: messages that first arrived after a later one of their topic.
-        resent: disordered messages that the server had sent to a dead connection before, and sent again later.
+        resent: disordered messages that were sent again: by the server, which had sent them to a dead connection
+            before; or by the publisher, because its connection ended before they were acknowledged.
         duplicates: duplicate messages.
         failed: messages whose future failed.
         delay: the longest time, in seconds, from `publish_nowait` to the first arrival.
@@ -166,6 +170,8 @@ class Load:
         self._numbers: Counter[str] = Counter()
         self._sent_at: dict[tuple[str, int], float] = {}
         self._acknowledged: set[tuple[str, int]] = set()
+        self._unanswered: dict[tuple[str, int], None] = {}  # in the order of their publication
+        self._sent_twice: set[tuple[str, int]] = set()
         self._came: set[tuple[str, int]] = set()
         self._last: dict[str, int] = {}
         self._new_at: list[float] = []
@@ -185,10 +191,12 @@ class Load:
             self._numbers[topic] += 1
             with self._lock:
                 self._sent_at[topic, number] = time.monotonic()
+                self._unanswered[topic, number] = None
             client.publish_nowait(topic, b"%d" % number, 1).add_done_callback(partial(self._done, (topic, number)))
 
     def _done(self, message: tuple[str, int], future: Any) -> None:
         with self._lock:
+            self._unanswered.pop(message, None)
             if future.cancelled() or future.exception() is not None:
                 self.accounts.failed += 1
             else:
@@ -206,7 +214,8 @@ class Load:
             delay = now - self._sent_at[topic, number]
             self.accounts.delay = max(self.accounts.delay, delay)
             if number < self._last.get(topic, -1):
-                late = message.dup or (self._resends_after is not None and delay >= self._resends_after)
+                late = message.dup or (topic, number) in self._sent_twice
+                late = late or (self._resends_after is not None and delay >= self._resends_after)
                 self.accounts.resent += late
                 self.accounts.disordered += not late
             self._last[topic] = max(number, self._last.get(topic, -1))
@@ -214,6 +223,9 @@ class Load:
     def on_state(self, name: str, state: State) -> None:
         """Record the state of a client."""
         self.states.append((time.monotonic(), name, state))
+        if name == "publisher" and state.name == "disrupted":
+            with self._lock:  # those in flight, which are sent again
+                self._sent_twice.update(islice(self._unanswered, IN_FLIGHT))
         self.endpoints[name] = state.endpoint if state.name == "connected" else None
 
     def on_error(self, error: MQTTError) -> None:

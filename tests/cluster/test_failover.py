@@ -18,6 +18,7 @@ from mqttws import KeepAliveTimeout, Reconnect, State
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cluster_nats import NATS
+from cluster_nodes import free_ports
 from failover import Kill, Load, Plan, apart, run
 
 #: Additional seconds for a busy machine.
@@ -99,6 +100,23 @@ def test_losses_duplicates_and_disorder_are_counted() -> None:
     assert not load.complete
 
 
+def test_only_what_was_in_flight_at_a_loss_may_arrive_late() -> None:
+    load, states = Load(Plan(topics=1)), [State("disrupted"), State("connected")]
+    load.begin()
+    load._begun -= 0.203  # messages 0 to 101
+    load.publish_due(_Silent())
+    for state in states:
+        load.on_state("publisher", state)
+    for number in (101, 99, 100):
+        load.on_message(mqttws.Publish("load/0", b"%d" % number, 1, packet_id=1))
+    assert (load.accounts.resent, load.accounts.disordered) == (1, 1)
+
+
+def test_two_clusters_never_get_the_same_port() -> None:
+    ports = [free_ports(50) for _ in range(4)]
+    assert len({port for each in ports for port in each}) == 200
+
+
 def test_the_pauses_before_and_after_the_restart_of_a_node_are_separate() -> None:
     load, (first, second) = Load(Plan()), (Kill("n1", 10.0, restarted=15.0), Kill("n2", 30.0, restarted=35.0))
     load.accounts.kills += first, second
@@ -115,6 +133,16 @@ class _Client:
 
     def publish_nowait(self, *arguments: object) -> _Done:
         return _Done()
+
+
+class _Silent:
+    """A client whose messages are never acknowledged."""
+
+    def publish_nowait(self, *arguments: object) -> _Silent:
+        return self
+
+    def add_done_callback(self, callback: object) -> None:
+        """The future is never done."""
 
 
 class _Done:
