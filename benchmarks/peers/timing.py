@@ -113,8 +113,8 @@ class Peak:
         self._before = self._greatest()
 
     def mib(self) -> float:
-        """Return the greatest growth in MiB."""
-        return self._greatest() - self._before
+        """Return the greatest growth in MiB, at least a page."""
+        return max(self._greatest() - self._before, 1 / 256)
 
     @staticmethod
     def _greatest() -> float:

@@ -164,6 +164,7 @@ class Link:
             return data
         if data:
             self._tls.send(data)
+            del data  # it may be long, and the ciphertext is copied below
         elif self.finished and not self._tls_closed:
             self._tls_closed = True
             self._tls.close()

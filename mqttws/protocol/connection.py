@@ -118,6 +118,7 @@ class Connection(ABC, Generic[M]):
             data = self.machine.data_to_send(now)
             if data:
                 self._framing.send(data)
+            del data  # it may be long, and is copied below
         if self.machine.state is CLOSED and not self._closing:
             self._closing = True
             self._framing.close(*_close_code(self.machine.error))

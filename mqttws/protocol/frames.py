@@ -31,6 +31,9 @@ _SHORT_HEADERS: Final = tuple(bytes((BINARY_FRAME, second)) for second in range(
 _xor_tables: tuple[bytes, ...] = ()
 #: From this size on, four passes of `translate` are faster than one XOR of two large integers.
 _TRANSLATE_FROM: Final = 512
+#: The size of the pieces in which a long payload is masked, so that they fit into the processor's cache; a multiple of
+#: the length of the key.
+MASKED_PIECE: Final = 64 * 1024
 #: The maximum number of short payloads to unmask together, so that the integers fit into the processor's cache.
 _TOGETHER: Final = 64
 
@@ -92,6 +95,20 @@ def binary_frame(payload: bytes, key: bytes | None) -> bytes:
     if key is None:
         return header + payload
     return header + key + mask(payload, key)
+
+
+def long_frame(payload: bytes, key: bytes) -> list[bytes]:
+    """Return the pieces of a masked binary message that consists of one frame, without a second copy of the whole.
+
+    Args:
+        payload: At least 65,536 bytes.
+        key: The masking key, 4 bytes.
+    """
+    size = len(payload)
+    pieces = [bytes((BINARY_FRAME, 0x80 | 127)) + size.to_bytes(8, "big") + key]
+    for start in range(0, size, MASKED_PIECE):
+        pieces.append(mask(payload[start : start + MASKED_PIECE], key))
+    return pieces
 
 
 def parse_header(data: bytes, start: int) -> tuple[int, int] | None:

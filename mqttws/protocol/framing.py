@@ -26,8 +26,10 @@ from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended
 from mqttws.protocol.frames import (
     BINARY_FRAME,
+    MASKED_PIECE,
     binary_frame,
     header_size,
+    long_frame,
     mask,
     parse_header,
     take_masked,
@@ -88,7 +90,11 @@ class WebSocketFraming(Framing, ABC):
 
     def send(self, data: bytes) -> None:
         """See `Framing.send`. After `close` it does nothing."""
-        if self._is_open:
+        if not self._is_open:
+            return
+        if self._is_client and len(data) > MASKED_PIECE:
+            self._out += long_frame(data, self._next_key())
+        else:
             self._out.append(self.frame(data))
 
     def frame(self, data: bytes) -> bytes:

@@ -48,6 +48,7 @@ Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 BURST = 20e-6
 #: The maximum seconds of one wait for the network.
 _LONGEST_WAIT = 3_600.0
+_NOTHING = memoryview(b"")
 
 
 class Taker(Protocol):
@@ -91,7 +92,7 @@ class Network(Owner):
         self._attempt: Attempt | None = None
         self._dialer: Dialer | None = None
         self._socket: socket.socket | None = None
-        self._unsent = memoryview(b"")
+        self._unsent = _NOTHING
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
         self._selector: selectors.BaseSelector | None = None
@@ -559,12 +560,13 @@ class Network(Owner):
                         return None
                     self._unsent = memoryview(data)
                     more = link.has_more(data)
+                    del data  # the view keeps it
                 sent = connection.send(self._unsent)
-                self._unsent = self._unsent[sent:]
+                self._unsent = self._unsent[sent:] or _NOTHING  # an empty view of the data would keep it
         except BlockingIOError:
             return None
         except OSError as error:
-            self._unsent = memoryview(b"")
+            self._unsent = _NOTHING
             return error
 
     def _read(self, until: float | None, deadline: float | None) -> bytes | OSError | None:
@@ -654,6 +656,6 @@ class Network(Owner):
                 self._watched = 0
             self._socket.close()
             self._socket = None
-        self._unsent, self._sending = memoryview(b""), None
+        self._unsent, self._sending = _NOTHING, None
         if due is not None:
             self._due, self._step = due, self._idle

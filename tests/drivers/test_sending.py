@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from scripted import End, Scripted
 
 import mqttws.aio
 from mqttws import Client, PubAck, Publish
+from mqttws.broker import Broker
 from mqttws.sync import client as blocking
 from mqttws.sync.network import Network
 
@@ -185,3 +187,16 @@ def test_only_its_own_client_can_withdraw_a_message(kind) -> None:
         assert one.session.sender.waiting == 0
 
     asyncio.run(main())
+
+
+def test_a_written_message_is_not_kept() -> None:
+    payload = bytes(768 * 1024)
+    with Broker(sys_interval=None) as broker, Client(broker.url) as client:
+        client.publish("a/b", b"x", qos=1)
+        tracemalloc.start()
+        try:
+            client.publish("a/b", payload, qos=1)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert kept < len(payload) // 2

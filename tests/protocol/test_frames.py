@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import packet_strategies as some
@@ -13,14 +15,24 @@ from wsproto.connection import Connection as WSProto
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from mqttws import ConnectionClosed, RemoteProtocolError
+from mqttws import Connect, ConnectionClosed, Message, Publish, RemoteProtocolError
 from mqttws.protocol import frames
 from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Ended, Opened
-from mqttws.protocol.frames import binary_frame, header_size, mask, parse_header, take_masked, take_plain
+from mqttws.protocol.frames import (
+    MASKED_PIECE,
+    binary_frame,
+    header_size,
+    long_frame,
+    mask,
+    parse_header,
+    take_masked,
+    take_plain,
+)
 from mqttws.protocol.framing import WebSocketFraming
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import NORMAL, Framing, FramingEvent
+from mqttws.testing import Pair
 
 KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
 
@@ -138,6 +150,30 @@ class TestHeaders:
         assert header_size(size, key is not None) == len(data)
         for cut in range(len(data)):
             assert parse_header(built[:cut], 0) is None
+
+
+class TestLongFrame:
+    @pytest.mark.parametrize("size", [65_536, 65_537, 3 * MASKED_PIECE, 3 * MASKED_PIECE + 3])
+    def test_the_pieces_are_one_frame(self, size: int) -> None:
+        payload = random.Random(size).randbytes(size)
+        assert b"".join(long_frame(payload, KEY)) == binary_frame(payload, KEY)
+
+    def test_a_client_sends_a_long_message_with_two_copies_at_a_time(self) -> None:
+        # The packet and its masked pieces; then these and the bytes for the socket.
+        size = 4 * 1024 * 1024
+        pair = Pair(Connect("c")).open()
+        message = Message("a/b", bytes(size))
+        tracemalloc.start()
+        try:
+            pair.client.publish(message)
+            data = pair.client.data_to_send(0.0)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert 2 * size < peak < 2 * size + size // 8
+        pair.server.receive_data(data, 0.0)
+        (received,) = pair.server.events()
+        assert received == Publish("a/b", message.payload)
 
 
 def taken(data: bytes, position: int, masked: bool) -> tuple[int, bytes]:
