@@ -14,6 +14,7 @@ import pytest
 from benching import PATIENCE, bench, command, measured
 
 from mqttws.broker import Access, Broker, Limits, Peer, Users, Verdict, hash_password
+from pubsub.cli import main
 from pubsub.cli.bench import shown_url
 
 # --- failures ---
@@ -66,6 +67,25 @@ def test_a_password_comes_from_the_environment_and_is_not_shown() -> None:
     assert "bad user name or password" in bad.stdout
     for done in (good, bad):
         assert "c4n4ry" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_password_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], processes: str
+) -> None:
+    """However many runs and processes there are."""
+    asked: list[str] = []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "c4n4ry-é"
+
+    monkeypatch.setattr("pubsub.cli.options.ask_secret", ask)
+    with Broker(authenticator=Users({"ada": hash_password("c4n4ry-é")})) as broker:
+        words = ["-u", "ada", "--ask-password", "--duration", "0.2", "--rate", "10", "--processes", processes]
+        assert main(["bench", broker.url, "--compare", broker.url, "--rounds", "1", *words]) == 0
+    assert asked == ["password of ada: "]
+    assert "c4n4ry" not in "".join(capsys.readouterr())
 
 
 def test_a_url_is_shown_without_its_secrets() -> None:
