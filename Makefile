@@ -70,7 +70,7 @@ interop: $(VENV)/installed-test  ## other clients and brokers with ours; writes 
 	@sh tests/peers/install.sh interop
 	$(BIN)/python -m pytest tests/interop_matrix --all-peers --write-docs interop
 
-cluster: $(VENV)/installed-test  ## clusters whose nodes are killed in turn, 45 minutes; writes a part of docs/scale.md; ONLY="nats" for some
+cluster: $(VENV)/installed-test  ## clusters whose nodes are killed in turn, 80 minutes; writes a part of docs/scale.md; ONLY="nats" for some
 	@sh tests/peers/install.sh cluster
 	$(BIN)/python -m pytest -q --all-peers tests/cluster/test_black_hole.py tests/cluster/test_proxies.py
 	$(BIN)/python tests/cluster/cluster.py $(ONLY)
