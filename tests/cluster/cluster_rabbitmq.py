@@ -86,7 +86,8 @@ class RabbitMQ(Cluster):
         super().start()
         wait_until(lambda: len(self._running()) == len(self.nodes), "the nodes are no cluster", self)
         if self._mirrored:
-            self._control("set_policy", "ha", "^mqtt-subscription-", '{"ha-mode":"all","ha-sync-mode":"automatic"}')
+            policy = "ha", "^mqtt-subscription-", '{"ha-mode":"all","ha-sync-mode":"automatic"}'
+            wait_until(lambda: self._control("set_policy", *policy), "the policy is not set", self)
 
     def stop(self) -> None:
         """Stop the nodes, then the port mapper."""
@@ -118,5 +119,8 @@ class RabbitMQ(Cluster):
         node = node or next(each for each in self.nodes if each.running)
         command = [str(HOME / "bin" / "rabbitmqctl"), "-n", f"{node.name}@localhost", *arguments]
         environment = {**os.environ, **self._environment}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
-        return done.stdout if done.returncode == 0 else ""
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):  # a node that starts may not answer
+            return ""
+        return done.stdout
