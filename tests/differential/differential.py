@@ -71,7 +71,7 @@ def judge(difference: Difference) -> tuple[str, str]:
     codes = [re.search(r"SUBACK ([\d, ]+)", text) for text in (difference.ours, difference.theirs)]
     if codes[0] and codes[1] and codes[0][1].count(",") > codes[1][1].count(","):
         return "they depart", "a SUBACK has a return code for each Topic Filter [MQTT-3.8.4-5]"
-    if difference.theirs == "nothing" and _is_early(difference):
+    if _is_early(difference) or _is_late(difference):
         why = "§4.3.3 leaves open whether a message of QoS 2 goes on at its PUBLISH (this library) or at its PUBREL"
         return "both may", why
     for rule in tomllib.loads(JUDGEMENTS.read_text())["rule"]:
@@ -94,6 +94,8 @@ def judge(difference: Difference) -> tuple[str, str]:
 
 def _is_early(difference: Difference) -> bool:
     """Return whether only ours has sent messages, and one of QoS 2 in the replay has no PUBREL yet."""
+    if difference.theirs != "nothing":
+        return False
     waiting: set[tuple[str, str]] = set()
     for step in difference.replay:
         name, _, rest = step.words.partition(" ")
@@ -103,6 +105,19 @@ def _is_early(difference: Difference) -> bool:
             waiting.discard((step.client, rest.split()[1]))
     seen = [each.removeprefix("to another: ") for each in difference.ours.split("; ")]
     return bool(waiting) and all(each.startswith(("PUBLISH", "PUBREL")) for each in seen)
+
+
+def _is_late(difference: Difference) -> bool:
+    """Return whether only the other has sent messages, at the PUBREL of one that is older than a subscription."""
+    *before, last = [step.words.split() for step in difference.replay if step.client == difference.replay[-1].client]
+    if difference.ours != "nothing" or last[0] != "PUBREL":
+        return False
+    verbs = [step.words.partition(" ")[0] for step in difference.replay]
+    published = any(words[:5] == ["PUBLISH", "QoS", "2", "id", last[2]] for words in before)
+    subscribed = "SUBSCRIBE" in verbs[verbs.index("PUBLISH") :] if published else False
+    return subscribed and all(
+        each.removeprefix("to another: ").startswith("PUBLISH") for each in difference.theirs.split("; ")
+    )
 
 
 def broker_page(name: str, version: str, found: Duel) -> tuple[str, dict[str, int]]:

@@ -20,7 +20,7 @@ from clients import CASES, outcomes_of
 from conversation import ILLEGAL, ILLEGAL_CONNECTS, Generator, Run, Step, systematic
 from differential import PAGE, REPLAYS, judge
 
-from mqttws import Connect, Message, Publish, Subscribe
+from mqttws import Connect, Message, Publish, PubRel, Subscribe
 
 CONNECT = "10 0e 0004 4d515454 04 02 003c 0002 4061"
 
@@ -99,6 +99,18 @@ def test_a_difference_is_judged_by_the_statement() -> None:
     assert judged(illegal["SUBSCRIBE to @/a#"], "closed", "SUBACK 128") == "both may"
     assert judged(illegal["SUBSCRIBE to @/a#"], "closed", "SUBACK 0") == "they depart"
     assert judged(Step("a", "send", "MQTT-3.12.4-1", "PINGREQ", "c000"), "nothing", "closed") == "open"
+
+
+@pytest.mark.parametrize(("subscribes_at", "verdict"), [(1, "open"), (2, "both may")])
+def test_a_message_that_is_passed_on_at_its_pubrel_reaches_later_subscribers(subscribes_at: int, verdict: str) -> None:
+    """A broker that passes QoS 2 on at the PUBREL sends it to a client that subscribed after the PUBLISH, too."""
+    replay = [
+        Step("a", "connect", "", "CONNECT, clean, new", CONNECT),
+        Step("a", "send", "", "PUBLISH, QoS 2", Publish("@/a", b"xx", 2, False, False, 1).encode().hex()),
+        Step("a", "send", "", "PUBREL", PubRel(1).encode().hex()),
+    ]
+    replay.insert(subscribes_at, Step("a", "send", "", "SUBSCRIBE, QoS 1", Subscribe(9, (("@/a", 1),)).encode().hex()))
+    assert judge(Difference("MQTT-4.3.3-2", "PUBREL", "nothing", "PUBLISH (QoS 1)", replay=replay))[0] == verdict
 
 
 def test_of_an_illegal_step_only_what_its_client_receives_is_compared() -> None:
