@@ -63,7 +63,8 @@ UNUSED = {
     "mqttws.protocol.client_handshake", "mqttws.protocol.framing", "mqttws.protocol.frames",
     "mqttws.protocol.handshake", "mqttws.protocol.lenient", "mqttws.protocol.server",
     "mqttws.protocol.server_connection", "mqttws.stores.sqlite", "mqttws.broker", "mqttws.client.option_types",
-    "mqttws.client.waiting", "mqttws.client.driver",
+    "mqttws.client.waiting", "mqttws.client.driver", "mqttws.protocol.ages", "mqttws.protocol.journal",
+    "mqttws.protocol.pacing", "mqttws.protocol.probing", "mqttws.protocol.stalling",
 }  # fmt: skip
 #: Import statement -> the modules that it must not load.
 FACES = {

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
@@ -27,8 +27,10 @@ from mqttws.client.timings import Timings
 from mqttws.client.waiting import Waiting
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
-from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
+
+if TYPE_CHECKING:
+    from mqttws.protocol.ages import Age
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 

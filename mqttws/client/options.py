@@ -12,7 +12,6 @@ from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.hints import TYPE_CHECKING, Any, Unpack
-from mqttws.protocol.ages import Age
 
 if TYPE_CHECKING:
     from mqttws.client.option_types import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from mqttws.client.reconnect import Turns
     from mqttws.client.state import State
     from mqttws.errors import ConnectError, MQTTError
+    from mqttws.protocol.ages import Age
     from mqttws.protocol.store import Store
 
 #: Use the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
@@ -251,6 +251,8 @@ class Options:
                 raise ValueError(f"expire_after is {expire_after}; it must be above 0 seconds")
         if expire_after is None and self.store is None:
             return None
+        from mqttws.protocol.ages import Age
+
         return Age(now, wall, inf if expire_after is None else expire_after)
 
     @property

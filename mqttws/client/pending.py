@@ -26,12 +26,12 @@ from mqttws.errors import (
     UnsubscribeRejected,
 )
 from mqttws.hints import TYPE_CHECKING, Any, Generic, TypeVar
-from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
 
 if TYPE_CHECKING:
     from mqttws.client.driver import Driver
     from mqttws.client.option_types import TopicFilters
+    from mqttws.protocol.ages import Age
 
 M = TypeVar("M")
 R = TypeVar("R")

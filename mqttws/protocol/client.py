@@ -35,14 +35,17 @@ from mqttws.errors import (
     RemoteProtocolError,
     StoreError,
 )
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Connected, Expired, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import Outgoing, size_of
-from mqttws.protocol.pacing import Pace
-from mqttws.protocol.probing import Probing
 from mqttws.protocol.session import Answer, Request, Session
-from mqttws.protocol.stalling import StallTimer
 from mqttws.protocol.suspects import is_evidence
+
+if TYPE_CHECKING:  # imported for the options that need them
+    from mqttws.protocol.pacing import Pace
+    from mqttws.protocol.probing import Probing
+    from mqttws.protocol.stalling import StallTimer
 
 
 class ClientMachine(Machine):
@@ -106,7 +109,11 @@ class ClientMachine(Machine):
         self._decoder = SkippingDecoder(max_packet_size)
         self._skip_oversize = skip_oversize
         self._rejects = reject_suspects
-        self._stall = StallTimer(session, ack_timeout) if ack_timeout is not None else None
+        self._stall: StallTimer | None = None
+        if ack_timeout is not None:
+            from mqttws.protocol.stalling import StallTimer
+
+            self._stall = StallTimer(session, ack_timeout)
         self._connect = connect
         self._session = session
         self._interval = connect.keep_alive * 0.75
@@ -114,8 +121,11 @@ class ClientMachine(Machine):
         self._ping_sent: float | None = None  # when the oldest unanswered PINGREQ was sent
         self._max_filters = max_filters
         self._probing: Probing | None = None  # set while suspects are sent one at a time
-        paced = publish_rate is not None or resend_after is not None
-        self._pace = Pace(session.sender, publish_rate, resend_after) if paced else None
+        self._pace: Pace | None = None
+        if publish_rate is not None or resend_after is not None:
+            from mqttws.protocol.pacing import Pace
+
+            self._pace = Pace(session.sender, publish_rate, resend_after)
 
     def start(self, now: float) -> None:
         """Send CONNECT.
@@ -425,6 +435,8 @@ class ClientMachine(Machine):
             return
         super()._send_again([(0, packet) for _, packet in packets if isinstance(packet, PubRel)])
         resends = [(token, packet) for token, packet in packets if isinstance(packet, Publish)]
+        from mqttws.protocol.probing import Probing
+
         self._probing = Probing(self.session, resends)
 
     def _on_oversize(self, packet: Oversize, now: float) -> None:

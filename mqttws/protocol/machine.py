@@ -17,10 +17,12 @@ from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError, StoreError
-from mqttws.hints import Any, ClassVar
+from mqttws.hints import TYPE_CHECKING, Any, ClassVar
 from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
-from mqttws.protocol.store import Store
+
+if TYPE_CHECKING:
+    from mqttws.protocol.store import Store
 
 #: The size in bytes from which a piece of output takes no further messages. It is less than that of a run
 #: (`outgoing.RUN`), so that a run makes a piece: masking twice as much at once takes twice as long for each byte.

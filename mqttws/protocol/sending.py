@@ -29,10 +29,10 @@ from math import inf
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
 from mqttws.hints import TYPE_CHECKING, Any, Final
-from mqttws.protocol.ages import Ages
 from mqttws.protocol.outgoing import PUBLISHED, QOS, RELEASED, RUN, TOKEN, WAITING, Identifiers, Outgoing, Run, size_of
 
 if TYPE_CHECKING:
+    from mqttws.protocol.ages import Ages
     from mqttws.protocol.journal import Journal, Record
 
 #: Used instead of an empty queue until it is needed: a deque takes 760 bytes, and most sessions never need one.
@@ -326,6 +326,8 @@ class Sender:
     def _known_ages(self) -> Ages:
         """Return the ages of the queued messages only."""
         if self.ages is None:
+            from mqttws.protocol.ages import Ages  # most clients set no limits
+
             self.ages = Ages()
         self.ages.forget(self.first_waiting)
         return self.ages

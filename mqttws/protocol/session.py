@@ -17,14 +17,16 @@ from itertools import islice
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
-from mqttws.hints import Any, Final
-from mqttws.protocol.ages import Age
-from mqttws.protocol.journal import Journal
+from mqttws.hints import TYPE_CHECKING, Any, Final
 from mqttws.protocol.outgoing import Identifiers
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
-from mqttws.protocol.store import Store
 from mqttws.protocol.suspects import SUBSCRIBE, UNSUBSCRIBE, Key, Suspects
+
+if TYPE_CHECKING:  # a session without a store needs none of them
+    from mqttws.protocol.ages import Age
+    from mqttws.protocol.journal import Journal
+    from mqttws.protocol.store import Store
 
 #: Used for the requests of a session without any, such as a server's: a deque takes 760 bytes.
 _NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
@@ -126,6 +128,8 @@ class Session:
         Raises:
             StoreError: The store cannot be read.
         """
+        from mqttws.protocol.journal import Journal
+
         journal = Journal(store, client_id, now, wall)
         self.sender.recover(journal.outgoing())
         self.receiver.recover(journal.incoming())

@@ -23,7 +23,6 @@ from mqttws.client.timings import Timings
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Self, Unpack, overload
-from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.iteration import Messages
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from mqttws.client.option_types import ClientOptions, TopicFilters
     from mqttws.client.waiting import Waiting
+    from mqttws.protocol.ages import Age
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
