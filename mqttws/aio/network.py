@@ -12,7 +12,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Protocol
@@ -379,24 +379,26 @@ class Network(Owner):
         """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
         self._delivering = False
         core = self.core
-        messages = core.calls.messages
+        messages, routes = core.calls.messages, core.routes.entries
+        on_message = () if core.options.on_message is None else (core.options.on_message,)
         end = time.monotonic() + CALLBACK_SLICE
         try:
             while messages and not core.stopping and self._delivery is None and time.monotonic() < end:
                 message = messages.popleft()
-                takers = deque(core.takers(message))
-                if not takers:  # the message was put into the inbox of the iterations
+                found = core.takers(message) if routes or not on_message else on_message
+                if not found:  # the message was put into the inbox of the iterations
                     continue
+                takers = iter(found)
                 awaited = _first_awaitable(takers, message)
                 if awaited is not None:
                     self._delivery = self.loop.create_task(self._await_delivery(message, takers, awaited))
-                else:
+                elif message.qos:
                     self._taken(message)
         finally:
             self.flush_soon()  # writes acknowledgements, and resumes reading if it was paused
             self.run_callbacks()
 
-    async def _await_delivery(self, message: Publish, takers: deque[Callback], awaited: _Awaited | None) -> None:
+    async def _await_delivery(self, message: Publish, takers: Iterator[Callback], awaited: _Awaited | None) -> None:
         """Await what a callback returned, call the others, acknowledge, and continue with the waiting messages."""
         core = self.core
         messages = core.calls.messages
@@ -407,12 +409,13 @@ class Network(Owner):
                     awaited = _first_awaitable(takers, message)
                 self._taken(message)
                 self.flush_soon()
-                takers.clear()
-                while messages and not core.stopping and not takers:
+                found: Sequence[Callback] = ()
+                while messages and not core.stopping and not found:
                     message = messages.popleft()
-                    takers.extend(core.takers(message))
-                if not takers:
+                    found = core.takers(message)
+                if not found:
                     return
+                takers = iter(found)
                 awaited = _first_awaitable(takers, message)
         finally:
             self._delivery = None
@@ -549,11 +552,14 @@ class Network(Owner):
         core.fork(self.core)
 
 
-def _first_awaitable(takers: deque[Callback], message: Publish) -> _Awaited | None:
+def _first_awaitable(takers: Iterator[Callback], message: Publish) -> _Awaited | None:
     """Call callbacks until one returns an awaitable. Return the callback and the awaitable; None if none did."""
-    while takers:
-        callback = takers.popleft()
-        result = _guarded(callback, message)
+    for callback in takers:
+        try:
+            result = callback(message)
+        except (Exception, asyncio.CancelledError):  # as in `_guarded`, without a call for each message
+            report_exception(callback)
+            continue
         if result is not None and inspect.isawaitable(result):
             return callback, result
     return None

@@ -1,13 +1,14 @@
 """The queue of received messages for the program, and its size in bytes.
 
-Threads remove messages without a lock, by `messages.popleft()`. So the size is not updated for each message. Instead
-the bytes of one read from the network count until the last message of that read has been removed.
+Threads remove messages without a lock, by `messages.popleft()` or from `source`. So the size is not updated for each
+message. Instead the bytes of one read from the network count until the last message of that read has been removed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 from mqttws.codec.publishing import Publish
 from mqttws.hints import Final
@@ -21,12 +22,15 @@ class Inbox:
 
     Attributes:
         messages: The messages, in order.
-        source: A tuple of `messages` alone, for `map`.
+        source: An iterator that removes a message in each step, and raises IndexError while there is none. It loses no
+            message to an exception of a signal handler: CPython runs signal handlers where a function is called or
+            returns, or a loop repeats. A `for` statement calls no function, so none runs between the removal of a
+            message and its assignment to the target, as one may after a call of `popleft`.
     """
 
     def __init__(self) -> None:
         self.messages: deque[Publish] = deque()
-        self.source = (self.messages,)
+        self.source: Iterator[Publish] = map(deque.popleft, repeat(self.messages))
         self._came = 0
         # For each read: how many messages had been added by its end, in total, and the bytes of this read.
         self._reads: deque[tuple[int, int]] = deque()

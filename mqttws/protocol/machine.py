@@ -244,8 +244,11 @@ class Machine(ABC):
                 if self.state is CLOSED:
                     return
                 self._receive_packet(packet, now)
-            elif isinstance(packet, Publish) and packet.packet_id is None:
-                events.append(packet)
+            elif isinstance(packet, Publish):
+                if packet.packet_id is None:
+                    events.append(packet)
+                else:
+                    self._on_publish(packet, now)
             elif isinstance(packet, PubAck):
                 self._on_puback(packet, now)
             elif isinstance(packet, PubRec):
@@ -301,8 +304,7 @@ class Machine(ABC):
     def _send_answers(self) -> None:
         """Send the acknowledgements that are due."""
         assert self._session is not None
-        for answer in self._session.receiver.answers():
-            self._out.append(answer.encode())
+        self._out += self._session.receiver.answers()
 
     def _send_messages(self, space: float, before: float = inf) -> float:
         """Send queued messages before a token, up to about `space` bytes. Return how many bytes are left."""
@@ -352,7 +354,8 @@ class Machine(ABC):
     def _on_publish(self, publish: Publish, now: float) -> None:
         packet_id = publish.packet_id
         assert packet_id is not None  # `_receive_packets` handles QoS 0
-        if self.session.receiver.receive(publish, packet_id):
+        assert self._session is not None
+        if self._session.receiver.receive(publish, packet_id):
             self.events.append(publish)
 
     def _on_puback(self, packet: PubAck, now: float) -> None:

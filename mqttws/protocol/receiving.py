@@ -9,7 +9,7 @@ With a `Journal`, state that must outlive the process is recorded when it change
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec
 from mqttws.hints import TYPE_CHECKING, Any, Final
@@ -149,20 +149,22 @@ class Receiver:
             self.journal.released(packet_id)
         return PubComp(packet_id)
 
-    def answers(self) -> list[PubAck | PubRec]:
+    def answers(self) -> list[bytes]:
         """Return the acknowledgements that are due: those of processed messages with no unprocessed one before them.
+
+        Returns:
+            PUBACKs and PUBRECs, encoded.
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
         """
         qos_1, qos_2 = self._unanswered
-        answers: list[PubAck | PubRec] = []
-        if qos_1:
-            answers += map(PubAck, _due(qos_1))
-        if qos_2:
-            first = len(answers)
-            answers += map(PubRec, _due(qos_2))
-            for answer in answers[first:]:
-                self._settle(answer.packet_id)
+        answers: list[bytes] = []
+        while qos_1 and qos_1[0].taken:
+            _answer(PubAck.header, qos_1.popleft(), answers)
+        while qos_2 and qos_2[0].taken:
+            incoming = qos_2.popleft()
+            _answer(PubRec.header, incoming, answers)
+            self._settle(incoming.packet_id)
         return answers
 
     def _settle(self, packet_id: int) -> None:
@@ -171,10 +173,7 @@ class Receiver:
             self._received[packet_id] = None
 
 
-def _due(unanswered: deque[_Incoming]) -> Iterator[int]:
-    """Remove processed messages from the left of a queue. Yield the identifiers to acknowledge."""
-    while unanswered and unanswered[0].taken:
-        incoming = unanswered.popleft()
-        for _ in range(incoming.copies):
-            yield incoming.packet_id
-        incoming.copies = 0
+def _answer(header: bytes, incoming: _Incoming, answers: list[bytes]) -> None:
+    """Answer each copy of a message. The answers are encoded here, because a packet object takes twice as long."""
+    answers += (header + incoming.packet_id.to_bytes(2, "big"),) * incoming.copies
+    incoming.copies = 0

@@ -8,14 +8,11 @@ message: a message is moved from the inbox in one step, and counts as yielded on
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 
 from mqttws.codec.publishing import Publish
 from mqttws.hints import Any, Final
 from mqttws.sync.network import Network
-
-_TAKE: Final = deque.popleft
 
 
 class Messages(Iterator[Publish]):
@@ -28,15 +25,17 @@ class Messages(Iterator[Publish]):
     Attributes:
         thread: The identifier of the last thread that took a message.
         over: Whether the iteration has ended.
+        message: The message that was taken last; None once it is finished.
     """
+
+    message: Publish | None = None
 
     def __init__(self, network: Network, timeout: float | None) -> None:
         self.thread = threading.get_ident()
         self._network = network
         self._timeout = timeout
         self._manual_ack = network.core.options.manual_ack
-        self._taken: deque[Publish] = deque()  # at most one
-        self._handed_out = False
+        self._handed_out = False  # whether `message` was yielded
         self.over = False
         network.call(network.iterations.add, self)
 
@@ -44,45 +43,50 @@ class Messages(Iterator[Publish]):
         return self
 
     def __next__(self) -> Publish:
-        taken, network = self._taken, self._network
-        if self._handed_out:
-            if taken[0].qos:
-                self._acknowledge()
+        network, message = self._network, self.message
+        if message is not None and self._handed_out:
+            if message.qos:
+                self._acknowledge(message)
             self._handed_out = False
-            taken.clear()
+            self.message = message = None
         if self.over:
             raise StopIteration
-        core = network.core
-        if not taken:
+        if message is None:
+            core = network.core
             try:
-                taken.extend(map(_TAKE, core.inbox.source))  # one atomic step, without the lock
+                for self.message in core.inbox.source:  # see `Inbox.source`
+                    break
             except IndexError:
                 self.thread = threading.get_ident()
-                if not network.await_message(taken, self._timeout):
+                if not network.await_message(self, self._timeout):
                     self.over = True
                     raise StopIteration from None
             if not core.reading and not network.woken:
                 network.call(network.look_again)
+            message = self.message
+            assert message is not None
         self._handed_out = True
-        return taken[0]
+        return message
 
     def close(self) -> None:
         """End the iteration."""
         self.over = True
-        if self._handed_out:
-            self._acknowledge()
+        message = self.message
+        if message is not None and self._handed_out:
+            self._acknowledge(message)
             self._handed_out = False
-            self._taken.clear()
+            self.message = None
 
-    def _acknowledge(self) -> None:
-        message = self._taken[0]
+    def _acknowledge(self, message: Publish) -> None:
         if message.qos and not self._manual_ack:
             self._network.call(self._network.core.acknowledge, message)
 
     def __del__(self) -> None:
         # The garbage collector calls this in any thread, at any allocation. So it takes no lock, but posts the call.
-        taken: Any = getattr(self, "_taken", None)
-        if taken and not self._handed_out:
-            self._network.post(self._network.core.inbox.give_back, tuple(taken))
-        elif taken and taken[0].qos and not self._manual_ack:
-            self._network.post(self._network.core.acknowledge, taken[0])
+        message = self.message
+        if message is None:
+            return
+        if not self._handed_out:
+            self._network.post(self._network.core.inbox.give_back, (message,))
+        elif message.qos and not self._manual_ack:
+            self._network.post(self._network.core.acknowledge, message)

@@ -20,7 +20,6 @@ import socket
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -57,10 +56,12 @@ class Taker(Protocol):
     Attributes:
         thread: The identifier of the last thread that took a message.
         over: Whether the iteration has ended.
+        message: The message that was taken last.
     """
 
     thread: int
     over: bool
+    message: Publish | None
 
 
 class Network(Owner):
@@ -135,11 +136,11 @@ class Network(Owner):
     def look_again(self) -> None:
         """Do nothing. Passed to `call`, which wakes the thread, so that it reads again if it may."""
 
-    def await_message(self, taken: deque[Publish], timeout: float | None) -> bool:
-        """Wait for a message, and append it to a deque in one step.
+    def await_message(self, taker: Taker, timeout: float | None) -> bool:
+        """Wait for a message, and move it to an iteration.
 
         Args:
-            taken: The deque.
+            taker: The iteration.
             timeout: Seconds; None: until the client is closed.
 
         Returns:
@@ -159,10 +160,8 @@ class Network(Owner):
             waiter = self.watch_messages()
             with self.lock:
                 try:
-                    # `extend` and `map` run in C. No exception of a signal handler can come between the removal from
-                    # one deque and the insertion into the other, so none loses the message.
-                    taken.extend(map(deque.popleft, source))
-                    return True
+                    for taker.message in source:  # see `Inbox.source`
+                        return True
                 except IndexError:
                     pass
                 if self.core.over or (deadline is not None and time.monotonic() >= deadline):

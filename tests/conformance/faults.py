@@ -115,7 +115,7 @@ fault(
 fault(
     "2.3.1-6",
     "a PUBACK repeats another identifier",
-    (RECEIVER + "answers", "map(PubAck, ", "map(lambda number: PubAck(number % 65_535 + 1), "),
+    ("mqttws.protocol.receiving:_answer", "incoming.packet_id.to_bytes", "(incoming.packet_id % 65_535 + 1).to_bytes"),
 )
 fault("2.3.1-6", "a PUBREL repeats another identifier", (SENDER + "pubrec", "PubRel(packet_id)", "PubRel(packet_id % 65_535 + 1)"))
 fault("2.3.1-7", "SUBACK always has identifier 1", (HANDLER + "_on_subscribe", "suback(subscribe.packet_id", "suback(1"))
@@ -328,7 +328,7 @@ fault(
     "'+' matches deeper levels",
     (TOPICS + "Search.advance", 'reached.append(children["+"])', 'reached.append(children["+"])\n                    found.append(children["+"].values)'),
 )
-fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "map(PubRec, ", "map(PubAck, "))
+fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "PubRec.header", "PubAck.header"))
 fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.subscriptions:Subscriptions._remember", "granted.get(key, -1) < qos", "key not in granted"))
 fault("3.3.5-2", "a denied message is never answered", (ROUTER + "publish_from", "return verdict.acknowledge", "return False"))
 fault("3.3.5-2", "a denied message is delivered", (ROUTER + "publish_from", "if not verdict.allowed:", "if False:"))
@@ -412,8 +412,8 @@ fault(
     (MACHINE + "_on_publish", "packet_id = publish.packet_id", 'if type(self).__name__ == "ClientMachine" and not self.session.subscriptions:\n        return\n    packet_id = publish.packet_id'),
 )
 fault("4.6.0-1", "retransmission in another order", (SENDER + "resume", "in self._published.items()", "in reversed(self._published.items())"))
-fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "map(PubAck, _due(qos_1))", "map(PubAck, sorted(_due(qos_1)))"))
-fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "map(PubRec, _due(qos_2))", "map(PubRec, sorted(_due(qos_2)))"))
+fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "while qos_2 and", "answers.sort()\n    while qos_2 and"))
+fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "return answers", "return [each for each in answers if each[:1] == PubAck.header[:1]] + sorted(each for each in answers if each[:1] != PubAck.header[:1])"))
 fault("4.6.0-4", "PUBRELs by identifier", (SENDER + "resume", "for packet_id in self._released]", "for packet_id in sorted(self._released)]"))
 for number in ("4.6.0-5", "4.6.0-6"):
     fault(number, "the newest first", (SENDER + "enqueue", "self._waiting.append(", "self._waiting.appendleft("))
