@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mqttws.client.core import Core
-from mqttws.errors import ConnectionClosed
+from mqttws.client.posted import PostedRequest
 
 Future = asyncio.Future[Any]
 
@@ -84,7 +84,7 @@ class Owner(ABC):
         """
         if self.busy:
             future = self.loop.create_future()
-            self.post(self._follow, future, function, arguments)
+            self.post(PostedRequest(future, self.settle, function, arguments))
             return future
         made: Future = self.call(function, *arguments)
         self.flush_soon()
@@ -93,7 +93,12 @@ class Owner(ABC):
         return made
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Schedule a call in the event loop. For finalizers, in any thread, and signal handlers."""
+        """Schedule a call in the event loop. For finalizers, in any thread, and signal handlers.
+
+        Args:
+            function: A function that may be called again if an exception of a signal handler interrupts it.
+            *arguments: Its arguments.
+        """
         self.posted.append((function, arguments))
         loop = self._loop
         if loop is not None:
@@ -109,28 +114,19 @@ class Owner(ABC):
             self.run_callbacks()
 
     def _take_posted(self) -> None:
-        while self.posted:
-            function, arguments = self.posted.popleft()
+        """Make the posted calls. Remove each after it was made: if an exception interrupts this, it is made again."""
+        posted = self.posted
+        while posted:
+            function, arguments = posted[0]
             self.busy = True
             try:
                 function(*arguments)
+            except Exception:
+                posted.popleft()
+                raise
             finally:
                 self.busy = False
-
-    def _follow(self, future: Future, function: Callable[..., Future], arguments: tuple[Any, ...]) -> None:
-        """Make a posted call. Copy the outcome of the future that it returns to another future."""
-        try:
-            made = function(*arguments)
-        except Exception as error:
-            # Without the traceback, which refers to this frame and so to the future.
-            self.settle([future], error.with_traceback(None))
-            return
-
-        def copy(done: Future) -> None:
-            error = ConnectionClosed("the call was cancelled") if done.cancelled() else done.exception()
-            self.settle([future], error if error is not None else done.result())
-
-        made.add_done_callback(copy)
+            posted.popleft()
 
     @staticmethod
     def settle(futures: list[Future], outcome: object) -> None:

@@ -22,11 +22,15 @@ WARNING: Final = 30
 class Callbacks:
     """The queued calls, in order.
 
+    Args:
+        settle: The function that settles futures; see `Driver.settle`.
+
     Attributes:
         due: The queue. It is public so that hot paths can test whether it is empty without a method call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[Any, Any], object]) -> None:
+        self._settle = settle
         self.due: deque[tuple[Callable[[Any, Any], object], Any, Any]] = deque()
 
     def add(self, function: Callable[[Any, Any], object], first: object, second: object) -> None:
@@ -34,11 +38,23 @@ class Callbacks:
         self.due.append((function, first, second))
 
     def run(self) -> None:
-        """Make the calls in order, including those that they add."""
+        """Make the calls in order, including those that they add.
+
+        An exception of a signal handler can interrupt this. Then the next call settles the same futures again, which
+        has no further effect, so that none is left without its outcome. A callback of the user is not called twice.
+        """
         due = self.due
         while due:
-            function, first, second = due.popleft()
-            function(first, second)
+            call = due[0]
+            if call[0] is not self._settle:
+                function, first, second = due.popleft()
+                function(first, second)
+                continue
+            self._settle(call[1], call[2])
+            try:
+                due.remove(call)  # compares it with the first entry, which is the same object
+            except ValueError:  # the callback of a future has run the queue
+                pass
 
     def clear(self) -> None:
         """Drop the calls."""

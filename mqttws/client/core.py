@@ -127,7 +127,7 @@ class Core(Generic[F]):
             self.session.identifiers.start_at(1 + int(driver.random() * 65_535))
         if options.store is not None:
             self.session.keep_in(options.store, self.client_id, now, wall)
-        self.callbacks = Callbacks()
+        self.callbacks = Callbacks(driver.settle)
         self.pending: Pending[F] = Pending(options, self.session, driver, self.callbacks)
         self._driver = driver
         self.running = self.stopping = False

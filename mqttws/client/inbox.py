@@ -59,3 +59,11 @@ class Inbox:
         """Put removed messages back to the left, in order; or after the first `after` messages."""
         for place, message in enumerate(messages, after):
             self.messages.insert(place, message)
+
+    def give_back_once(self, messages: list[Publish]) -> None:
+        """Move removed messages back to the left, in order, in one step. Calling this again has no effect.
+
+        Args:
+            messages: The messages. The list is empty afterwards.
+        """
+        self.messages.extendleft(map(list.pop, repeat(messages, len(messages))))

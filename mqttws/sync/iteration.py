@@ -87,6 +87,6 @@ class Messages(Iterator[Publish]):
         if message is None:
             return
         if not self._handed_out:
-            self._network.post(self._network.core.inbox.give_back, (message,))
+            self._network.post(self._network.core.inbox.give_back_once, [message])
         elif message.qos and not self._manual_ack:
             self._network.post(self._network.core.acknowledge, message)

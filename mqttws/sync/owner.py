@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable
 
 from mqttws.client.callbacks import Callbacks
-from mqttws.errors import ConnectionClosed, WouldDeadlock
+from mqttws.client.posted import PostedRequest
+from mqttws.errors import WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any
 from mqttws.sync.future import LightFuture
 
@@ -114,7 +115,7 @@ class Owner:
         """
         if self.owned():
             future: LightFuture = LightFuture()
-            self.post(self._follow, future, function, arguments)
+            self.post(PostedRequest(future, self._settle_later, function, arguments))
             return future
         with self.lock:
             if self.posted:
@@ -125,7 +126,12 @@ class Owner:
         return made
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Schedule a call under the lock, in the network thread. Takes no lock: for finalizers and signal handlers."""
+        """Schedule a call under the lock, in the network thread. Takes no lock: for finalizers and signal handlers.
+
+        Args:
+            function: A function that may be called again if an exception of a signal handler interrupts it.
+            *arguments: Its arguments.
+        """
         self.posted.append((function, arguments))
         self._wake_up()
 
@@ -141,28 +147,21 @@ class Owner:
     def take_posted(self) -> None:
         """Make the posted calls. Requires the lock.
 
-        Each call of a method does this first, so that it follows the calls that the same thread has posted before.
+        Each call of a method does this first, so that it follows the calls that the same thread has posted before. A
+        call is removed after it was made: if an exception of a signal handler interrupts this, it is made again.
         """
         posted = self.posted
         while posted:
-            function, arguments = posted.popleft()
-            function(*arguments)
+            function, arguments = posted[0]
+            try:
+                function(*arguments)
+            except Exception:
+                posted.popleft()
+                raise
+            posted.popleft()
 
-    def _follow(self, future: LightFuture, function: Callable[..., LightFuture], arguments: tuple[Any, ...]) -> None:
-        """Make a posted call. Copy the outcome of the future that it returns to another future."""
-        callbacks = self.callbacks
-        try:
-            made = function(*arguments)
-        except Exception as error:
-            # Without the traceback, which refers to this frame and so to the future.
-            callbacks.add(LightFuture.settle_all, [future], error.with_traceback(None))
-            return
-
-        def copy(done: Any) -> None:
-            outcome = done.exception() if not done.cancelled() else ConnectionClosed("the call was cancelled")
-            callbacks.add(LightFuture.settle_all, [future], outcome if outcome is not None else done.result())
-
-        made.add_done_callback(copy)
+    def _settle_later(self, futures: list[LightFuture], outcome: object) -> None:
+        self.callbacks.add(LightFuture.settle_all, futures, outcome)
 
     def wake(self) -> None:
         """Wake the network thread, unless this is that thread. Requires the lock."""

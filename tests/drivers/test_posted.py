@@ -1,0 +1,170 @@
+"""Posted calls and queued callbacks that an exception of a signal handler interrupts, wherever CPython may raise it."""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import sys
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+import mqttws
+import mqttws.aio
+from mqttws import MQTTError, Publish
+
+#: CPython runs a signal handler at the end of one of these instructions.
+POINTS = ("CALL", "RESUME", "JUMP_BACKWARD")
+
+
+def is_point(code: CodeType, last: int, following: int) -> bool:
+    """Return whether a signal handler may run between two instructions, and its exception can be raised at the second.
+
+    It belongs to the first. So a `with` or `try` must not begin or end between the two.
+    """
+
+    def handlers(offset: int) -> list[int]:
+        entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+        return [entry.target for entry in entries if entry.start <= offset < entry.end]
+
+    return dis.opname[code.co_code[last]].startswith(POINTS) and handlers(last) == handlers(following)
+
+
+def interrupt(step: int, call: Callable[[], object]) -> bool:
+    """Call a function. Raise KeyboardInterrupt in this package, where a signal handler may run for the nth time.
+
+    Returns:
+        Whether there were so many places.
+    """
+    left = step
+    before: dict[FrameType, int] = {}
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if "/mqttws/" not in frame.f_code.co_filename.replace("\\", "/"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "call":
+            before[frame] = frame.f_lasti
+        if event != "opcode":
+            return trace
+        last, before[frame] = before.get(frame), frame.f_lasti
+        if last is not None and is_point(frame.f_code, last, frame.f_lasti):
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    known = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(known)
+    return False
+
+
+def queued(client: Any, topic: str) -> int:
+    """Return how many messages with a topic wait to be sent."""
+    return sum(entry[1] == topic for entry in client._core.session.sender._waiting if isinstance(entry, tuple))
+
+
+def inside(client: Any, call: Callable[[], Any]) -> Any:
+    """Call a function as a signal handler does that interrupts another call of the client."""
+    outcome: list[Any] = []
+    client._network.call(lambda: outcome.append(call()))
+    return outcome[0]
+
+
+def in_steps(kind: Any, attempt: Callable[[Any, int], bool]) -> None:
+    """Make an attempt with a new client for each step, until there are no more steps."""
+
+    async def run() -> None:
+        step = 0
+        while attempt(kind("mqtt://127.0.0.1:1", max_queued=3, overflow="raise"), step):
+            step += 1
+        assert step > 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_an_interrupt_loses_no_posted_call(kind: Any) -> None:
+    """An acknowledgement that is lost would delay all later ones; a message given back would be lost."""
+    message = Publish("a", b"", 1, packet_id=1)
+
+    def attempt(client: Any, step: int) -> bool:
+        calls: list[int] = []
+        network, inbox = client._network, client._core.inbox
+        for number in range(3):
+            network.post(calls.append, number)
+        network.post(inbox.give_back_once, [message])
+        was_interrupted = interrupt(step, lambda: network.call(calls.append, 3))
+        network.call(calls.append, 4)
+        assert [each for each in dict.fromkeys(calls) if each != 3] == [0, 1, 2, 4]
+        assert list(inbox.messages) == [message]
+        return was_interrupted
+
+    in_steps(kind, attempt)
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_an_interrupted_posted_publish_has_an_outcome_and_is_not_repeated(kind: Any) -> None:
+    fates = set()
+
+    def attempt(client: Any, step: int) -> bool:
+        future = inside(client, lambda: client.publish_nowait("posted", b"1", 1))
+        was_interrupted = interrupt(step, lambda: client.publish_nowait("b", b"2", 1))
+        client._network.call(lambda: None)
+        client._core.callbacks.run()
+        fates.add((future.done(), queued(client, "posted")))
+        if future.done():
+            assert type(future.exception()) is MQTTError
+            assert "interrupted" in str(future.exception())
+        else:
+            assert queued(client, "posted") == 1
+        assert queued(client, "posted") <= 1
+        return was_interrupted
+
+    in_steps(kind, attempt)
+    assert {(False, 1), (True, 0), (True, 1)} <= fates
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_an_interrupt_leaves_no_future_without_its_outcome(kind: Any) -> None:
+    def attempt(client: Any, step: int) -> bool:
+        future = client.publish_nowait("a", b"1", 1)
+        core = client._core
+        core.pending.fail_all(MQTTError("over"))
+        was_interrupted = interrupt(step, core.callbacks.run)
+        core.callbacks.run()
+        assert future.done()
+        assert str(future.exception()) == "over"
+        return was_interrupted
+
+    in_steps(kind, attempt)
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_a_posted_call_that_fails_is_made_once(kind: Any) -> None:
+    calls: list[str] = []
+
+    def fail() -> None:
+        calls.append("fail")
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        client = kind("mqtt://127.0.0.1:1")
+        client._network.post(fail)
+        client._network.post(calls.append, "next")
+        with pytest.raises(ZeroDivisionError):
+            client._network.call(calls.append, "last")
+        client._network.call(calls.append, "last")
+        assert calls == ["fail", "next", "last"]
+
+    asyncio.run(run())
