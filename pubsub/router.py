@@ -179,6 +179,7 @@ class Router(Generic[M]):
     def _remove(self, entry: _Filter[M]) -> None:
         del self._filters[entry.topic_filter]
         self._tree.discard(entry.matched, entry.topic_filter)
+        entry.request = None  # which refers to the entry: a reference cycle
 
     def _remember_left(self, topic_filter: str, left: bool) -> None:
         """Store or remove a Topic Filter that has been unsubscribed from."""

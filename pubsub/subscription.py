@@ -21,7 +21,7 @@ from pubsub.observers import Observer
 from pubsub.providers.base import Provider
 from pubsub.receipt import Receipt
 from pubsub.router import REFUSED
-from pubsub.runtime import DONE, Runtime, logger, settle
+from pubsub.runtime import DONE, Runtime, logger, settle, to_raise
 from pubsub.topics import check_filters, listed
 
 __all__ = ["Dedupe", "Handle", "SubscriptionCore"]
@@ -159,7 +159,7 @@ class SubscriptionCore:
         """
         with self.runtime.lock:
             if self.error is not None:
-                raise self.error
+                raise to_raise(self.error)
             if self.closed:
                 raise SubscriptionEnded("the subscription was ended before the server had answered")
             granted: dict[str, int] = {}

@@ -18,6 +18,7 @@ from mqttws import WouldDeadlock
 from pubsub.aio.handle import Subscription
 from pubsub.message import Message
 from pubsub.receipt import Release
+from pubsub.runtime import to_raise
 from pubsub.subscription import SubscriptionCore
 from pubsub.waiting import PLACES, Waiting
 
@@ -135,7 +136,7 @@ class Messages(Subscription):
             error = self._core.error
             self._end()
             if error is not None:
-                raise error
+                raise to_raise(error)
             raise StopAsyncIteration
         self._given = waiting
         return waiting.message

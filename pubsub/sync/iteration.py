@@ -17,6 +17,7 @@ from typing import Self
 from mqttws import WouldDeadlock
 from pubsub.message import Message
 from pubsub.receipt import Release
+from pubsub.runtime import to_raise
 from pubsub.subscription import SubscriptionCore
 from pubsub.sync.handle import Subscription
 from pubsub.sync.outcome import slice_of
@@ -147,7 +148,7 @@ class Messages(Subscription):
             error = self._core.error
             self.close()
             if error is not None:
-                raise error
+                raise to_raise(error)
             raise StopIteration
         self._given = waiting
         return waiting.message

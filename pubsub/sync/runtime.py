@@ -133,6 +133,7 @@ class Notifier:
             except BaseException:  # a defect of this package
                 logger.exception("a call of the notifier raised an exception")
             if call is not None:
+                call = None  # while this waits, it does not hold a subscription that has ended
                 continue
             with self._lock:
                 if self.calls.empty():
