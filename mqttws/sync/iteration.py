@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 
 from mqttws.codec.publishing import Publish
-from mqttws.hints import Any, Final
 from mqttws.sync.network import Network
 
 
