@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mqttws.client.driver import F
+from mqttws.client.sent import F
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.hints import Any, Generic
 
