@@ -31,9 +31,9 @@ from cluster_nats import NATS
 from cluster_network import NATSInNamespaces
 from cluster_nodes import Cluster
 from cluster_rabbitmq import RabbitMQ
+from cluster_servers import SERVERS
 from failover import NOTICE, Accounts, Plan, apart, run
 from pages import DOCS, behaviours_table, replace_part, rules_table, table
-from servers import SERVERS
 
 RESULTS = Path(__file__).with_name("clusters.json")
 DRIVERS = ("blocking", "asyncio")

@@ -14,7 +14,7 @@ import mqttws.aio
 sys.path.insert(0, str(Path(__file__).parent))
 
 from behaviours import BEHAVIOURS, REFERENCE, differences, known, observe
-from servers import SERVERS
+from cluster_servers import SERVERS
 
 
 @pytest.mark.parametrize("server", sorted(SERVERS))
