@@ -69,7 +69,8 @@ def test_an_unresponsive_node_is_replaced(nats: NATS, driver: str) -> None:
     try:
         client.open()
         client.publish("silent", b"before", 1)
-        node = nats.nodes[0]
+        # On a busy machine the first node may not have answered in time.
+        node = next(node for node in nats.nodes if str(states[-1][1].endpoint) in node.url)
         try:
             node.pause()
             begun = time.monotonic()
@@ -78,7 +79,7 @@ def test_an_unresponsive_node_is_replaced(nats: NATS, driver: str) -> None:
             disrupted = next((at, state) for at, state in states if state.name == "disrupted")
             assert isinstance(disrupted[1].error, KeepAliveTimeout)
             assert disrupted[0] - begun < 1.0 + LOAD
-            assert client.state.endpoint in nats.urls[1] + nats.urls[2]
+            assert str(client.state.endpoint) not in node.url
             assert future.result(30) is None
         finally:
             node.resume()
