@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mqttws.client.option_types import ClientOptions, ConnectionOptions
     from mqttws.client.options import check_options
     from mqttws.client.profiles import PROFILES, Profile, Rule
-    from mqttws.client.reconnect import Reconnect
+    from mqttws.client.reconnect import Reconnect, Turns
     from mqttws.client.state import State
     from mqttws.client.timings import Timings
     from mqttws.client.tls import tls_context
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         UnsubscribeRejected,
         Unsupported,
         WouldDeadlock,
+        to_raise,
     )
     from mqttws.protocol.ages import Age
     from mqttws.protocol.client import ClientMachine
@@ -110,7 +111,7 @@ _HOLDS = {
         "ConnectionRefused HandshakeRejected IllFormedText KeepAliveTimeout LimitExceeded LocalProtocolError "
         "MQTTError MalformedPacket MessageExpired PacketTooLarge ProtocolError PublishRejected QueueFull "
         "RemoteProtocolError SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut "
-        "UnsubscribeRejected Unsupported WouldDeadlock"
+        "UnsubscribeRejected Unsupported WouldDeadlock to_raise"
     ),
     "protocol.ages": "Age",
     "protocol.client": "ClientMachine",
@@ -124,7 +125,7 @@ _HOLDS = {
     "protocol.handshake": "ServerWebSocket",
     "budget": "ConnectBudget",
     "client.profiles": "PROFILES Profile Rule",
-    "client.reconnect": "Reconnect",
+    "client.reconnect": "Reconnect Turns",
     "client.timings": "Timings",
     "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
@@ -226,6 +227,7 @@ __all__ = [
     "Timings",
     "TokenBucket",
     "TopicTree",
+    "Turns",
     "UnsubAck",
     "Unsubscribe",
     "UnsubscribeReceived",
@@ -243,6 +245,7 @@ __all__ = [
     "delivers_shared",
     "dissect",
     "tls_context",
+    "to_raise",
     "topic_matches",
 ]
 

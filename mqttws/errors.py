@@ -42,11 +42,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mqttws.hints import ClassVar
+from mqttws.hints import ClassVar, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class MQTTError(Exception):
     """The base class of all exceptions of this package."""
+
+
+def to_raise(error: E) -> E:
+    """Return a copy of a stored error, to raise.
+
+    If one error is raised again and again, its traceback grows with each time, and keeps the frames of all callers and
+    their arguments in memory. It may also make a reference cycle with the object that stores the error.
+
+    Args:
+        error: The stored error, which is never raised itself.
+
+    Returns:
+        The copy, with the same cause and traceback.
+    """
+    import copy  # most programs end without an error
+
+    try:
+        made = copy.copy(error)
+    except Exception:  # its constructor does not take its `args`
+        made = type(error).__new__(type(error), *error.args)
+        made.__dict__.update(error.__dict__)
+    made.__cause__, made.__context__ = error.__cause__, error.__context__
+    made.__suppress_context__ = error.__suppress_context__
+    return made.with_traceback(error.__traceback__)
 
 
 class ProtocolError(MQTTError):

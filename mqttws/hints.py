@@ -1,6 +1,6 @@
 """The names for type hints that a client needs, without the import of `typing`.
 
-Importing `typing` takes a sixth of the time until a client's first message. Type checkers take these names from it. At
+Importing `typing`, which imports `re`, would delay a client's first message. Type checkers take these names from it. At
 run time they are stand-ins: annotations are not evaluated, and a generic class or a protocol is an ordinary class.
 Modules that a client does not load import `typing` itself, as do those that need more of it, such as `NamedTuple`.
 """

@@ -14,7 +14,6 @@ Three rules apply to all code that uses it:
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import weakref
@@ -25,7 +24,7 @@ from typing import Any, Protocol
 
 from mqttws import State, Waiting, WouldDeadlock
 
-__all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle", "to_raise"]
+__all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle"]
 
 
 logger = logging.getLogger("pubsub")
@@ -68,21 +67,6 @@ def settle(future: Future, error: BaseException | None = None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
-
-
-def to_raise(error: Exception) -> Exception:
-    """Return a copy of a stored error, to raise.
-
-    The traceback of a raised error refers to the frames of its callers, and these to the object that stores the error:
-    a reference cycle for each refused subscription.
-    """
-    try:
-        made = copy.copy(error)
-    except Exception:  # an error of a provider need not be copyable
-        return error
-    made.__cause__, made.__context__ = error.__cause__, error.__context__
-    made.__suppress_context__ = error.__suppress_context__
-    return made.with_traceback(error.__traceback__)
 
 
 class Waited(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from mqttws import Publish, SubscribeRejected
+from mqttws import Publish, SubscribeRejected, to_raise
 from pubsub.codecs import Codec
 from pubsub.errors import DecodeFailed, SubscriptionEnded
 from pubsub.message import Message
@@ -21,7 +21,7 @@ from pubsub.observers import Observer
 from pubsub.providers.base import Provider
 from pubsub.receipt import Receipt
 from pubsub.router import REFUSED
-from pubsub.runtime import DONE, Runtime, logger, settle, to_raise
+from pubsub.runtime import DONE, Runtime, logger, settle
 from pubsub.topics import check_filters, listed
 
 __all__ = ["Dedupe", "Handle", "SubscriptionCore"]

@@ -42,6 +42,7 @@ from mqttws.errors import (
     StoreError,
     TakeoverSuspected,
     TimedOut,
+    to_raise,
 )
 from mqttws.hints import TYPE_CHECKING, Any, Generic
 from mqttws.protocol.events import (
@@ -175,7 +176,9 @@ class Core(Generic[F]):
             MQTTError: The client has not been opened, or opening it failed.
         """
         if not self.running and self.pending.ended is None:
-            raise self.error or MQTTError("the client is not open: open it, or use the _nowait form, which queues")
+            if self.error is not None:
+                raise to_raise(self.error)
+            raise MQTTError("the client is not open: open it, or use the _nowait form, which queues")
 
     def check_iteration(self) -> None:
         """Check that messages can be iterated over.
@@ -195,7 +198,7 @@ class Core(Generic[F]):
         """
         self.check_waiting()
         if not self.running and self.error is not None:
-            raise self.error
+            raise to_raise(self.error)
         return not self.running
 
     # The life of a client: called by the driver.
@@ -603,8 +606,9 @@ class Core(Generic[F]):
         was_running, self.running = self.running, False
         self.link = self._connected_at = None
         cause = error if was_running else error or self.error  # `self.error`: from an `open` that failed
-        self.pending.fail_all(cause or ConnectionClosed("the client was closed before this was complete"))
-        self.pending.resolve(self.opened, self.pending.ended)
+        cause = cause or ConnectionClosed("the client was closed before this was complete")
+        self.pending.fail_all(cause)
+        self.pending.resolve(self.opened, to_raise(cause))
         if was_running:
             self.error = error
             self._set_state(State("disconnected", error=error))

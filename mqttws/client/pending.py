@@ -24,6 +24,7 @@ from mqttws.errors import (
     StoreError,
     SubscribeRejected,
     UnsubscribeRejected,
+    to_raise,
 )
 from mqttws.hints import TYPE_CHECKING, Any, Generic, TypeVar
 from mqttws.protocol.session import Session
@@ -66,7 +67,7 @@ class Pending(Generic[F]):
         sent: The progress of sending QoS 0 messages.
         dropped: How many messages were dropped because the queue was full; see `Options.overflow`.
         expired: How many messages expired in the queue; see `Options.expire_after`.
-        ended: The error with which new futures fail; None while the client has not ended.
+        ended: The error with which new futures fail, each with a copy; None while the client has not ended.
         flushes: The futures of `flush`, as (token, future) pairs: each waits for messages with lower tokens.
     """
 
@@ -102,7 +103,7 @@ class Pending(Generic[F]):
         if not message.qos:
             return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain), age)
         if self.ended is not None:
-            return 0, self._settled(self.ended)
+            return 0, self._settled(to_raise(self.ended))
         try:
             enqueue = self.sender.enqueue
             token = self._enqueue(enqueue, message) if self._drops_oldest else enqueue(message)
@@ -140,7 +141,7 @@ class Pending(Generic[F]):
 
     def _publish_packet(self, packet: bytes, age: Age | None = None) -> tuple[int, F]:
         if self.ended is not None:
-            return 0, self._settled(self.ended)
+            return 0, self._settled(to_raise(self.ended))
         try:
             token = self._enqueue(self.sender.enqueue_packet, packet)
         except QueueFull as error:
@@ -277,7 +278,7 @@ class Pending(Generic[F]):
         """Queue the packets for the entries, at most `max_filters` in each. Return the future of them all."""
         request = _Request(self._make_future(), finish)
         if self.ended is not None:
-            self._settle([request.future], self.ended)
+            self._settle([request.future], to_raise(self.ended))
             return request.future
         size = self._options.max_filters
         for start in range(0, len(entries), size):
@@ -290,7 +291,7 @@ class Pending(Generic[F]):
         """Return a future that is done when all messages published so far are sent (QoS 0) or fully acknowledged."""
         future = self._make_future()
         if self.ended is not None:
-            self._settle([future], self.ended)
+            self._settle([future], to_raise(self.ended))
             return future
         self.flushes.append((self.sender.next_token(), future))
         self.check_flushes()
@@ -369,6 +370,7 @@ class Pending(Generic[F]):
     def fail_all(self, error: Exception) -> None:
         """Fail all futures, and all that are created later."""
         self.ended = error
+        error = to_raise(error)  # the futures share it, and nothing else stores it
         self._session.abandon(keep_sent=not self._options.clean_session)
         self._callbacks.add(self._settle, self.sent.fail(error), error)
         self.sent = HighWaterMark()

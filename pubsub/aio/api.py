@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import mqttws
-from mqttws import LocalProtocolError, TimedOut, WouldDeadlock
+from mqttws import LocalProtocolError, TimedOut, WouldDeadlock, to_raise
 from pubsub.aio.handle import Subscription, all_done
 from pubsub.aio.iteration import Inbox, Messages
 from pubsub.aio.requester import Requester
@@ -271,7 +271,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             if not channel.opened.done():
                 raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s")
             if channel.error is not None:
-                raise channel.error
+                raise to_raise(channel.error)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).

@@ -14,11 +14,10 @@ from collections import deque
 from functools import partial
 from typing import Self
 
-from mqttws import WouldDeadlock
+from mqttws import WouldDeadlock, to_raise
 from pubsub.aio.handle import Subscription
 from pubsub.message import Message
 from pubsub.receipt import Release
-from pubsub.runtime import to_raise
 from pubsub.subscription import SubscriptionCore
 from pubsub.waiting import PLACES, Waiting
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from mqttws import ConnectionClosed, MQTTError, Publish
+from mqttws import ConnectionClosed, MQTTError, Publish, to_raise
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
 
@@ -119,7 +119,7 @@ class Pool(PoolCore):
             self._came = asyncio.get_running_loop().create_future()
             await self._came
         if self.error is not None and not self._is_closing:
-            raise self.error
+            raise to_raise(self.error)
 
     async def publish(
         self,

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from mqttws import ConnectBudget
+from mqttws import ConnectBudget, Turns
 
 __all__ = ["Both", "Budget"]
-
-
-class Turns(Protocol):
-    """The interface of a `ConnectBudget`."""
-
-    def reserve(self, now: float) -> float:
-        """Reserve the time of an attempt. Return it: `now` or later."""
-
-    def begin(self, now: float) -> float:
-        """Begin the attempt that is due. Return `now`, or a later time that is reserved for it instead."""
 
 
 class Both:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import mqttws
-from mqttws import LocalProtocolError, TimedOut, WouldDeadlock
+from mqttws import LocalProtocolError, TimedOut, WouldDeadlock, to_raise
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.core import REQUIRED, ObservableCore, PubSubCore
@@ -258,7 +258,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         for channel in [self.channel(each) for each in self.select(provider)]:
             self._wait_for_first(channel, seconds, deadline)
             if channel.error is not None:
-                raise channel.error
+                raise to_raise(channel.error)
 
     @staticmethod
     def _wait_for_first(channel: Channel, seconds: float, deadline: float) -> None:

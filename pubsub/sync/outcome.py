@@ -16,6 +16,8 @@ from concurrent.futures import Future
 from functools import partial
 from operator import attrgetter
 
+from mqttws import to_raise
+
 __all__ = ["Outcome", "Promise", "slice_of"]
 
 #: The longest uninterrupted wait of a thread, in seconds.
@@ -80,7 +82,7 @@ class Outcome:
             else:
                 self._wake.put(None)  # for the next thread that waits
         if self._error is not None:
-            raise self._error
+            raise to_raise(self._error)
 
 
 class Condition(threading.Condition):

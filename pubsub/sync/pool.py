@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import mqttws
-from mqttws import ConnectionClosed, MQTTError, Publish, TimedOut
+from mqttws import ConnectionClosed, MQTTError, Publish, TimedOut, to_raise
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
 
@@ -118,7 +118,7 @@ class Pool(PoolCore):
                 self._has_space.set()
             yield publish
         if self.error is not None and not self._is_closing:
-            raise self.error
+            raise to_raise(self.error)
 
     def publish(
         self,

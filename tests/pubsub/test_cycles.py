@@ -16,8 +16,7 @@ from pubsub_faces import PATIENCE
 
 import pubsub
 import pubsub.aio
-from mqttws import ConnectionClosed, SubscribeRejected
-from pubsub.runtime import to_raise
+from mqttws import SubscribeRejected
 from pubsub.subscription import Handle, SubscriptionCore
 
 
@@ -90,21 +89,3 @@ def test_a_refused_subscription_leaves_no_cycle_in_asyncio(world: Any, fail: Cal
                 gc.enable()
 
     asyncio.run(main())
-
-
-def test_a_copy_of_a_stored_error_tells_what_the_error_does() -> None:
-    error = ConnectionClosed("gone", 1001)
-    error.__cause__ = OSError("reset")
-    made = to_raise(error)
-    assert made is not error
-    assert (type(made), str(made), vars(made)) == (ConnectionClosed, str(error), vars(error))
-    assert made.__cause__ is error.__cause__
-
-
-def test_an_error_that_cannot_be_copied_is_raised_itself() -> None:
-    class Odd(Exception):
-        def __init__(self, *, reason: str) -> None:
-            super().__init__(reason)
-
-    error = Odd(reason="x")
-    assert to_raise(error) is error
