@@ -187,7 +187,7 @@ def write_servers() -> list[str]:
     found, faults = {}, []
     for name, server in SERVERS.items():
         with server() as (version, url, other):
-            found[name] = version, observe(url, other)
+            found[name] = version, observe(url, other, known(name))
         wrong = differences(found[name][1]) ^ (known(name) & set(found[name][1]))
         faults += [f"the profile {name!r} and the server differ over {each}" for each in sorted(wrong)]
     replace_part(DOCS / "servers.md", "rules", rules_table())

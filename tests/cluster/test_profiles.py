@@ -22,7 +22,7 @@ def test_each_difference_has_a_rule_and_each_rule_shows_one(server: str, request
     if server == "rabbitmq" and not request.config.getoption("--all-peers"):
         pytest.skip("RabbitMQ is for make cluster, and for pytest --all-peers")
     with SERVERS[server]() as (version, url, other):
-        found = observe(url, other)
+        found = observe(url, other, known(server))
         shares = mqttws.delivers_shared(url)
     seen = differences(found)
     expected = known(server) & set(found)

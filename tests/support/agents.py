@@ -253,6 +253,12 @@ class MosquittoClient:
     def disconnect(self) -> None:
         if self._subscriber is not None:
             self._subscriber.terminate()  # mosquitto_sub then sends DISCONNECT
+            try:
+                self._subscriber.wait(10)
+            except subprocess.TimeoutExpired:
+                # Its signal handler sends the packet itself, and blocks for ever on the lock of the packet that the
+                # signal interrupted.
+                self._subscriber.kill()
             self._end()
 
     def kill(self) -> None:
