@@ -256,8 +256,8 @@ class MosquittoClient:
             try:
                 self._subscriber.wait(10)
             except subprocess.TimeoutExpired:
-                # Its signal handler sends the packet itself, and blocks for ever on the lock of the packet that the
-                # signal interrupted.
+                # Rarely it does not end: its signal handler sends the packet, which is not safe in whatever the signal
+                # interrupted.
                 self._subscriber.kill()
             self._end()
 
