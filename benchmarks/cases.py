@@ -25,6 +25,7 @@ PYTHON_PEERS = {
     "mqttws-compiled": ["mqttws-pubsub"],
     "mqttws-uvloop": ["mqttws-pubsub", "uvloop"],
     "websockets": ["websockets"],
+    "picows": ["picows"],
     "floor": [],
 }
 NODE_PEERS = ["mqtt", "mqtt-packet", "aedes", "ws"]
@@ -43,6 +44,9 @@ PIPELINED = (*BESIDE_FLOOR, "paho", "aiomqtt", "gmqtt", "awscrt", "mqttium", "mq
 #: awscrt accepts QoS 2, but does not implement it: it sends no PUBREL.
 PIPELINED_QOS2 = (*OURS, "paho", "gmqtt", "mqttium", "mqttjs")
 OVER_TLS = (*OURS, "paho", "awscrt")
+#: picows has no MQTT; its script writes and reads the packets by hand.
+LARGE = (*OVER_TLS, "picows")
+BUSY = (*BESIDE_FLOOR, "paho", "gmqtt", "awscrt")
 BROKERS = (*OURS, "mosquitto", "nats", "aedes", "amqtt")
 #: The brokers that a thousand publishers do not keep busy for minutes.
 FAST_BROKERS = (*OURS, "mosquitto", "nats")
@@ -58,8 +62,9 @@ class Case:
 
     Attributes:
         name: the name of the row.
-        kind: its script and server: codec, client (with Mosquitto), closed (a client in a closed loop), blaster (a
-            client with `blaster.py`), broker, hold (clients with our broker), import, first (message) or memory.
+        kind: its script and server: codec, client (with Mosquitto), busy (the same while `background.py` keeps
+            Mosquitto busy), closed (a client in a closed loop), blaster (a client with `blaster.py`), broker, hold
+            (clients with our broker), import, first (message) or memory.
         libraries: the participating libraries.
         run: the name of the case in the script, if it differs.
         options: options of the script.
@@ -124,12 +129,13 @@ def _client_cases() -> list[Case]:
         Case("publish_qos2", "client", PIPELINED_QOS2, least=2_000, times=3),
         Case("publish_qos2_asyncio", "client", OURS_ASYNCIO, least=2_000, times=3),
         Case("receive", "blaster", CLIENTS, least=2_000),
-        Case("receive_asyncio", "blaster", OURS_ASYNCIO, least=2_000),
+        Case("receive_asyncio", "blaster", (*OURS_ASYNCIO, "picows"), least=2_000),
         *(Case(f"echo_qos{qos}", "client", CLIENTS, "echo", (f"qos={qos}",), least=50) for qos in (0, 1)),
-        *(
-            Case(f"echo_qos{qos}_asyncio", "client", OURS_ASYNCIO, "echo_asyncio", (f"qos={qos}",), least=50)
-            for qos in (0, 1)
-        ),
+        Case("echo_qos0_asyncio", "client", (*OURS_ASYNCIO, "picows"), "echo_asyncio", ("qos=0",), 50),
+        Case("echo_qos1_asyncio", "client", OURS_ASYNCIO, "echo_asyncio", ("qos=1",), 50),
+        # Longer, because one of a thousand round trips is looked for.
+        Case("echo_busy", "busy", BUSY, "echo", ("qos=0",), 5_000, times=3),
+        Case("echo_busy_asyncio", "busy", OURS_ASYNCIO, "echo_asyncio", ("qos=0",), 5_000, times=3),
         Case("first", "first", ("floor", "mqttws", "paho")),
         Case("memory", "memory", CLIENTS),
         Case("import", "import", (*OURS, "paho", "aiomqtt", "gmqtt", "awscrt")),
@@ -153,7 +159,7 @@ def _tls_cases() -> list[Case]:
 def _large_cases() -> list[Case]:
     """Return the cases of large messages: sent one after another with QoS 1, and received."""
     return [
-        Case(f"{way}_{name}_{transport}", "blaster", OVER_TLS, way, (f"tls={tls}", f"size={size}"), least)
+        Case(f"{way}_{name}_{transport}", "blaster", LARGE, way, (f"tls={tls}", f"size={size}"), least)
         for tls, transport in enumerate(("ws", "wss"))
         for way in ("send", "receive")
         for size, name, least in SIZES

@@ -116,6 +116,11 @@ TABLES: dict[str, list[Column]] = {
         ("memory", "memory of one connection, MiB", "kib", "mib"),
         ("client_hold_10000", "KiB each of 10,000", "kib", "{:,.1f}"),
     ],
+    "Round trip of QoS 0 beside 10,000 messages a second between other connections, microseconds": [
+        (f"echo_busy{form}", f"{name}{shown}", figure, "{:,.0f}")
+        for form, shown in (("", ""), ("_asyncio", ", asyncio"))
+        for name, figure in (("p50", "p50_us"), ("p99", "p99_us"), ("p99.9", "p999_us"))
+    ],
     "From the start of a process to its first PUBACK": [
         ("first", "TCP, ms", "tcp_ms", "{:,.0f}"),
         ("first", "WebSocket, ms", "ws_ms", "{:,.0f}"),
@@ -191,7 +196,7 @@ ASYNCIO_PEERS = ("aiomqtt", "gmqtt", "mqttium")
 ORDER = [
     *("floor", "mqttws", "mqttws-compiled", "mqttws-uvloop", "paho", "aiomqtt", "gmqtt", "amqtt", "mqtt5", "awscrt"),
     *("mqttium", "zmqtt"),
-    *("websockets", "mqttpacket", "mqttjs", "mosquitto", "nats", "aedes"),
+    *("websockets", "picows", "mqttpacket", "mqttjs", "mosquitto", "nats", "aedes"),
 ]
 NAMES = {
     "floor": "floor: hand-written, unchecked Python",
@@ -205,6 +210,7 @@ NAMES = {
     "awscrt": "awscrt (C)",
     "gmqtt": "gmqtt (plain TCP)",
     "websockets": "websockets (C)",
+    "picows": "picows (C, without MQTT)",
     "mqttjs": "MQTT.js",
     "mqttpacket": "mqtt-packet (Node)",
     "mosquitto": "Mosquitto",
@@ -365,8 +371,8 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
         "measurement checks its outcome; an incomplete one has no value. `benchmarks/run_peers.py` has the details.",
         "A dash stands for a case that a library does not have, or that is not run with it. MQTTium, aiomqtt, gmqtt,",
         "zmqtt and amqtt have only asyncio; paho and awscrt have only threads; gmqtt and zmqtt have no WebSocket;",
-        "awscrt has no QoS 2 (it sends no PUBREL); mqtt5 and mqtt-packet are codecs; picows has no MQTT, and is",
-        "not measured.",
+        "awscrt has no QoS 2 (it sends no PUBREL); mqtt5 and mqtt-packet are codecs; picows has no MQTT: a script",
+        "writes and reads the packets by hand, to show what faster framing could reach.",
         "",
         *facts(runs),
         "",

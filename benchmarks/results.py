@@ -28,6 +28,7 @@ BASE_CASE = {
     "receive_tls_single_asyncio": "receive_tls_single",
     "echo_qos0_asyncio": "echo_qos0",
     "echo_qos1_asyncio": "echo_qos1",
+    "echo_busy_asyncio": "echo_busy",
 }
 
 

@@ -30,7 +30,7 @@ import first_message  # noqa: E402
 from cases import CASES, Case  # noqa: E402
 from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
-from servers import blaster, broker, responder  # noqa: E402
+from servers import background, blaster, broker, responder  # noqa: E402
 
 #: The duration of a measurement with a number of messages, in seconds, unless its case is longer; a third of it is
 #: enough. Half as many messages are the warm-up.
@@ -103,9 +103,12 @@ class Bench:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *asked])
         if case.kind == "closed":
             return self._closed(case, library, name, options)
+        others = contextlib.ExitStack()
         # Ten thousand clients use our broker, because Mosquitto takes a minute to accept so many.
-        with broker(environments, library if case.kind == "hold" else "mosquitto") as server:
+        with broker(environments, library if case.kind == "hold" else "mosquitto") as server, others:
             port = server.tcp_port if library == "gmqtt" else server.tls_port if "tls=1" in options else server.port
+            if case.kind == "busy":
+                others.enter_context(background(environments, server))
             if case.kind == "memory":
                 return self._ask(connecting(library, environments.interpreter(library), port))
             kind = "hold" if case.kind == "hold" and (SCRIPTS / "hold_mqttws.py").exists() else "client"

@@ -63,6 +63,11 @@ def responder(environments: Environments, server: Server) -> contextlib.Abstract
     return serving(environments, [environments.python("floor"), str(SCRIPTS / "responder.py"), str(server.tcp_port)])
 
 
+def background(environments: Environments, server: Server) -> contextlib.AbstractContextManager[Server]:
+    """Run the process that sends 10,000 messages a second through a broker."""
+    return serving(environments, [environments.python("floor"), str(SCRIPTS / "background.py"), str(server.tcp_port)])
+
+
 def broker(environments: Environments, library: str) -> contextlib.AbstractContextManager[Server]:
     """Run a broker."""
     if library == "mosquitto":
