@@ -148,6 +148,7 @@ TABLES: dict[str, list[Column]] = {
         for heading, figure, form_of in (
             ("thousands of messages a second", "rate", "k"),
             ("CPU time a message in microseconds", "cpu_us", "{:,.1f}"),
+            ("percent of one core that the broker used", "broker_percent", "{:,.0f}"),
         )
     },
     "PUBACK at 2,000 a second, and connecting, microseconds": [

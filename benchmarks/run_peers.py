@@ -30,6 +30,7 @@ import first_message  # noqa: E402
 from cases import CASES, Case  # noqa: E402
 from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
+from peers.timing import cpu_seconds  # noqa: E402
 from servers import background, blaster, broker, responder  # noqa: E402
 
 #: The duration of a measurement with a number of messages, in seconds, unless its case is longer; a third of it is
@@ -102,7 +103,7 @@ class Bench:
             with blaster(environments, *served, max(1, count // 2), count) as server:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *asked])
         if case.kind == "closed":
-            return self._closed(case, library, name, options)
+            return self._closed(case, library, name, options, count + max(1, count // 2))
         others = contextlib.ExitStack()
         # Ten thousand clients use our broker, because Mosquitto takes a minute to accept so many.
         with broker(environments, library if case.kind == "hold" else "mosquitto") as server, others:
@@ -114,8 +115,8 @@ class Bench:
             kind = "hold" if case.kind == "hold" and (SCRIPTS / "hold_mqttws.py").exists() else "client"
             return self._ask([*environments.command(library, kind), name, f"port={port}", *options])
 
-    def _closed(self, case: Case, library: str, name: str, options: list[str]) -> dict[str, float]:
-        """Run a closed loop: a client, the broker and the responder."""
+    def _closed(self, case: Case, library: str, name: str, options: list[str], messages: int) -> dict[str, float]:
+        """Run a closed loop: a client, the broker and the responder. Add the share of a core that the broker used."""
         environments, command = self.environments, self.environments.command(library, "closed")
         with broker(environments, "mosquitto") as server, contextlib.ExitStack() as others:
             if name.startswith("request"):
@@ -124,7 +125,11 @@ class Bench:
                 os.sched_setaffinity(server.pid, {1})
                 command = ["taskset", "-c", "0", *command]
             port = server.port if "websocket=1" in case.options else server.tcp_port
-            return self._ask([*command, name, f"port={port}", *options])
+            before = cpu_seconds(server.pid)
+            figures = self._ask([*command, name, f"port={port}", *options])
+            if "rate" in figures:  # the broker's CPU time for each message, times the messages of a second
+                figures["broker_percent"] = 100 * (cpu_seconds(server.pid) - before) / messages * figures["rate"]
+            return figures
 
     def _first(self, library: str) -> dict[str, float]:
         """Start processes up to their first message; those of all libraries by turns, when the first of them is due."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import workloads as work
 from client_floor import Wire, connect
-from timing import main, percentiles
+from timing import cpu_seconds, main, percentiles
 
 BATCH = 32
 #: The number of messages of QoS 1 in flight.
@@ -35,11 +35,6 @@ SIDE_BY_SIDE = 100
 #: The numbers of connections at which the broker's memory is measured, half a second after the last one connected.
 HELD = (250, 1_000, 2_000)
 PAUSE = 0.5
-
-
-def broker_cpu(pid: int) -> float:
-    """Return the CPU seconds that the threads of the broker have used; finer than the hundredths of `stat`."""
-    return sum(int(each.read_text().split()[0]) for each in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def broker_kib(pid: int) -> float:
@@ -93,14 +88,14 @@ class Load:
         while self.got < warm * self.size:
             self.step(warm + count)
             assert time.monotonic() < deadline, "it takes too long"
-        unmeasured, cpu, start = self.got, broker_cpu(pid), time.perf_counter()
+        unmeasured, cpu, start = self.got, cpu_seconds(pid), time.perf_counter()
         while self.got < (warm + count) * self.size:
             self.step(warm + count)
             assert time.monotonic() < deadline, "it takes too long"
         seconds = time.perf_counter() - start
         assert self.got == (warm + count) * self.size, (self.got, (warm + count) * self.size)
         deliveries = (self.got - unmeasured) / PACKET
-        return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (broker_cpu(pid) - cpu) / deliveries * 1e6}
+        return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (cpu_seconds(pid) - cpu) / deliveries * 1e6}
 
 
 #: The size of a PUBLISH: the topics of all cases have the same length.
@@ -170,10 +165,10 @@ def deliver_qos1(port: int, pid: int, count: int, warm: int) -> dict[str, float]
                 subscriber.send(answer)
             delivered, rest = delivered + whole // size, rest[whole:]
         if not start and delivered >= warm:
-            unmeasured, cpu, start = delivered, broker_cpu(pid), time.perf_counter()
+            unmeasured, cpu, start = delivered, cpu_seconds(pid), time.perf_counter()
     seconds, deliveries = time.perf_counter() - start, delivered - unmeasured
     assert delivered == wanted, (delivered, wanted)
-    return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (broker_cpu(pid) - cpu) / deliveries * 1e6}
+    return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (cpu_seconds(pid) - cpu) / deliveries * 1e6}
 
 
 def quiet(port: int, pid: int, trips: int) -> dict[str, float]:
@@ -207,14 +202,14 @@ def accept(port: int, pid: int, count: int, warm: int, tls: int = 0) -> dict[str
         context = ssl.create_default_context(cafile=work.AUTHORITY)
         with ThreadPoolExecutor(8) as pool:  # a handshake waits for the broker twice
             wires = list(pool.map(lambda _: connect(port, context), range(warm)))
-            cpu, start = broker_cpu(pid), time.perf_counter()
+            cpu, start = cpu_seconds(pid), time.perf_counter()
             wires += pool.map(lambda _: connect(port, context), range(count))
     else:
         wires = connect_side_by_side(port, warm)
-        cpu, start = broker_cpu(pid), time.perf_counter()
+        cpu, start = cpu_seconds(pid), time.perf_counter()
         wires += connect_side_by_side(port, count)
     seconds = time.perf_counter() - start
-    used = broker_cpu(pid) - cpu
+    used = cpu_seconds(pid) - cpu
     for wire in wires:
         wire.socket.close()
     return {"seconds": seconds, "rate": count / seconds, "cpu_us": used / count * 1e6}

@@ -97,6 +97,11 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {"seconds": sum(seconds), "p50_us": p50, "p99_us": p99, "p999_us": p999}
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that the threads of a process have used; finer than the hundredths of `stat`."""
+    return sum(int(each.read_text().split()[0]) for each in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
 def resident_kib() -> float:
     """Return the resident memory of this process in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
