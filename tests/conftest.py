@@ -6,7 +6,9 @@ With `-n` the tests run in processes of pytest-xdist, and the main process merge
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Generator
 from typing import Any
 
 import ledger
@@ -48,6 +50,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-size", action="store_true", help="run the hazards at the sizes of their list; takes minutes"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Collect without the garbage collector, which later ignores the collected items and what they have imported.
+
+    Otherwise each collection in a test would traverse ten thousand items, which takes 0.2 s.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

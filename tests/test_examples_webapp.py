@@ -15,7 +15,7 @@ pytest.importorskip("fastapi")
 testclient = pytest.importorskip("fastapi.testclient")
 
 APP = Path(__file__).resolve().parents[1] / "examples" / "webapp" / "app.py"
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 @pytest.fixture

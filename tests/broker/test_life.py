@@ -13,6 +13,7 @@ import time
 import weakref
 
 import pytest
+from drivers import wait_until
 from wire import PATIENCE
 
 import mqttws
@@ -33,8 +34,7 @@ def test_a_blocking_program_runs_it_in_a_separate_thread():
         assert broker.url.endswith("/mqtt")
         with mqttws.connect(broker.url) as client:
             client.publish("a", b"", 1)
-    assert threading.active_count() == threads
-    assert descriptors() == files
+    wait_until(lambda: threading.active_count() <= threads and descriptors() <= files)
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
@@ -135,7 +135,7 @@ def test_a_port_in_use_is_an_error_and_leaks_nothing():
         with pytest.raises(OSError, match="in use") as caught:
             broker.start()
         assert caught.value.errno == errno.EADDRINUSE
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     broker.start()  # the port is free now
     broker.stop()
 

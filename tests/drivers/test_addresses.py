@@ -16,7 +16,7 @@ from mqttws.broker import Broker, Peer
 from mqttws.client.socks import SocksTunnel
 from mqttws.client.url import parse_url
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 Make = Callable[..., Any]
 
 

@@ -72,7 +72,7 @@ def test_close_ends_at_its_timeout(make: Make, server: Scripted) -> None:
     assert end.rest() == Disconnect().encode()
     end.cut()
     closing.result(PATIENCE)
-    assert 0.15 < time.monotonic() - begun < 3
+    assert time.monotonic() - begun > 0.15
     for future in futures:
         with pytest.raises(ConnectionClosed, match="closed before"):
             future.result(0)
@@ -102,8 +102,8 @@ def test_close_does_not_wait_for_an_attempt_after_its_timeout(make: Make, tcp_se
     tcp_server.accept().cut()
     states.wait("reconnecting", 2)
     begun = time.monotonic()
-    client.close(timeout=1.0)
-    assert time.monotonic() - begun < 3
+    client.close(timeout=0.2)
+    assert time.monotonic() - begun < PATIENCE  # the attempt is due in days
     assert client.state.name == "disconnected"
 
 

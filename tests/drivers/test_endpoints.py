@@ -61,13 +61,12 @@ def test_after_a_loss_another_endpoint_is_tried_immediately(make: Make, servers:
 
 
 def test_an_endpoint_without_a_connack_is_left_for_the_next(make: Make, servers: list[Scripted]) -> None:
-    client = make([server.url for server in servers], client_id="c", answer_timeout=0.2)
-    begun = time.monotonic()
+    urls = [server.url for server in servers]
+    client = make(urls, client_id="c", answer_timeout=0.2, timeout=10 * PATIENCE)
     opening = servers[0].soon(client.open)
     servers[0].accept().receive()
     servers[1].accept().welcome()
     opening.result(PATIENCE)
-    assert time.monotonic() - begun < 3
 
 
 def test_the_tcp_connection_has_a_separate_timeout(make: Make) -> None:
@@ -80,11 +79,11 @@ def test_the_tcp_connection_has_a_separate_timeout(make: Make) -> None:
                 each = stack.enter_context(socket.socket())
                 each.setblocking(False)
                 each.connect_ex(address)
-            client = make(f"mqtt://127.0.0.1:{address[1]}", client_id="c", connect_timeout=0.2)
+            client = make(f"mqtt://127.0.0.1:{address[1]}", connect_timeout=0.2, timeout=10 * PATIENCE)
             begun = time.monotonic()
             with pytest.raises(ConnectTimeout):
                 client.open()
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < PATIENCE
 
 
 def test_an_invalid_list_of_urls_is_refused(make: Make) -> None:

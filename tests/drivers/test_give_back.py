@@ -9,7 +9,7 @@ import mqttws
 import mqttws.aio
 from mqttws.broker import Broker
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 def test_messages_given_back_are_first_and_wake_an_iteration() -> None:

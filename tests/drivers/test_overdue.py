@@ -35,7 +35,7 @@ def test_an_unresponsive_server_is_detected_without_keep_alive(make: Make, serve
     assert isinstance(end.receive(), Publish)
     assert end.receive() == PingReq()
     again = server.accept().welcome()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10 < 60 / 4  # without `ping_timeout` it is a quarter of the keep alive
     assert isinstance(states.wait("disrupted").error, KeepAliveTimeout)
     assert [type(error) for error in errors] == [TimedOut]
     again.expect(Publish("a", b"x", 1, dup=True, packet_id=1)).send(PubAck(1))
@@ -59,12 +59,12 @@ def test_a_missing_acknowledgement_is_reported_once(make: Make, server: Scripted
 
 
 def test_acknowledgements_in_time_are_not_reported(make: Make, server: Scripted) -> None:
-    client, end = connected(make, server, ack_timeout=0.8)
-    futures = [client.publish_nowait("a", b"x", 1) for _ in range(5)]
+    client, end = connected(make, server, ack_timeout=2.2)
+    futures = [client.publish_nowait("a", b"x", 1) for _ in range(10)]
     for _ in futures:
         assert isinstance(end.receive(), Publish)
     for number, future in enumerate(futures):
-        time.sleep(0.2)  # all together longer than the time-out
+        time.sleep(0.25)  # all together longer than the time-out
         end.send(PubAck(number + 1))
         future.result(PATIENCE)
     client.publish_nowait("now")

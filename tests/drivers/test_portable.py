@@ -92,6 +92,6 @@ def test_import_and_use_without_posix(what: str) -> None:
         script = textwrap.dedent(WITHOUT) + textwrap.dedent(what)
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", script, broker.url],
-            cwd=ROOT, capture_output=True, text=True, timeout=15 * PATIENCE, check=False,
+            cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -18,7 +18,7 @@ from mqttws.broker import Broker
 
 ROOT = Path(__file__).parents[2]
 #: Seconds for a process to start and to end, on a busy machine.
-LONG = 15 * PATIENCE
+LONG = 4 * PATIENCE
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import sys
 import threading
 from urllib.parse import urlsplit
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 _lock = threading.Lock()
 
 

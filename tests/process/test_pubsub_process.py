@@ -19,7 +19,7 @@ from pubsub import MqttOverWSProvider, PubSub
 from pubsub.sync.runtime import OwnThread
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 

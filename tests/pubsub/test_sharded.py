@@ -205,7 +205,7 @@ def test_a_refused_first_connection_fails_with_the_reason(make: Make, server: Se
 
 def test_a_full_connection_does_not_block_another(make: Make, server: Server) -> None:
     """Its queue and its pacing are separate: topics of the other connection are sent immediately."""
-    api = make(server.sharded((2, 1), publish_rate=4.0, max_queued=5, max_in_flight=1, overflow="raise"))
+    api = make(server.sharded((2, 1), publish_rate=0.01, max_queued=5, max_in_flight=1, overflow="raise"))
     api.call(api.ps.connect, timeout=PATIENCE)
     wait_for(lambda: len(server.connected) == 3)
     pool = api.ps._channels[MqttOverWSProvider.kind].client
@@ -228,9 +228,7 @@ def test_a_full_connection_does_not_block_another(make: Make, server: Server) ->
         return fill()
 
     assert api.call(fill_in_loop if isinstance(api, Loop) else fill) < 20
-    begin = time.monotonic()
-    api.call(api.ps.publish, free, "at once", qos=1, timeout=PATIENCE)
-    assert time.monotonic() - begin < 1.0
+    api.call(api.ps.publish, free, "at once", qos=1, timeout=PATIENCE)  # less than the interval of a paced message
     api.call(api.ps.close, 0.0)
 
 

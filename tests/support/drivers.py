@@ -20,7 +20,7 @@ from mqttws import Publish, State
 from mqttws.broker import Broker
 
 #: Timeout of every wait, in seconds. A test that passes does not wait this long.
-PATIENCE = 4.0
+PATIENCE = 30.0
 
 
 class States:
@@ -189,7 +189,7 @@ def core_of(client: Any) -> Any:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for a state of a client that it does not report."""
+    """Wait for a state that nothing reports."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "the condition is still false"

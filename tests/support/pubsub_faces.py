@@ -15,7 +15,7 @@ import pubsub
 from pubsub import Message
 
 #: Timeout of every wait, in seconds. A test that passes does not wait this long.
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 class Recorder:

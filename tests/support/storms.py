@@ -29,7 +29,7 @@ import mqttws.aio
 import pubsub
 
 #: Seconds without progress after which a storm has failed.
-STILL = 20.0
+STILL = 30.0
 
 
 class Interrupted(Exception):

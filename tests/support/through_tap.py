@@ -21,7 +21,7 @@ import scripted
 from mqttws.tap import Record, Tap
 
 #: Seconds within which the tap must have recorded what it has forwarded.
-PATIENCE = 10.0
+PATIENCE = 30.0
 #: The number of taps, of connections through them, and of bytes compared.
 COUNTS = {"taps": 0, "connections": 0, "bytes": 0}
 

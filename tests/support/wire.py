@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mqttws import Connect, Decoder, Packet, PingReq, PingResp, Publish, SubAck, Subscribe
 
 #: Timeout of each answer, in seconds. Runs that are expected to fail can lower it.
-PATIENCE = float(os.environ.get("PATIENCE", "10"))
+PATIENCE = float(os.environ.get("PATIENCE", "30"))
 
 
 def octets(*items: bytes | str | Packet) -> bytes:
