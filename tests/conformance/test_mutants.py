@@ -26,20 +26,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_statement_has_a_fault_and_every_fault_fits():
     code = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-from mutants import FAULTS, plant
-for fault in FAULTS:
-    if os.fork() == 0:  # each on untouched code
-        try:
-            plant(fault)
-        except Exception as error:
-            print(f"{fault.statement} ({fault.title}): {error}", flush=True)
-        os._exit(0)
-    os.wait()
+import sys
+sys.path[:0] = sys.argv[1:]
+from faults import FAULTS
+from planting import misfits
+misfits(FAULTS)
 print("planted", *sorted({fault.statement for fault in FAULTS}), flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(HERE)], capture_output=True, text=True, timeout=120)
+    folders = [str(HERE), str(HERE.parent / "support")]
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, timeout=120)
     *stale, planted = done.stdout.splitlines()
     assert not stale, "\n".join(stale)
     assert not done.stderr

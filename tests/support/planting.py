@@ -8,9 +8,11 @@ from __future__ import annotations
 import __future__
 
 import inspect
+import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -54,6 +56,22 @@ def plant(fault: Fault) -> None:
         edits[where].append((old, new))
     for where, replacements in edits.items():
         _edit(where, replacements)
+
+
+def misfits(faults: Sequence[Fault]) -> None:
+    """Print each fault that does not fit the source. Each is planted in a forked child, in untouched code."""
+    for fault in faults:
+        for where, _, _ in fault.edits:
+            with suppress(Exception):  # the child reports it
+                inspect.getsource(_function(find(where)))  # so that the children need neither import nor read it
+        if os.fork() == 0:
+            try:
+                plant(fault)
+            except Exception as error:
+                print(f"{fault.statement} ({fault.title}): {error}", flush=True)
+            finally:
+                os._exit(0)
+        os.wait()
 
 
 def _edit(where: str, replacements: Sequence[tuple[str, str]]) -> None:
