@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -229,7 +230,7 @@ def test_a_store_survives_a_kill(tmp_path: Path, broker: Broker) -> None:
             [*PUBSUB, "pub", "-h", "127.0.0.1", "-p", port, "-t", "readings", "-m", "22.0", *store], timeout=PATIENCE
         )
         assert second.returncode == 0
-        payloads = {message.payload for message, _ in zip(watcher.messages(timeout=5), range(2), strict=False)}
+        payloads = {message.payload for message in islice(watcher.messages(timeout=PATIENCE), 2)}
     assert payloads == {b"21.5", b"22.0"}
 
 

@@ -313,7 +313,7 @@ def switches(storm: Storm) -> None:
                 future.result(STILL)
 
         def take() -> None:
-            for message, _ in zip(client.messages(0.2), range(20), strict=False):
+            for message in itertools.islice(client.messages(0.2), 20):
                 with lock:
                     taken.append(message.qos)
 
