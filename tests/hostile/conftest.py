@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hostile import Victim
+from hostile import Victim, Victims
 from wire import PATIENCE, Wire
 
 from mqttws.testing import mint_authority
@@ -35,26 +35,34 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def victims() -> Iterator[Victims]:
+    """The process that forks the brokers."""
+    victims = Victims()
+    yield victims
+    victims.stop()
+
+
 @pytest.fixture
-def attack(tmp_path: Path, stack: ExitStack) -> Iterator[Callable[..., Victim]]:
+def attack(tmp_path: Path, stack: ExitStack, victims: Victims) -> Iterator[Callable[..., Victim]]:
     """Return a function that starts a broker to attack; at the end of the test it must have settled."""
-    victims: list[Victim] = []
+    attacked: list[Victim] = []
 
     def start(**options: Any) -> Victim:
-        victim = Victim(tmp_path / f"broker{len(victims)}.log", options)
-        victims.append(victim)
+        victim = Victim(victims, tmp_path / f"broker{len(attacked)}.log", options)
+        attacked.append(victim)
         return victim
 
     yield start
     try:
         stack.close()  # close the attackers
-        for victim in victims:
+        for victim in attacked:
             victim.settled()
             log = victim.log()
             assert "Traceback" not in log, log[-3000:]
             assert all(character.isprintable() or character == "\n" for character in log)
     finally:
-        for victim in victims:
+        for victim in attacked:
             victim.stop()
 
 

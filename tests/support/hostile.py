@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -66,18 +67,49 @@ class Control:
         self._wire.close()
 
 
+class Victims:
+    """The process of `victim.py` that forks brokers."""
+
+    def __init__(self) -> None:
+        self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("victim.py")), str(other.fileno())],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, pass_fds=[other.fileno()],
+            )  # fmt: skip
+        self._socket.settimeout(PATIENCE)
+
+    def start(self, options: dict[str, Any], words: int, log: int) -> int:
+        """Start a broker, and return the number of its process."""
+        socket.send_fds(self._socket, [json.dumps(options).encode()], [words, log])
+        return int(self._socket.recv(100))
+
+    def wait(self, process: int) -> int:
+        """Return the exit code of a broker, which must end within `PATIENCE`; otherwise it is killed."""
+        self._socket.send(b"%d" % process)
+        try:
+            return int(self._socket.recv(100))
+        except TimeoutError:
+            os.kill(process, signal.SIGKILL)
+            return int(self._socket.recv(100))
+
+    def stop(self) -> None:
+        self._socket.close()
+        assert self._process.wait(PATIENCE) == 0
+
+
 class Victim:
     """The broker under attack."""
 
-    def __init__(self, log: Path, options: dict[str, Any]) -> None:
+    def __init__(self, victims: Victims, log: Path, options: dict[str, Any]) -> None:
+        self._victims = victims
         self._log_path = log
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("victim.py")), json.dumps(options)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )  # fmt: skip
-        line = self._readline()
+        self._words, other = socket.socketpair()
+        self._words.settimeout(PATIENCE)
+        with other, log.open("wb") as stderr:
+            self._process = victims.start(options, other.fileno(), stderr.fileno())
+        self._lines = self._words.makefile("r", encoding="utf-8")
+        line = self._lines.readline()
         assert line, self.log()
         self.urls = {urlsplit(url).scheme: url for url in json.loads(line)}
         self.control = Control(self.urls["mqtt"])
@@ -86,15 +118,9 @@ class Victim:
         self._descriptors = self.descriptors()
         self.mark()
 
-    def _readline(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
-
     def metrics(self) -> dict[str, int]:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        figures: dict[str, int] = json.loads(self._readline())
+        self._words.sendall(b"\n")
+        figures: dict[str, int] = json.loads(self._lines.readline())
         return figures
 
     def log(self) -> str:
@@ -110,14 +136,14 @@ class Victim:
     # Memory and descriptors.
 
     def _status(self, field: str) -> int:
-        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        text = Path(f"/proc/{self._process}/status").read_text()
         match = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)
         assert match is not None
         return int(match[1]) * 1024
 
     def mark(self) -> None:
         """Set the start of the measurement of `grown`."""
-        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # resets the peak
+        Path(f"/proc/{self._process}/clear_refs").write_text("5")  # resets the peak
         self._resident = self._status("VmRSS")
 
     def grown(self) -> int:
@@ -125,7 +151,7 @@ class Victim:
         return self._status("VmHWM") - self._resident
 
     def descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+        return len(list(Path(f"/proc/{self._process}/fd").iterdir()))
 
     def settled(self) -> None:
         """Check that other clients are served, and wait until all descriptors are closed."""
@@ -137,16 +163,9 @@ class Victim:
 
     def stop(self) -> None:
         self.control.stop()
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            code = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._process.stdout.close()
-        assert code == 0, self.log()
+        self._lines.close()
+        self._words.close()
+        assert self._victims.wait(self._process) == 0, self.log()
 
 
 def ended(connection: socket.socket) -> bytes:
