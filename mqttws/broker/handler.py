@@ -141,6 +141,22 @@ class Handler:
         self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # an unfinished lookup, and what follows it
         self._stored: StoredPace | None = None  # of a resumed session, if stored messages have a rate
 
+    def receive_data(self, data: bytes, now: float) -> bool:
+        """Handle received bytes.
+
+        Returns:
+            Whether this is complete and has no effect on this connection: the bytes were messages of QoS 0, which are
+            routed. Otherwise call `take_events`.
+        """
+        if not self._hub.router.in_runs or self._routing is not None:
+            self._connection.receive_data(data, now)
+            return False
+        run = self._connection.receive_run(data, now)
+        if run is None:
+            return False
+        topic, packets, payloads = run
+        return self._publish_run(topic, payloads, now, packets)
+
     def take_events(self, now: float, until: float = inf) -> bool:
         """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now."""
         events = self._connection.event_queue
@@ -281,13 +297,7 @@ class Handler:
     def _on_publish(self, publish: Publish, now: float) -> None:
         router = self._hub.router
         if router.in_runs and not (publish.qos or publish.retain):
-            payloads = self._take_run(publish)
-            try:
-                router.publish_run(self.peer, publish.topic, payloads)
-            except Unfinished as unfinished:
-                self._routing = unfinished, lambda: router.publish_run(self.peer, publish.topic, payloads)
-            except MQTTError as error:
-                self.cut(error, now)
+            self._publish_run(publish.topic, self._take_run(publish), now)
             return
         try:
             if publish.qos == 2:
@@ -311,6 +321,19 @@ class Handler:
         unreleased = len(subscriber.session.receiver)
         if unreleased > self._hub.limits.max_unreleased or not self._hub.router.memory.allows(subscriber, IDENTIFIER):
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
+
+    def _publish_run(self, topic: str, payloads: list[bytes], now: float, packets: bytes = b"") -> bool:
+        """Route a run; see `Router.publish_run`. Return whether that is complete and the connection is not cut."""
+        router = self._hub.router
+        try:
+            router.publish_run(self.peer, topic, payloads, packets)
+        except Unfinished as unfinished:
+            self._routing = unfinished, lambda: router.publish_run(self.peer, topic, payloads, packets)
+        except MQTTError as error:
+            self.cut(error, now)
+        else:
+            return True
+        return False
 
     def _publish_at_last(self, publish: Publish) -> None:
         """Route and acknowledge a PUBLISH that has passed all checks."""

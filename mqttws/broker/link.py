@@ -314,7 +314,8 @@ class Link(asyncio.Protocol):
         """Receive data and handle its events, until the time `until` of `perf_counter`."""
         self._hub.metrics.bytes_received += len(data)
         try:
-            self._connection.receive_data(data, now)
+            if handler.receive_data(data, now):
+                return
             more = handler.take_events(now, until)
         except Exception as error:
             self._fail(handler, error, now)

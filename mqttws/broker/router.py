@@ -257,11 +257,17 @@ class Router:
         self.publish(topic, publish.payload, publish.qos, publish.retain)
         return True
 
-    def publish_run(self, peer: Peer, topic: str, payloads: list[bytes]) -> None:
+    def publish_run(self, peer: Peer, topic: str, payloads: list[bytes], packets: bytes = b"") -> None:
         """Handle consecutive QoS 0 messages without RETAIN from a client to one topic.
 
         The effect is that of `publish_from` for each message, but each connection gets them in one piece. Only if
         `in_runs` is True.
+
+        Args:
+            peer: The client.
+            topic: The Topic Name.
+            payloads: The payloads.
+            packets: The messages as they were received, if they need not be encoded again.
 
         Raises:
             MQTTError: The connection must be closed.
@@ -273,13 +279,18 @@ class Router:
             return
         subscribers, groups = self._subscriptions.find(topic)
         count = len(payloads)
-        self.metrics.publish_received += count
-        packets = b""  # encoded for the first connected subscriber, then shared by all
+        metrics = self.metrics
+        metrics.publish_received += count
         for subscriber in subscribers:
-            if subscriber.outlet is not None:
-                packets = packets or b"".join([encode_publish(topic, payload) for payload in payloads])
-                if self._noted(subscriber, subscriber.outlet.send(packets), count):
-                    self.metrics.publish_sent += count
+            outlet = subscriber.outlet
+            if outlet is not None:
+                if not packets:  # encoded for the first connected subscriber, then shared by all
+                    packets = b"".join([encode_publish(topic, payload) for payload in payloads])
+                if outlet.send(packets):
+                    subscriber.overflowing = False
+                    metrics.publish_sent += count
+                else:
+                    self._note_dropped(subscriber, count)
         for group in groups:  # each message of the run goes to another member
             for payload in payloads:
                 chosen, _ = group.next()
@@ -386,15 +397,20 @@ class Router:
             subscriber.outlet.wake()
         return self._noted(subscriber, True)
 
-    def _noted(self, subscriber: Subscriber, taken: bool, count: int = 1) -> bool:
-        """Count dropped messages, and log the first one of a series. Return `taken`."""
-        if not taken:
-            self.metrics.publish_dropped += count
-            if not subscriber.overflowing:
-                text = "messages for client %s are being dropped because its queue is full"
-                self.notices.log("messages dropped", subscriber.client_id, text, subscriber.peer)
-        subscriber.overflowing = not taken
+    def _noted(self, subscriber: Subscriber, taken: bool) -> bool:
+        """Count a dropped message, and log the first one of a series. Return `taken`."""
+        if taken:
+            subscriber.overflowing = False
+        else:
+            self._note_dropped(subscriber, 1)
         return taken
+
+    def _note_dropped(self, subscriber: Subscriber, count: int) -> None:
+        self.metrics.publish_dropped += count
+        if not subscriber.overflowing:
+            text = "messages for client %s are being dropped because its queue is full"
+            self.notices.log("messages dropped", subscriber.client_id, text, subscriber.peer)
+        subscriber.overflowing = True
 
     def _may_receive(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool:
         """Return whether the authorizer permits a delivery. See also `authorize_queued`."""

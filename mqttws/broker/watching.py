@@ -40,6 +40,11 @@ class WatchedMachine(ServerMachine):
         self._show(False, self._received, data)
         super().receive_data(data, now)
 
+    def receive_run(self, data: bytes, now: float) -> tuple[str, list[bytes]] | None:
+        """See `ServerMachine.receive_run`: here every packet is reported, one by one."""
+        self.receive_data(data, now)
+        return None
+
     def data_to_send(self, now: float) -> bytes:
         """See `Machine.data_to_send`."""
         data = super().data_to_send(now)

@@ -145,6 +145,36 @@ class Decoder:
                 raise
         return packets
 
+    def take_run(self, data: bytes) -> tuple[str, list[bytes]] | None:
+        """Decode messages of QoS 0 without RETAIN that have one topic and one size, without making packets.
+
+        Args:
+            data: Any number of bytes.
+
+        Returns:
+            The topic and the payloads. None if `data` is anything else, or the topic is not cached, or a packet is
+            incomplete: then nothing has changed, and `feed` decodes `data`.
+        """
+        end = len(data)
+        if end < 4 or data[0] != 0x30 or self._partial or self._passing or self._fault is not None:
+            return None
+        size = data[1] + 2
+        rest = data[3] + 4
+        topic = _TOPICS.get(data[2:rest])
+        if topic is None or not rest <= size <= self.max_packet_size or size > 129:
+            return None
+        if size == end:
+            return topic, [data[rest:]]
+        if end % size:
+            return None
+        head = data[:rest]
+        payloads = []
+        for start in range(0, end, size):
+            if not data.startswith(head, start):
+                return None
+            payloads.append(data[start + rest : start + size])
+        return topic, payloads
+
     def _cut(self, data: bytes, packets: list[Packet]) -> None:
         """Append the packets that `data` contains, and keep the rest for the next call."""
         position = 0

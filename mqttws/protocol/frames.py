@@ -206,6 +206,14 @@ def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
     Arguments and result are those of `take_plain`.
     """
     end = len(data)
+    if end - position < 132 and end - position > 6 and data[position] == BINARY_FRAME:
+        size = end - position - 6  # a single short frame, as it arrives from a client that sends one message at a time
+        if data[position + 1] == size + 128:
+            start = position + 6
+            keystream = (data[position + 2 : start] * 32)[:size]
+            unmasked = _from_bytes(data[start:], "little") ^ _from_bytes(keystream, "little")
+            payloads.append(unmasked.to_bytes(size, "little"))
+            return end
     pieces: list[bytes] = []
     keys: list[bytes] = []
     while position + 5 < end and data[position] == BINARY_FRAME:

@@ -23,6 +23,7 @@ from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
 from mqttws.hints import ClassVar
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
+from mqttws.protocol.frames import take_masked
 from mqttws.protocol.framing import WebSocketFraming, shown
 from mqttws.protocol.heads import Head, HeadTooLarge, texts_of
 from mqttws.protocol.plain import FramingEvent
@@ -70,6 +71,15 @@ class ServerWebSocket(WebSocketFraming):
     def start(self) -> list[FramingEvent]:
         """See `Framing.start`."""
         return []
+
+    def take_whole(self, data: bytes) -> bytes | None:
+        """See `Framing.take_whole`."""
+        if self._left or self._header or self._fragmented or not self._is_open:
+            return None
+        payloads: list[bytes] = []
+        if take_masked(data, 0, payloads) != len(data):
+            return None
+        return payloads[0] if len(payloads) == 1 else b"".join(payloads)
 
     def accept_upgrade(self, headers: Headers = ()) -> list[FramingEvent]:
         """Answer 101. Return the resulting events.

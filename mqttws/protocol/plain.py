@@ -51,6 +51,18 @@ class Framing:
         """
         return [data]
 
+    def take_whole(self, data: bytes) -> bytes | None:
+        """Handle bytes from the peer if they consist of whole binary messages, without an event for them.
+
+        Args:
+            data: Received bytes, divided anywhere.
+
+        Returns:
+            Their payloads, joined. None if `data` is anything else: then nothing has changed, and `receive_data`
+            handles it.
+        """
+        return data
+
     def receive_eof(self) -> Ended | None:
         """Handle EOF. Return Ended if EOF is an error here, else None."""
         return None

@@ -108,6 +108,25 @@ class ServerMachine(Machine):
         elif self.packet_begun is None:
             self.packet_begun = now
 
+    def receive_run(self, data: bytes, now: float) -> tuple[str, list[bytes]] | None:
+        """Handle bytes from the client like `receive_data`, but return a run of messages instead of reporting it.
+
+        Args:
+            data: Received bytes, divided anywhere.
+            now: The current time in seconds.
+
+        Returns:
+            The topic and the payloads if `data` consists of messages of QoS 0 without RETAIN that have one topic and
+            one size, and no event is waiting. None if it was handled like any other data.
+        """
+        if self.state is CONNECTED and not self.events:
+            run = self._decoder.take_run(data)
+            if run is not None:
+                self._last_received = now
+                return run
+        self.receive_data(data, now)
+        return None
+
     def _receive_opening(self, data: bytes, now: float) -> None:
         """Decode only the CONNECT: other limits apply to the bytes after it, which are kept until it is answered."""
         self.opening_size += len(data)
@@ -187,7 +206,8 @@ class ServerMachine(Machine):
             in_turn: Whether to send queued messages that may be sent now before them.
         """
         if self.state is CONNECTED:
-            if in_turn and self.session.sender.waiting:
+            assert self._session is not None
+            if in_turn and self._session.sender.waiting:
                 self._send_ready()
             self._out.append(packets)
 

@@ -25,6 +25,30 @@ class ServerConnection(Connection[ServerMachine]):
 
     __slots__ = ()
 
+    def receive_run(self, data: bytes, now: float) -> tuple[str, bytes, list[bytes]] | None:
+        """Handle bytes from the client like `receive_data`, but return a run of messages instead of reporting it.
+
+        Most reads of a server with many clients contain one small message. This is the shortest way for them.
+
+        Args:
+            data: Received bytes, divided anywhere.
+            now: The current time in seconds.
+
+        Returns:
+            The topic, the packets, and their payloads if `data` consists of messages of QoS 0 without RETAIN that have
+            one topic and one size, and no event is waiting. None if it was handled like any other data.
+        """
+        packets = self._framing.take_whole(data)
+        if packets is None:
+            self.receive_data(data, now)
+            return None
+        run = self.machine.receive_run(packets, now)
+        if run is None:
+            self._settle(now)
+            return None
+        topic, payloads = run
+        return topic, packets, payloads
+
     def accept_upgrade(self, now: float, headers: Headers = ()) -> None:
         """Answer the upgrade request with 101.
 

@@ -34,6 +34,7 @@ from mqttws.codec import decoder as decoder_module
 from mqttws.codec import shortcuts
 from mqttws.codec.memory import Memory
 from mqttws.codec.packets import check_first_byte, decode
+from mqttws.codec.publishing import encode_publish
 from mqttws.codec.wire import decode_remaining_length, encode_remaining_length
 
 STREAM: list[Packet] = [
@@ -188,6 +189,69 @@ def test_a_run_that_ends_within_a_packet() -> None:
     stream = packet.encode() * 6
     for cut in range(len(stream) + 1):
         assert fast([packet.encode(), stream[:cut], stream[cut:]]) == outcome([packet] * 7)
+
+
+def test_a_run_of_messages_is_taken_without_packets() -> None:
+    Decoder().feed(bytes.fromhex("30 04 0001 61 78") * 2)  # caches the topic "a"
+    decoder = Decoder()
+    assert decoder.take_run(bytes.fromhex("30 05 0001 61 6869")) == ("a", [b"hi"])
+    assert decoder.take_run(bytes.fromhex("30 05 0001 61 6869") * 3) == ("a", [b"hi"] * 3)
+    assert decoder.take_run(bytes.fromhex("30 03 0001 61")) == ("a", [b""])
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "",
+        "30 03 0001",  # incomplete
+        "30 05 0001 61 68",
+        "31 05 0001 61 6869",  # RETAIN
+        "32 05 0001 61 0001",  # QoS 1
+        "38 05 0001 61 6869",  # DUP with QoS 0, which is malformed
+        "30 05 0001 61 6869 30",  # the beginning of another packet
+        "30 05 0001 61 6869 c0 00",
+        "30 05 0001 61 6869 30 06 0001 61 6869 6a",  # two sizes
+        "30 05 0001 61 6869 30 05 0001 62 6869",  # two topics
+        "30 85 00 0001 61 6869",  # the length takes more bytes than it needs
+        "30 02 0001 61",  # the topic is longer than the packet
+        "30 05 0001 2b 6869",  # a wildcard
+        "30 05 0001 7a 6869",  # a topic that is not cached
+        "30 07 0001 61 78787878",  # larger than the maximum
+    ],
+)
+def test_anything_else_is_not_taken_and_changes_nothing(literal: str) -> None:
+    Decoder().feed(bytes.fromhex("30 03 0001 61 30 03 0001 62") * 2)  # caches two topics
+    data = bytes.fromhex(literal)
+    decoder = Decoder(max_packet_size=8)
+    assert decoder.take_run(data) is None
+    assert not decoder.under_way
+    assert decoder.fault is None
+    assert fed([data], 8) == plain(data, 8)
+
+
+def test_a_run_does_not_overtake_an_incomplete_packet_or_an_error() -> None:
+    message = bytes.fromhex("30 04 0001 61 78")
+    Decoder().feed(message * 2)
+    decoder = Decoder()
+    assert decoder.feed(b"\x30\x09\x00\x01a") == []
+    assert decoder.take_run(message) is None
+    assert decoder.feed(message) == [Publish("a", message)]
+    assert decoder.take_run(message) == ("a", [b"x"])
+    with pytest.raises(MalformedPacket):
+        decoder.feed(b"\x00\x00")
+    assert decoder.take_run(message) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(_ALIKE), st.integers(1, 5)), max_size=3), st.integers(0, 3))
+def test_a_run_that_is_taken_has_the_messages_of_the_stream(runs: list[tuple[Packet, int]], missing: int) -> None:
+    stream = b"".join(packet.encode() * count for packet, count in runs)
+    stream = stream[: len(stream) - missing]
+    Decoder().feed(_ALIKE[0].encode() + _ALIKE[3].encode())
+    run = Decoder().take_run(stream)
+    if run is not None:
+        topic, payloads = run
+        assert outcome([Publish(topic, payload) for payload in payloads]) == plain(stream)
+        assert b"".join(encode_publish(topic, payload) for payload in payloads) == stream
 
 
 # Bytes that resemble packets reach more of the decoder than random bytes.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mqttws import (
     AccessDenied,
@@ -15,12 +18,15 @@ from mqttws import (
     ConnectionClosed,
     ConnectionRefused,
     ConnectTimeout,
+    Decoder,
     Disconnect,
     HandshakeRejected,
     KeepAliveTimeout,
     LocalProtocolError,
     Message,
     MQTTError,
+    Packet,
+    PingReq,
     Publish,
     RemoteProtocolError,
     ServerConnection,
@@ -31,6 +37,7 @@ from mqttws import (
 from mqttws.errors import LimitExceeded
 from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Closed, Connected, ConnectReceived, SubscribeReceived, UpgradeRequested
+from mqttws.protocol.frames import binary_frame
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import Framing
 from mqttws.testing import FakeClock, Pair
@@ -538,3 +545,66 @@ def test_the_next_pair_has_the_same_options() -> None:
         len(event.subscribe.topic_filters) for event in again.server_events if isinstance(event, SubscribeReceived)
     ]
     assert sizes == [2, 2, 1]
+
+
+_RUNS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                Publish("a", b"one"),
+                Publish("a", b"two"),
+                Publish("a", b"three"),
+                Publish("b", b"one"),
+                Publish("a", b"one", retain=True),
+                Publish("a", b"one", 1, packet_id=7),
+                PingReq(),
+                Disconnect(),
+                Connect("twice"),
+            ]
+        ),
+        st.integers(1, 3),
+    ),
+    max_size=5,
+)
+
+
+@given(_RUNS, st.booleans(), st.lists(st.integers(0, 120), max_size=4))
+@example([(Publish("a", b"one"), 1)], True, [])
+@example([(Publish("a", b"one"), 3)], False, [])
+@example([(Publish("a", b"one"), 1), (PingReq(), 1)], True, [])
+def test_a_server_receives_the_same_with_runs_and_without(
+    runs: list[tuple[Packet, int]], websocket: bool, cuts: list[int]
+) -> None:
+    Decoder().feed(Publish("a").encode() * 2 + Publish("b").encode() * 2)  # caches the topics
+    packets = [packet.encode() * count for packet, count in runs]
+    stream = b"".join(binary_frame(packet, b"\x37\xfa\x21\x3d") if websocket else packet for packet in packets)
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    chunks = [stream[start:end] for start, end in pairwise(edges) if start < end]
+    seen = []
+    for in_runs in (False, True):
+        pair = Pair(Connect("c", keep_alive=60), websocket=websocket).open()
+        events: list[str] = []
+        for chunk in chunks:
+            now = pair.clock()
+            if not in_runs:
+                pair.server.receive_data(chunk, now)
+            elif (run := pair.server.receive_run(chunk, now)) is not None:
+                topic, encoded, payloads = run
+                messages = [Publish(topic, payload) for payload in payloads]
+                assert b"".join(message.encode() for message in messages) == encoded
+                events += map(repr, messages)
+            events += map(repr, pair.server.events())
+            events.append(f"{pair.server.data_to_send(now)!r} {pair.server.next_deadline()}")
+            pair.clock.advance(1)
+        seen.append(events)
+    assert seen[0] == seen[1]
+
+
+def test_a_run_does_not_overtake_waiting_events() -> None:
+    message = Publish("a", b"x").encode()
+    Decoder().feed(message * 2)
+    pair = Pair(Connect("c"), websocket=False).open()
+    assert pair.server.receive_run(message, 0.0) == ("a", message, [b"x"])
+    pair.server.receive_data(Publish("a", b"y").encode(), 0.0)
+    assert pair.server.receive_run(message, 0.0) is None
+    assert list(pair.server.events()) == [Publish("a", b"y"), Publish("a", b"x")]

@@ -283,11 +283,53 @@ def test_a_frame_that_is_not_usual_is_left_to_the_plain_path(stream: bytes) -> N
     assert payloads == []
 
 
+@pytest.mark.parametrize(
+    "payloads", [[b"x"], [b"x" * 125], [b"x" * 126], [b"abc", b"", b"defgh"], [b"x" * 600, b"y"], [b""]]
+)
+def test_a_server_takes_whole_messages_without_an_event(payloads: list[bytes]) -> None:
+    _, server = opened()
+    stream = b"".join(frame(0x82, payload, masked=True) for payload in payloads)
+    assert server.take_whole(stream) == b"".join(payloads)
+    assert not server.has_output
+
+
+@pytest.mark.parametrize("position", range(1, 8))
+def test_part_of_a_message_is_not_taken(position: int) -> None:
+    """Nor is what follows it, until the frame is complete."""
+    _, server = opened()
+    stream, following = frame(0x82, b"ab", masked=True), frame(0x82, b"c", masked=True)
+    assert server.take_whole(stream[:position]) is None
+    events = server.receive_data(stream[:position])
+    assert server.take_whole(stream[position:]) is None
+    events += server.receive_data(stream[position:])
+    assert gather(events) == [b"ab"]
+    assert server.take_whole(following) == b"c"
+
+
+def test_unusual_frames_are_not_taken() -> None:
+    _, server = opened()
+    usual = frame(0x82, b"c", masked=True)
+    ping = frame(0x89, b"p", masked=True)
+    assert server.take_whole(ping) is None
+    assert server.take_whole(usual + ping) is None
+    assert server.receive_data(frame(0x02, b"a", masked=True)) == [b"a"]  # the first fragment
+    assert server.take_whole(usual) is None
+    assert server.receive_data(frame(0x80, b"b", masked=True)) == [b"b"]
+    assert server.take_whole(usual) == b"c"
+    server.close()
+    assert server.take_whole(usual) is None
+
+
+def test_nothing_is_taken_before_the_handshake() -> None:
+    assert ServerWebSocket().take_whole(frame(0x82, b"c", masked=True)) is None
+
+
 def test_plain_framing_passes_bytes_unchanged() -> None:
     framing = Framing()
     assert framing.opened
     assert framing.start() == [Opened()]
     assert framing.receive_data(b"x") == [b"x"]
+    assert framing.take_whole(b"x") == b"x"
     framing.send(b"a")
     assert framing.data_to_send() == b"a"
     framing.send(b"a")
