@@ -8,12 +8,14 @@ from __future__ import annotations
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, check_qos
 from mqttws.codec.topics import check_topic
-from mqttws.codec.wire import MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
+from mqttws.codec.wire import BYTES, MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
 from mqttws.errors import LocalProtocolError, MalformedPacket
 from mqttws.hints import NoReturn
 
 #: Protocol Level -> Protocol Name. 4 is MQTT 3.1.1; 3 is MQTT 3.1, which many clients still use.
 PROTOCOL_NAMES = {3: "MQIsdp", 4: "MQTT"}
+#: Protocol Level -> the Protocol Name and the level, encoded. Spec: §3.1.2.1, §3.1.2.2
+_BEGINNINGS = {level: encode_string(name) + BYTES[level] for level, name in PROTOCOL_NAMES.items()}
 
 # The Connect Flags. Spec: §3.1.2.3, figure 3.4
 _RESERVED = 0x01
@@ -91,9 +93,12 @@ class Connect(Packet):
         if password is not None and username is None:
             raise LocalProtocolError("a password needs a user name", "MQTT-3.1.2-22")
         encode_string(client_id, "the client identifier")
-        encode_string(username or "", "the user name")
-        encode_binary(password or b"", "the password")
-        encode_binary(will.payload if will else b"", "the will message")
+        if username is not None:
+            encode_string(username, "the user name")
+        if password is not None:
+            encode_binary(password, "the password")
+        if will is not None:
+            encode_binary(will.payload, "the will message")
         self.client_id = client_id
         self.clean_session = clean_session
         self.keep_alive = keep_alive
@@ -116,8 +121,8 @@ class Connect(Packet):
             payload.append(encode_binary(self.password))
         return b"".join(
             (
-                encode_string(PROTOCOL_NAMES[self.protocol_level]),
-                bytes((self.protocol_level, flags)),
+                _BEGINNINGS[self.protocol_level],
+                BYTES[flags],
                 encode_uint16(self.keep_alive),
                 *payload,
             )

@@ -287,8 +287,14 @@ class Decoder:
                 packets.append(_EMPTY[first])
                 position = following
                 continue
-            body = data[start:following] if length < _SHORT else memoryview(data)[start:following]
-            packets.append(self._decode(first, body))
+            found = None
+            shortcut = SHORTCUTS.get(first)
+            if shortcut is not None and not self.lenient and self.max_filters is None:
+                found = shortcut(data[start:following])
+            if found is None:
+                body = data[start:following] if length < _SHORT else memoryview(data)[start:following]
+                found = self._decode(first, body)
+            packets.append(found)
             position = following
         if position < end:
             self._keep(data[position:], packets)
@@ -320,6 +326,7 @@ class Decoder:
         self._partial += data
 
     def _decode(self, first: int, body: bytes | memoryview) -> Packet:
+        """Decode a packet with its shortcut if there is one that succeeds, otherwise with the reference decoder."""
         if self.lenient:
             first, body = clear_unused_bits(first, body)
         if (
@@ -330,17 +337,12 @@ class Decoder:
             raise MalformedPacket(
                 f"a packet contains more than {self.max_filters:,} Topic Filters, the maximum here", "§5.4.8"
             )
-        return _decode(first, body)
-
-
-def _decode(first: int, body: bytes | memoryview) -> Packet:
-    """Decode a packet with its shortcut if there is one that succeeds, otherwise with the reference decoder."""
-    shortcut = SHORTCUTS.get(first)
-    if shortcut is not None:
-        found = shortcut(bytes(body))
-        if found is not None:
-            return found
-    return decode(first, body)
+        shortcut = SHORTCUTS.get(first)
+        if shortcut is not None:
+            found = shortcut(bytes(body))
+            if found is not None:
+                return found
+        return decode(first, body)
 
 
 def _read_topic(encoded: bytes) -> str | None:
@@ -355,7 +357,7 @@ def _read_topic(encoded: bytes) -> str | None:
     if encoded[0] or len(encoded) > _TOPIC_MAX_LENGTH + 2:
         return None
     try:
-        topic = str(encoded[2:], "utf-8")
+        topic = encoded[2:].decode()
     except UnicodeDecodeError:
         return None
     if len(encoded) != encoded[1] + 2 or not is_topic(topic):

@@ -11,7 +11,7 @@ Spec: §2
 
 from __future__ import annotations
 
-from mqttws.codec.wire import Reader, encode_remaining_length
+from mqttws.codec.wire import BYTES, Reader, encode_remaining_length
 from mqttws.errors import LocalProtocolError
 from mqttws.hints import ClassVar
 
@@ -69,7 +69,7 @@ class Packet(Value):
     def encode(self) -> bytes:
         """Return the whole packet, encoded: fixed header, variable header and payload."""
         body = self._encode_body()
-        return bytes((self.type << 4 | self.flags,)) + encode_remaining_length(len(body)) + body
+        return BYTES[self.type << 4 | self.flags] + encode_remaining_length(len(body)) + body
 
     def _encode_body(self) -> bytes:
         """Encode everything after the fixed header."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet, check_packet_id, shorten
-from mqttws.codec.topics import LENGTHS, check_topic, is_topic
-from mqttws.codec.wire import BYTES, MAX_REMAINING_LENGTH, Reader, encode_remaining_length
+from mqttws.codec.topics import check_topic, is_topic
+from mqttws.codec.wire import BYTES, LENGTHS, MAX_REMAINING_LENGTH, Reader, encode_remaining_length
 from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
 from mqttws.hints import ClassVar, Final, NoReturn, Self
 
@@ -183,7 +183,20 @@ class Publish(Packet):
 
     def encode(self) -> bytes:
         """Return the whole packet, encoded."""
-        return encode_publish(self.topic, self.payload, self.qos, self.retain, self.dup, self.packet_id)
+        topic, payload, packet_id = self.topic, self.payload, self.packet_id
+        # What the constructor has checked is not checked again, which makes a short packet a third cheaper.
+        try:
+            name = _TOPICS[topic]
+        except KeyError:
+            name = encode_topic(topic)
+        length = len(name) + len(payload)
+        if packet_id is None:
+            if length < 128:
+                return (_RETAINED if self.retain else _PLAIN)[length] + name + payload
+        elif length < 126 and not (self.retain or self.dup):
+            headers = _QOS_1 if self.qos == 1 else _QOS_2
+            return b"".join((headers[length], name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
+        return encode_publish(topic, payload, self.qos, self.retain, self.dup, packet_id)
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Publish:

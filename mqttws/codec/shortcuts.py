@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 from mqttws.codec import compiled
 from mqttws.codec.connecting import ConnAck, Connect
+from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
-from mqttws.codec.subscribing import SubAck, Subscribe, Unsubscribe
+from mqttws.codec.subscribing import FILTER_MAX_LENGTH, SubAck, Subscribe, Unsubscribe
 from mqttws.codec.topics import is_topic, is_topic_filter
 from mqttws.hints import Any, Final
 
@@ -36,6 +37,12 @@ _CONNACKS: Final[dict[bytes, ConnAck]] = {
     **{bytes((0, code)): ConnAck(code) for code in range(6)},
 }
 _RETURN_CODES: Final = b"\0\1\2\x80"
+#: The bytes in recent use of a Topic Filter with the requested QoS -> both, checked; and those of a filter to
+#: unsubscribe from -> the filter. Bounded like the encoder's cache.
+_REQUEST_MEMORY: Final[Memory[bytes, tuple[str, int]]] = Memory(4_096)
+_REQUESTS: Final[dict[bytes, tuple[str, int]]] = _REQUEST_MEMORY.table
+_FILTER_MEMORY: Final[Memory[bytes, str]] = Memory(4_096)
+_FILTERS: Final[dict[bytes, str]] = _FILTER_MEMORY.table
 
 
 def read_connect(body: bytes) -> Connect | None:
@@ -51,13 +58,13 @@ def read_connect(body: bytes) -> Connect | None:
     username: str | None = None
     password: bytes | None = None
     try:
-        client_id = str(body[12:end], "utf-8")
+        client_id = body[12:end].decode()
         strings = client_id
         if flags > 3:
             if flags & 0x04:
                 start = end + 2
                 end = start + body[end] * 256 + body[end + 1]
-                topic = str(body[start:end], "utf-8")
+                topic = body[start:end].decode()
                 start = end + 2
                 end = start + body[end] * 256 + body[end + 1]
                 if end > size or not is_topic(topic):
@@ -66,7 +73,7 @@ def read_connect(body: bytes) -> Connect | None:
             if flags & 0x80:
                 start = end + 2
                 end = start + body[end] * 256 + body[end + 1]
-                username = str(body[start:end], "utf-8")
+                username = body[start:end].decode()
                 strings += username
                 if flags & 0x40:
                     start = end + 2
@@ -109,38 +116,68 @@ def read_connack(body: bytes) -> ConnAck | None:
 def read_subscribe(body: bytes) -> Subscribe | None:
     """Read the body of a SUBSCRIBE. Spec: §3.8."""
     size = len(body)
-    if size < 6 or not body[0] | body[1]:
+    if size < 6:
+        return None
+    packet_id = body[0] * 256 + body[1]
+    if not packet_id:
         return None
     wanted = []
     position = 2
     try:
         while position < size:
-            end = position + 2 + body[position] * 256 + body[position + 1]
-            qos = body[end]
-            topic_filter = str(body[position + 2 : end], "utf-8")
-            if qos > 2 or not is_topic_filter(topic_filter):
-                return None
-            wanted.append((topic_filter, qos))
-            position = end + 1
-    except (IndexError, UnicodeDecodeError):
+            end = position + 3 + body[position + 1]  # in the cache, the high byte of each length is 0
+            request = _REQUESTS.get(body[position:end])
+            if request is None:
+                end += body[position] * 256
+                request = _read_request(body[position:end])
+                if request is None:
+                    return None
+            wanted.append(request)
+            position = end
+    except IndexError:
         return None
     if BLANK is None:
-        return Subscribe(body[0] * 256 + body[1], wanted)
+        return Subscribe(packet_id, wanted, True)
     subscribe: Subscribe = BLANK(Subscribe)
-    subscribe.packet_id = body[0] * 256 + body[1]
+    subscribe.packet_id = packet_id
     subscribe.topic_filters = tuple(wanted)
     return subscribe
+
+
+def _read_request(encoded: bytes) -> tuple[str, int] | None:
+    """Decode and check a Topic Filter with the requested QoS, and offer it to the cache. Return None if it is wrong."""
+    qos = encoded[-1]
+    topic_filter = _read_filter(encoded[:-1])
+    if topic_filter is None or qos > 2:
+        return None
+    if len(encoded) <= FILTER_MAX_LENGTH:
+        _REQUEST_MEMORY.offer(encoded, (topic_filter, qos))
+    return topic_filter, qos
+
+
+def _read_filter(encoded: bytes) -> str | None:
+    """Decode and check a Topic Filter with its length. Return None if it is wrong, or the packet ended before it."""
+    if len(encoded) != 2 + encoded[0] * 256 + encoded[1]:
+        return None
+    try:
+        topic_filter = encoded[2:].decode()
+    except UnicodeDecodeError:
+        return None
+    return topic_filter if is_topic_filter(topic_filter) else None
 
 
 def read_suback(body: bytes) -> SubAck | None:
     """Read the body of a SUBACK. Spec: §3.9."""
     codes = body[2:]
-    if not codes or not body[0] | body[1] or codes.translate(None, _RETURN_CODES):
+    if not codes or codes.translate(None, _RETURN_CODES):
+        return None
+    packet_id = body[0] * 256 + body[1]
+    if not packet_id:
         return None
     if BLANK is None:
-        return SubAck(body[0] * 256 + body[1], codes)
+        return SubAck(packet_id, codes, True)
     suback: SubAck = BLANK(SubAck)
-    suback.packet_id = body[0] * 256 + body[1]
+    suback.packet_id = packet_id
     suback.return_codes = tuple(codes)
     return suback
 
@@ -148,24 +185,32 @@ def read_suback(body: bytes) -> SubAck | None:
 def read_unsubscribe(body: bytes) -> Unsubscribe | None:
     """Read the body of an UNSUBSCRIBE. Spec: §3.10."""
     size = len(body)
-    if size < 5 or not body[0] | body[1]:
+    if size < 5:
+        return None
+    packet_id = body[0] * 256 + body[1]
+    if not packet_id:
         return None
     unwanted = []
     position = 2
     try:
         while position < size:
-            end = position + 2 + body[position] * 256 + body[position + 1]
-            topic_filter = str(body[position + 2 : end], "utf-8")
-            if end > size or not is_topic_filter(topic_filter):
-                return None
+            end = position + 2 + body[position + 1]
+            topic_filter = _FILTERS.get(body[position:end])
+            if topic_filter is None:
+                end += body[position] * 256
+                topic_filter = _read_filter(body[position:end])
+                if topic_filter is None:
+                    return None
+                if end - position <= FILTER_MAX_LENGTH:
+                    _FILTER_MEMORY.offer(body[position:end], topic_filter)
             unwanted.append(topic_filter)
             position = end
-    except (IndexError, UnicodeDecodeError):
+    except IndexError:
         return None
     if BLANK is None:
-        return Unsubscribe(body[0] * 256 + body[1], unwanted)
+        return Unsubscribe(packet_id, unwanted, True)
     unsubscribe: Unsubscribe = BLANK(Unsubscribe)
-    unsubscribe.packet_id = body[0] * 256 + body[1]
+    unsubscribe.packet_id = packet_id
     unsubscribe.topic_filters = tuple(unwanted)
     return unsubscribe
 

@@ -7,16 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet, check_packet_id
 from mqttws.codec.publishing import PacketIdOnly, check_qos
-from mqttws.codec.topics import check_topic_filter, encode_checked
+from mqttws.codec.topics import check_topic_filter
 from mqttws.codec.wire import Reader, encode_uint16
 from mqttws.errors import LocalProtocolError
+from mqttws.hints import Final
 
 #: The SUBACK return code of a refused Topic Filter; 0, 1 and 2 are the QoS granted. Spec: §3.9.3
 FAILURE = 0x80
 
-_QOS = (b"\0", b"\1", b"\2")
+_QOS: Final = (b"\0", b"\1", b"\2")
+#: Checked Topic Filters in recent use -> their encoded form. Only short filters; at most about 2 MiB.
+_MEMORY: Final[Memory[str, bytes]] = Memory(4_096)
+_FILTERS: Final[dict[str, bytes]] = _MEMORY.table
+#: The length of the longest filter in the caches of both directions, encoded.
+FILTER_MAX_LENGTH: Final = 128
+
+
+def encode_topic_filter(topic_filter: str) -> bytes:
+    """Check and encode a Topic Filter that is not in the cache, and offer a short one to the cache.
+
+    Raises:
+        LocalProtocolError: See `check_topic_filter`.
+    """
+    encoded = check_topic_filter(topic_filter)
+    if len(encoded) <= FILTER_MAX_LENGTH:
+        _MEMORY.offer(topic_filter, encoded)
+    return encoded
 
 
 class Subscribe(Packet):
@@ -45,21 +64,30 @@ class Subscribe(Packet):
     flags_statement = "MQTT-3.8.1-1"
     __match_args__ = ("packet_id", "topic_filters")
 
-    def __init__(self, packet_id: int, topic_filters: Iterable[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        packet_id: int,
+        topic_filters: Iterable[tuple[str, int]],
+        _checked: bool = False,  # True from the decoder's shortcut, which has made the same checks
+    ) -> None:
         self.packet_id = packet_id
         self.topic_filters = tuple(topic_filters)
+        if _checked:
+            return
         check_packet_id(packet_id)
         if not self.topic_filters:
             raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
         for topic_filter, qos in self.topic_filters:
-            check_topic_filter(topic_filter)
+            if topic_filter not in _FILTERS:
+                encode_topic_filter(topic_filter)
             if type(qos) is not int or not 0 <= qos <= 2:  # checked here first: formatting the message is slow
                 check_qos(qos, f"the QoS requested for {topic_filter!r}", "MQTT-3.8.3-4")
 
     def _encode_body(self) -> bytes:
         parts = [encode_uint16(self.packet_id)]
         for topic_filter, qos in self.topic_filters:
-            parts += (encode_checked(topic_filter), _QOS[qos])
+            parts.append(_FILTERS.get(topic_filter) or encode_topic_filter(topic_filter))
+            parts.append(_QOS[qos])
         return b"".join(parts)
 
     @classmethod
@@ -95,9 +123,11 @@ class SubAck(Packet):
     type = 9
     __match_args__ = ("packet_id", "return_codes")
 
-    def __init__(self, packet_id: int, return_codes: Iterable[int]) -> None:
+    def __init__(self, packet_id: int, return_codes: Iterable[int], _checked: bool = False) -> None:
         self.packet_id = packet_id
         self.return_codes = tuple(return_codes)
+        if _checked:  # see `Subscribe`
+            return
         check_packet_id(packet_id)
         if not self.return_codes:
             raise LocalProtocolError("a SubAck needs at least one return code", "MQTT-3.8.4-5")
@@ -141,19 +171,25 @@ class Unsubscribe(Packet):
     flags_statement = "MQTT-3.10.1-1"
     __match_args__ = ("packet_id", "topic_filters")
 
-    def __init__(self, packet_id: int, topic_filters: Iterable[str]) -> None:
+    def __init__(self, packet_id: int, topic_filters: Iterable[str], _checked: bool = False) -> None:
         if isinstance(topic_filters, str):  # its characters would be taken for Topic Filters
             raise TypeError("topic_filters must be a collection of str, not a str")
         self.packet_id = packet_id
         self.topic_filters = tuple(topic_filters)
+        if _checked:  # see `Subscribe`
+            return
         check_packet_id(packet_id)
         if not self.topic_filters:
             raise LocalProtocolError("an Unsubscribe needs at least one Topic Filter", "MQTT-3.10.3-2")
         for topic_filter in self.topic_filters:
-            check_topic_filter(topic_filter)
+            if topic_filter not in _FILTERS:
+                encode_topic_filter(topic_filter)
 
     def _encode_body(self) -> bytes:
-        return encode_uint16(self.packet_id) + b"".join(map(encode_checked, self.topic_filters))
+        parts = [encode_uint16(self.packet_id)]
+        for topic_filter in self.topic_filters:
+            parts.append(_FILTERS.get(topic_filter) or encode_topic_filter(topic_filter))
+        return b"".join(parts)
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Unsubscribe:

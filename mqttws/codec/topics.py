@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mqttws.codec.wire import BYTES, encode_string
+from mqttws.codec.wire import LENGTHS, encode_string
 from mqttws.errors import LocalProtocolError
-from mqttws.hints import Final, Generic, TypeVar
+from mqttws.hints import Generic, TypeVar
 
 T = TypeVar("T")
-
-#: Each length below 256, in two bytes.
-LENGTHS: Final[tuple[bytes, ...]] = tuple(map(b"\0".__add__, BYTES))
 
 
 def check_topic(topic: str, what: str = "the Topic Name") -> bytes:

@@ -31,7 +31,7 @@ from mqttws import (
     compiled,
 )
 from mqttws.codec import decoder as decoder_module
-from mqttws.codec import shortcuts
+from mqttws.codec import shortcuts, subscribing
 from mqttws.codec.memory import Memory
 from mqttws.codec.packets import check_first_byte, decode
 from mqttws.codec.publishing import encode_publish
@@ -414,6 +414,68 @@ def test_an_invalid_topic_is_never_cached(literal: str, statement: str) -> None:
     assert topic not in decoder_module._TOPICS
 
 
+#: For tests that observe internal calls, since compiled classes have no interpreted subclasses. The source is the same.
+interpreted = pytest.mark.skipif(compiled, reason="calls inside compiled code cannot be observed")
+
+
+@pytest.mark.parametrize(
+    ("literal", "statement"),
+    [
+        ("82 07  0001  0002 61ff  01", "MQTT-1.5.3-1"),  # no UTF-8
+        ("82 07  0001  0002 6100  01", "MQTT-1.5.3-2"),  # U+0000
+        ("82 07  0001  0002 612b  01", "MQTT-4.7.1-3"),  # "a+"
+        ("82 07  0001  0002 2361  01", "MQTT-4.7.1-2"),  # "#a"
+        ("82 06  0001  0001 61  03", "MQTT-3.8.3-4"),
+        ("82 06  0001  0002 61  01", "§2.2.3"),  # the QoS is the last byte of the Topic Filter
+        ("82 04  0001  0001", "§2.2.3"),
+        ("82 03  0001  00", "§2.2.3"),
+        ("82 06  0000  0001 61  01", "MQTT-2.3.1-1"),
+        ("a2 06  0001  0002 61ff", "MQTT-1.5.3-1"),
+        ("a2 06  0001  0002 612b", "MQTT-4.7.1-3"),
+        ("a2 05  0001  0002 61", "§2.2.3"),
+        ("a2 03  0001  00", "§2.2.3"),
+        ("a2 05  0000  0001 61", "MQTT-2.3.1-1"),
+    ],
+)
+def test_an_invalid_topic_filter_is_never_cached(literal: str, statement: str) -> None:
+    stream = bytes.fromhex(literal)
+    good = Subscribe(1, [("a", 1)]).encode() + Unsubscribe(1, ["a"]).encode()
+    for _ in range(3):  # valid ones are cached when they are seen for the second time
+        assert len(Decoder().feed(good)) == 2
+        assert fast([stream]) == plain(stream) == ([], [], statement)
+
+
+@pytest.mark.parametrize("length", [1, 124, 125, 126, 127, 128, 255, 256, 300, 65_535])
+def test_topic_filters_of_any_length_are_decoded_when_seen_again(length: int) -> None:
+    topic_filter = ("+/é" + "x" * 65_535).encode()[:length].decode("utf-8", "ignore").ljust(length, "y")[:length]
+    packets = [Subscribe(7, [(topic_filter, 2), ("a", 0), (topic_filter, 1)]), Unsubscribe(7, [topic_filter, "a"])]
+    for _ in range(3):
+        stream = b"".join(packet.encode() for packet in packets)
+        assert fast([stream]) == plain(stream) == outcome(packets)
+
+
+@interpreted
+def test_cached_topic_filters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: Memory[bytes, tuple[str, int]] = Memory(10)
+    filters: Memory[bytes, str] = Memory(10)
+    encoded: Memory[str, bytes] = Memory(10)
+    for module, memory, table, of in (
+        (shortcuts, "_REQUEST_MEMORY", "_REQUESTS", requests),
+        (shortcuts, "_FILTER_MEMORY", "_FILTERS", filters),
+        (subscribing, "_MEMORY", "_FILTERS", encoded),
+    ):
+        monkeypatch.setattr(module, memory, of)
+        monkeypatch.setattr(module, table, of.table)
+    names = [f"{n}/+/#" for n in range(30)] + ["x" * 130]
+    for _ in range(3):
+        for name in names:
+            wanted = [Subscribe(1, [(name, 1)]), Unsubscribe(1, [name])]
+            assert Decoder().feed(b"".join(packet.encode() for packet in wanted)) == wanted
+    assert requests.table == {b"\0\5%d/+/#\1" % n: (f"{n}/+/#", 1) for n in range(10)}
+    assert filters.table == {b"\0\5%d/+/#" % n: f"{n}/+/#" for n in range(10)}
+    assert encoded.table == {f"{n}/+/#": b"\0\5%d/+/#" % n for n in range(10)}
+
+
 class TestSizeLimit:
     LIMIT = 100
 
@@ -442,10 +504,6 @@ class TestSizeLimit:
         with pytest.raises(MalformedPacket):
             decoder.feed(b"\x30\xff\x7f" + bytes(10_000))
         assert len(decoder._partial) == 0
-
-
-#: For tests that observe internal calls, since compiled classes have no interpreted subclasses. The source is the same.
-interpreted = pytest.mark.skipif(compiled, reason="calls inside compiled code cannot be observed")
 
 
 def counting() -> Any:
