@@ -33,6 +33,9 @@ MASKING_KEY = b"\x37\xfa\x21\x3d"
 #: The maximum size of a read of a stream; reads end anywhere.
 CHUNK = 64 * 1024
 
+#: The messages of a stream to many topics, whatever their number, so that only that differs.
+STREAM = 100_000
+
 #: The authority of the servers' certificates.
 AUTHORITY = os.path.join(os.environ.get("BENCH_CERTIFICATES", ""), "ca.crt")
 

@@ -53,7 +53,7 @@ _FLAGS: Final[dict[int, tuple[int, bool, bool]]] = {
 #: First byte -> the other acknowledgements.
 _ANSWERS: Final[dict[int, type[PacketIdOnly]]] = {0x50: PubRec, 0x62: PubRel, 0x70: PubComp, 0xB0: UnsubAck}
 #: The length-prefixed bytes of Topic Names in recent use -> the checked name. Bounded like the encoder's cache.
-_MEMORY: Final[Memory[bytes, str]] = Memory(16_384)
+_MEMORY: Final[Memory[bytes, str]] = Memory(131_072, 4 * 1024 * 1024)
 _TOPICS: Final[dict[bytes, str]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 126
 #: First bytes of SUBSCRIBE and UNSUBSCRIBE.

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from mqttws.hints import Final, Generic, TypeVar
 
-K = TypeVar("K")
+K = TypeVar("K", bound="str | bytes")
 V = TypeVar("V")
 
-#: Slots of the table of keys seen once, of one byte each.
-_SLOTS: Final = 1 << 16
+#: Slots of the table of keys seen once, of one byte each. It is emptied when half of them may be in use.
+_SLOTS: Final = 1 << 18
 #: How many keys a full cache rejects before it is cleared, as a multiple of its size.
 PATIENCE: Final = 8
 
@@ -26,32 +26,44 @@ class Memory(Generic[K, V]):
 
     Args:
         size: The maximum number of keys.
+        most: The maximum length of all keys together.
 
     Attributes:
         table: The cached values by key; read-only for callers.
     """
 
-    __slots__ = ("_seen", "_size", "_turned_away", "table")
+    __slots__ = ("_held", "_marks", "_most", "_seen", "_size", "_turned_away", "table")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, most: int) -> None:
         self.table: dict[K, V] = {}
         self._size = size
+        self._most = most
+        self._held = 0  # the length of all keys
         self._seen = bytearray()
+        self._marks = 0  # how many slots of `_seen` have been written
         self._turned_away = 0
 
     def offer(self, key: K, value: V) -> None:
         """Cache a value if its key has been offered before and the cache is not full."""
-        if len(self.table) >= self._size:
+        if len(self.table) >= self._size or self._held + len(key) > self._most:
             self._turned_away += 1
             if self._turned_away < self._size * PATIENCE:
                 return
-            self._turned_away = 0
+            self._turned_away = self._held = 0
             self.table.clear()
+        # A key has two slots. If only one were possible, two keys with the same slot, which are used by turns, would
+        # replace each other's mark for ever: one key in seven of 10,000.
         digest = hash(key)
-        slot, mark = digest & (_SLOTS - 1), digest >> 16 & 0x7F | 0x80
+        slot, other, mark = digest & (_SLOTS - 1), digest >> 20 & (_SLOTS - 1), digest >> 40 & 0x7F | 0x80
         if not self._seen:
             self._seen = bytearray(_SLOTS)
-        if self._seen[slot] != mark:
-            self._seen[slot] = mark
+        seen = self._seen
+        if seen[slot] == mark or seen[other] == mark:
+            self.table[key] = value
+            self._held += len(key)
             return
-        self.table[key] = value
+        seen[other if seen[slot] else slot] = mark
+        self._marks += 1
+        if self._marks > _SLOTS // 2:
+            self._seen = bytearray()
+            self._marks = 0

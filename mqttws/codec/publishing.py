@@ -16,7 +16,7 @@ from mqttws.hints import ClassVar, Final, NoReturn, Self
 #: equal but not identical are handled like the other QoS, where `Message` checks them.
 AT_MOST_ONCE: Final = 0
 #: Checked Topic Names in recent use -> their encoded form. Only short names; at most about 6 MiB.
-_MEMORY: Final[Memory[str, bytes]] = Memory(16_384)
+_MEMORY: Final[Memory[str, bytes]] = Memory(131_072, 4 * 1024 * 1024)
 _TOPICS: Final[dict[str, bytes]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 128
 #: The fixed header of a PUBLISH whose remaining length is less than 128, by the flags, and then by the length of topic

@@ -39,9 +39,9 @@ _CONNACKS: Final[dict[bytes, ConnAck]] = {
 _RETURN_CODES: Final = b"\0\1\2\x80"
 #: The bytes in recent use of a Topic Filter with the requested QoS -> both, checked; and those of a filter to
 #: unsubscribe from -> the filter. Bounded like the encoder's cache.
-_REQUEST_MEMORY: Final[Memory[bytes, tuple[str, int]]] = Memory(4_096)
+_REQUEST_MEMORY: Final[Memory[bytes, tuple[str, int]]] = Memory(4_096, 128 * 1024)
 _REQUESTS: Final[dict[bytes, tuple[str, int]]] = _REQUEST_MEMORY.table
-_FILTER_MEMORY: Final[Memory[bytes, str]] = Memory(4_096)
+_FILTER_MEMORY: Final[Memory[bytes, str]] = Memory(4_096, 128 * 1024)
 _FILTERS: Final[dict[bytes, str]] = _FILTER_MEMORY.table
 
 

@@ -428,6 +428,7 @@ interpreted = pytest.mark.skipif(compiled, reason="calls inside compiled code ca
         ("82 06  0001  0001 61  03", "MQTT-3.8.3-4"),
         ("82 06  0001  0002 61  01", "§2.2.3"),  # the QoS is the last byte of the Topic Filter
         ("82 04  0001  0001", "§2.2.3"),
+        ("82 07  0001  0001 61  01  00", "§2.2.3"),
         ("82 03  0001  00", "§2.2.3"),
         ("82 06  0000  0001 61  01", "MQTT-2.3.1-1"),
         ("a2 06  0001  0002 61ff", "MQTT-1.5.3-1"),
