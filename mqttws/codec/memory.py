@@ -55,9 +55,9 @@ class Memory(Generic[K, V]):
         # replace each other's mark for ever: one key in seven of 10,000.
         digest = hash(key)
         slot, other, mark = digest & (_SLOTS - 1), digest >> 20 & (_SLOTS - 1), digest >> 40 & 0x7F | 0x80
-        if not self._seen:
-            self._seen = bytearray(_SLOTS)
-        seen = self._seen
+        seen = self._seen  # once: another thread may begin a new table
+        if not seen:
+            seen = self._seen = bytearray(_SLOTS)
         if seen[slot] == mark or seen[other] == mark:
             self.table[key] = value
             self._held += len(key)

@@ -188,7 +188,7 @@ def decode_text(data: bytes | memoryview, what: str) -> str:
     Spec: §1.5.3, [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-1.5.3-3]
     """
     try:
-        text = bytes(data).decode()  # `str(data, "utf-8")` takes twice as long
+        text = str(data, "utf-8")
     except UnicodeDecodeError as error:
         ill_formed = error.start
     else:

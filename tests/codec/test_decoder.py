@@ -458,9 +458,9 @@ def test_topic_filters_of_any_length_are_decoded_when_seen_again(length: int) ->
 
 @interpreted
 def test_cached_topic_filters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    requests: Memory[bytes, tuple[str, int]] = Memory(10)
-    filters: Memory[bytes, str] = Memory(10)
-    encoded: Memory[str, bytes] = Memory(10)
+    requests: Memory[bytes, tuple[str, int]] = Memory(10, 1_000)
+    filters: Memory[bytes, str] = Memory(10, 1_000)
+    encoded: Memory[str, bytes] = Memory(10, 1_000)
     for module, memory, table, of in (
         (shortcuts, "_REQUEST_MEMORY", "_REQUESTS", requests),
         (shortcuts, "_FILTER_MEMORY", "_FILTERS", filters),
@@ -592,7 +592,7 @@ def test_results_are_copies_of_the_input() -> None:
 
 @interpreted
 def test_cached_topics_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory: Memory[bytes, str] = Memory(100)
+    memory: Memory[bytes, str] = Memory(100, 10_000)
     monkeypatch.setattr(decoder_module, "_MEMORY", memory)
     monkeypatch.setattr(decoder_module, "_TOPICS", memory.table)
     names = [f"{random.Random(n).random()}/{n}" for n in range(300)]

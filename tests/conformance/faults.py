@@ -432,7 +432,7 @@ fault(  # either check would be enough
     (WIRE + "encode_string", r'if "\0" in text', "if False"),
 )
 fault("4.7.3-2", "U+0000 in a caller's filter", (WIRE + "encode_string", r'if "\0" in text', "if False"))
-fault("4.7.3-3", "a long topic is truncated", (WIRE + "encode_binary", "if len(data) > MAX_UINT16:", "data = data[:MAX_UINT16]\n    if False:"))
+fault("4.7.3-3", "a long topic is truncated", (WIRE + "encode_binary", "if length > MAX_UINT16:", "data, length = data[:MAX_UINT16], min(length, MAX_UINT16)\n    if False:"))
 fault("4.7.3-4", "filters without case", (TOPICS + "TopicTree.set", 'in topic_filter.split("/")', 'in topic_filter.lower().split("/")'))
 fault("4.7.3-4", "an empty level is dropped", (TOPICS + "Search.__init__", 'topic.split("/")', '[level for level in topic.split("/") if level]'))
 fault("4.8.0-1", "a server continues after a violation", (SERVER + "_remote_fault", "self.close(error)", "pass"))
