@@ -11,6 +11,7 @@ Spec: the whole of MQTT 3.1.1, as a server
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 from collections.abc import Callable, Collection
@@ -37,6 +38,8 @@ from mqttws.broker.subscriber import SessionInfo
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed
 from mqttws.protocol.store import Store
+
+log = logging.getLogger("mqttws.broker")
 
 T = TypeVar("T")
 
@@ -76,8 +79,9 @@ class Broker:
 
     Raises:
         ValueError: There is no listener; there is a TLS port without `tls`, or `tls` without a TLS port; `paths` is
-            empty; or a port or `sys_interval` is out of range.
-        TypeError: `paths` or `allowed_origins` is a str.
+            empty, or one does not begin with "/"; or a port or `sys_interval` is out of range.
+        TypeError: `paths` or `allowed_origins` is a str, or another argument has the wrong type. A hook that is not
+            awaited is a coroutine function.
 
     Examples:
         >>> import mqttws
@@ -113,6 +117,18 @@ class Broker:
         sys_anonymous: bool = False,
         store: Store | None = None,
     ) -> None:
+        for name, given, kind in (
+            ("host", host, str),
+            ("ws_port", ws_port, int),
+            ("tcp_port", tcp_port, int),
+            ("wss_port", wss_port, int),
+            ("mqtts_port", mqtts_port, int),
+            ("tls", tls, ssl.SSLContext),
+            ("limits", limits, Limits),
+            ("departures", departures, Departures),
+        ):
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(f"{name} must be {kind.__name__}, not {type(given).__name__}")
         ports = {"ws": ws_port, "wss": wss_port, "mqtt": tcp_port, "mqtts": mqtts_port}
         self._ports = {scheme: port for scheme, port in ports.items() if port is not None}
         if not self._ports:
@@ -127,6 +143,9 @@ class Broker:
                 raise TypeError(f"{name} is the str {value!r}; it must be a collection of str, such as [{value!r}]")
         if not paths:
             raise ValueError("paths is empty; it needs at least one path")
+        for path in paths:
+            if not (isinstance(path, str) and path.startswith("/")):
+                raise ValueError(f"the path {path!r} does not begin with '/'")
         if sys_interval is not None and not sys_interval > 0:
             raise ValueError(f"sys_interval is {sys_interval}; it must be above 0 seconds, or None")
         self._host = host
@@ -281,13 +300,19 @@ class Broker:
             asyncio.run(self._serve(started))
         except BaseException as error:
             if started.done():
-                raise
-            started.set_exception(error)
+                log.critical("the broker has stopped: its event loop has ended", exc_info=error)
+            else:
+                started.set_exception(error)
 
     async def _serve(self, started: Future[None]) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._stop_thread = lambda: loop.call_soon_threadsafe(stop.set)
+
+        def end() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+
+        self._stop_thread = end
         async with self:
             started.set_result(None)
             await stop.wait()

@@ -22,12 +22,12 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
-from mqttws.broker.hooks import Accepted, Answer, Peer, Refused, Rejection
+from mqttws.broker.hooks import HOOK_FAILURES, Accepted, Answer, Peer, Refused, Rejection
 from mqttws.broker.hub import Hub
 from mqttws.broker.origin import objection_to_origin
 from mqttws.broker.router import is_sys
@@ -176,7 +176,7 @@ class Handler:
                 return True
         return False
 
-    def fail(self, error: Exception, now: float) -> None:
+    def fail(self, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or a hook. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
         log.error("client %s: closed because of an error in the broker or in a hook", self.peer, exc_info=error)
         if self._upgrading and not self._connection.closed:
@@ -273,7 +273,9 @@ class Handler:
         """Call `then` with a hook's answer: immediately, or once an awaitable answer is available."""
         if isawaitable(answer):
             self._line.hold("hook")
-            self._asked = asyncio.ensure_future(answer, loop=self._hub.loop)
+            self._asked = self._hub.loop.create_task(_contained(answer))
+            if iscoroutine(answer):  # if the task is cancelled before it starts, Python would warn of this coroutine
+                self._asked.add_done_callback(lambda _: answer.close())
             self._task = self._hub.loop.create_task(self._await(self._asked, then))
         else:
             then(answer, now)
@@ -423,7 +425,7 @@ class Handler:
         if self._hub.hooks.on_disconnected is not None:
             try:
                 self._hub.hooks.on_disconnected(self.peer, event.error)
-            except Exception:
+            except HOOK_FAILURES:
                 log.exception("client %s: the hook on_disconnected failed", self.peer)
         if not subscriber.clean_session:
             self.peer.leave()  # the session keeps the peer, but not what belongs to the connection
@@ -432,6 +434,17 @@ class Handler:
         """Log a line about this client; until it is accepted, about its address."""
         client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
         self._hub.notices.log(kind, client, text, *arguments, level=level)
+
+
+async def _contained(answer: Awaitable[Any]) -> Any:
+    """Await a hook's answer. SystemExit would end the event loop, and a cancellation by the hook itself this task."""
+    try:
+        return await answer
+    except (SystemExit, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the connection has ended, or the time is up
+        raise RuntimeError(f"the hook raised {type(error).__name__}") from error
 
 
 _HANDLERS: dict[type[Event], Callable[[Handler, Any, float], None]] = {

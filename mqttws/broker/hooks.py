@@ -15,8 +15,8 @@ In the order in which a connection calls them::
                                                     decodes everything a second time. A `MalformedPacket` is the last.
                                                     The compiled build does not call it
 
-All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook closes the
-connection that it was called for, and no other.
+All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook, SystemExit
+included, closes the connection that it was called for, and no other.
 
 If a session outlives its connection, the authorizer is still called for messages to that client, with the `Peer` of its
 last connection: `context`, `client_id`, `username`, `scheme` and the addresses are unchanged, but `tls`, `target` and
@@ -27,10 +27,12 @@ client reconnects, before they are sent.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mqttws.client.callbacks import is_coroutine_function
 from mqttws.codec.connecting import Connect
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
@@ -234,9 +236,19 @@ DisconnectedHook = Callable[[Peer, "MQTTError | None"], object]
 PacketHook = Callable[[Peer, bool, "Packet | MalformedPacket"], object]
 
 
+#: What a hook may raise. The last two would otherwise end the broker's event loop, or a call of its scheduler.
+HOOK_FAILURES = (Exception, SystemExit, CancelledError)
+
+_AWAITED = ("on_upgrade", "authenticator")
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The hooks of one broker; see the module's docstring."""
+    """The hooks of one broker; see the module's docstring.
+
+    Raises:
+        TypeError: A hook cannot be called, or is a coroutine function and would not be awaited.
+    """
 
     on_upgrade: UpgradeHook | None = None
     authenticator: Authenticator | None = None
@@ -245,6 +257,16 @@ class Hooks:
     on_disconnected: DisconnectedHook | None = None
     on_published: PublishedHook | None = None
     on_packet: PacketHook | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            hook = getattr(self, field.name)
+            if hook is None:
+                continue
+            if not callable(hook):
+                raise TypeError(f"{field.name} must be a function, not {type(hook).__name__}")
+            if field.name not in _AWAITED and is_coroutine_function(hook):
+                raise TypeError(f"{field.name} is a coroutine function; only {' and '.join(_AWAITED)} are awaited")
 
     def authorize(self, peer: Peer, access: Access) -> Verdict:
         """Return the authorizer's verdict; without an authorizer everything is permitted."""

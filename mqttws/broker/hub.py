@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from mqttws.broker import admission
-from mqttws.broker.hooks import Access, Hooks, Peer
+from mqttws.broker.hooks import HOOK_FAILURES, Access, Hooks, Peer
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -98,7 +98,7 @@ class Hub:
             verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
             if verdict.allowed and self.hooks.on_published is not None:
                 self.hooks.on_published(None, will)
-        except Exception as error:
+        except HOOK_FAILURES as error:
             self.metrics.publish_denied += 1
             text = "client %s: a hook failed, and the will to %r is not published"
             self.notices.log("a hook failed for a will", peer.client_id, text, peer, will.topic, error=error)

@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import cast
 
 from mqttws.broker.handler import Handler
-from mqttws.broker.hooks import Peer
+from mqttws.broker.hooks import HOOK_FAILURES, Peer
 from mqttws.broker.hub import Hub
 from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
@@ -317,7 +317,7 @@ class Link(asyncio.Protocol):
             if handler.receive_data(data, now):
                 return
             more = handler.take_events(now, until)
-        except Exception as error:
+        except HOOK_FAILURES as error:
             self._fail(handler, error, now)
             more = False
         # With a store the answers wait for the end of the iteration, so that all connections share one commit;
@@ -430,7 +430,7 @@ class Link(asyncio.Protocol):
                 self._eof_passed = True
                 connection.receive_eof(now)
                 return True
-        except Exception as error:
+        except HOOK_FAILURES as error:
             self._fail(handler, error, now)
             return True
         if self._lost:
@@ -456,12 +456,12 @@ class Link(asyncio.Protocol):
             self.release("backlog")
         self._hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
 
-    def _fail(self, handler: Handler, error: Exception, now: float) -> None:
+    def _fail(self, handler: Handler, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or in a hook."""
         try:
             handler.fail(error, now)
             handler.take_events(now)
-        except Exception:  # closing gracefully is impossible
+        except HOOK_FAILURES:  # closing gracefully is impossible
             log.exception("client %s: closing failed", handler.peer)
             self.abort()
 
@@ -482,7 +482,7 @@ class Link(asyncio.Protocol):
             action(now)
             if handler.take_events(now, perf_counter() + _SLICE):
                 self._defer()
-        except Exception as error:
+        except HOOK_FAILURES as error:
             self._fail(handler, error, now)
 
     def _count(self, pace: TokenBucket, size: int) -> None:
@@ -598,7 +598,7 @@ class Link(asyncio.Protocol):
             if handler.take_events(now, perf_counter() + _LAST_SLICE):
                 handler.cut(error, now)
                 handler.take_events(now)
-        except Exception as failure:
+        except HOOK_FAILURES as failure:
             self._fail(handler, failure, now)
         self.wake()  # do not write here: the caller may be handling an event of another connection
 
@@ -618,7 +618,7 @@ class Link(asyncio.Protocol):
         """Call `write`. An error ends this connection only, not the one on whose behalf it is called."""
         try:
             write()
-        except Exception:
+        except HOOK_FAILURES:
             peer = self._handler.peer if self._handler is not None else self._host
             log.exception("client %s: dropped because writing failed in the broker", peer)
             self.abort()

@@ -76,16 +76,18 @@ class Turns:
         part = max(_SLICE, _TURN / len(workers))
         now = perf_counter()
         end = now + _TURN
-        while workers and now < end:
-            worker = workers[0]
-            more = worker.work(now + part)
-            workers.popleft()  # only now: an empty queue would make a `defer` during `work` schedule `_work` again
-            if more:
-                workers.append(worker)
-            now = perf_counter()
-        self.crowded = bool(workers)
-        if workers:
-            self._loop.call_soon(self._work)
+        try:
+            while workers and now < end:
+                worker = workers[0]
+                more = worker.work(now + part)
+                workers.popleft()  # only now: an empty queue would make a `defer` during `work` schedule `_work` again
+                if more:
+                    workers.append(worker)
+                now = perf_counter()
+        finally:  # also after Ctrl-C: connections could not end otherwise, and `Hub.stop` waits for them
+            self.crowded = bool(workers)
+            if workers:
+                self._loop.call_soon(self._work)
 
     def soon(self, writer: Writer) -> None:
         """Call the writer's `prepare` and `flush` at the end of this iteration. Call this once per iteration."""

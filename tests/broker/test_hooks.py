@@ -21,7 +21,7 @@ from mqttws import (
     Publish,
     compiled,
 )
-from mqttws.broker import Accepted, Access, Limits, Peer, Refused, Rejection, Verdict
+from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Refused, Rejection, Verdict
 from mqttws.broker.hooks import Hooks
 
 SECRET = "AKIDsecret"
@@ -433,6 +433,68 @@ def test_a_refused_client_causes_one_log_line(start, wire, caplog):
     assert len(lines) == 1
     assert "refused with return code 4: who is this?" in lines[0]
     assert SECRET not in caplog.text
+
+
+EXITS = {"SystemExit": SystemExit(3), "CancelledError": asyncio.CancelledError()}
+
+
+@pytest.mark.parametrize("raised", EXITS)
+@pytest.mark.parametrize(
+    "hook",
+    ["on_upgrade", "authenticator", "authorizer", "on_connected", "on_disconnected", "on_published", "on_packet"],
+)
+def test_an_exit_in_a_hook_ends_only_the_connection_concerned(start, wire, client, hook, raised):
+    if hook == "on_packet" and compiled:
+        pytest.skip("the compiled build does not call on_packet")
+
+    def leave(peer, *more):
+        if peer.client_id == "bad" or (hook == "on_upgrade" and "bad" in peer.target):
+            raise EXITS[raised]
+        return None if hook == "on_upgrade" else True
+
+    broker = start(paths=("/mqtt", "/bad"), **{hook: leave})
+    good = client("good", broker, "ws")
+    bad = wire(broker, "ws", upgrade=False)
+    answer = bad.upgrade("/bad", "x")
+    if hook == "on_upgrade":
+        assert answer.startswith(b"HTTP/1.1 500 ")
+    else:
+        bad.send(Connect("bad"), Publish("a", b"", 1, packet_id=1), "e0 00").rest()
+    good.quiet()
+    client("new", broker, "ws").quiet()
+    broker.stop()
+
+
+@pytest.mark.parametrize("raised", EXITS)
+@pytest.mark.parametrize("hook", ["on_upgrade", "authenticator"])
+def test_an_exit_in_an_async_hook_ends_only_its_connection(start, wire, client, hook, raised):
+    async def leave(peer, *more):
+        await asyncio.sleep(0)
+        if peer.client_id == "bad" or (hook == "on_upgrade" and "bad" in peer.target):
+            raise EXITS[raised]
+        return None if hook == "on_upgrade" else True
+
+    broker = start(paths=("/mqtt", "/bad"), **{hook: leave})
+    good = client("good", broker, "ws")
+    bad = wire(broker, "ws", upgrade=False)
+    answer = bad.upgrade("/bad", "x")
+    if hook == "on_upgrade":
+        assert answer.startswith(b"HTTP/1.1 500 ")
+    else:
+        bad.send(Connect("bad")).rest()
+    good.quiet()
+    broker.stop()
+
+
+@pytest.mark.parametrize("hook", ["authorizer", "on_connected", "on_disconnected", "on_published", "on_packet"])
+def test_a_coroutine_function_that_would_not_be_awaited_is_refused(hook):
+    async def later(*arguments):
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=f"{hook} is a coroutine function; only on_upgrade and authenticator are"):
+        Broker(**{hook: later})
+    with pytest.raises(TypeError, match=f"{hook} must be a function, not int"):
+        Broker(**{hook: 5})
 
 
 def test_without_an_authorizer_everything_is_allowed():

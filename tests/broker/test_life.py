@@ -8,6 +8,7 @@ import gc
 import math
 import os
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -160,6 +161,34 @@ def test_a_broker_needs_a_path():
 def test_a_str_is_not_taken_for_a_collection_of_characters(name, value):
     with pytest.raises(TypeError, match=f"{name} is the str "):
         Broker(**{name: value})
+
+
+@pytest.mark.parametrize("path", ["mqtt", "", 5])
+def test_a_path_that_no_request_has_is_refused(path):
+    with pytest.raises(ValueError, match=f"the path {path!r} does not begin with '/'"):
+        Broker(paths=["/", path])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("host", 5), ("ws_port", "8083"), ("tls", "cert.pem"), ("limits", {"max_queued": 5}), ("departures", 5)],
+)
+def test_an_argument_of_the_wrong_type_is_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be .*, not {type(value).__name__}"):
+        Broker(**{name: value})
+
+
+def test_a_broker_whose_event_loop_has_ended_says_so_and_can_be_stopped_and_started(caplog):
+    broker = Broker()
+    broker.start()
+    thread = broker._thread
+    broker._hub.loop.call_soon_threadsafe(sys.exit, 3)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert "the broker has stopped: its event loop has ended" in caplog.text
+    broker.stop()
+    with broker, mqttws.connect(broker.url) as client:
+        client.publish("a", b"", 1)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan])
