@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import inf
 
+from mqttws.client.callbacks import is_coroutine_function
 from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
@@ -206,6 +207,7 @@ class Options:
         for name in ("password", "proxy"):
             if isinstance(getattr(self, name), str):
                 _check_text(name, getattr(self, name))
+        _check_local_addresses(self.bind_address, self.unix_socket)
         if self.tls is True:
             self.tls = None
         if self.tls is not None:
@@ -216,6 +218,7 @@ class Options:
             self.headers = tuple(self.headers)
         _check_headers(_as_pairs(self.headers))
         self.end_on = _as_predicate(self.end_on)
+        _check_awaits_nothing("recover", self.recover)
 
     @property
     def has_profile(self) -> bool:
@@ -328,6 +331,25 @@ def _check_text(name: str, value: str) -> None:
         raise ValueError(f"{name} contains a lone surrogate {where}, which UTF-8 cannot encode") from None
 
 
+def _check_local_addresses(bind_address: str | None, unix_socket: str | None) -> None:
+    """Check the texts that the system would refuse with an error that is no `OSError`."""
+    if bind_address is not None and not (bind_address.isascii() and bind_address.isprintable()):
+        raise ValueError(f"bind_address is {bind_address!r}; it must be an address of this machine")
+    if unix_socket is not None:
+        try:
+            unix_socket.encode("utf-8", "surrogateescape")  # how a path stands for bytes that are not UTF-8
+        except UnicodeEncodeError as error:
+            raise ValueError(f"unix_socket contains a lone surrogate at character {error.start}") from None
+        if "\0" in unix_socket[1:]:  # at the beginning it marks an abstract name on Linux
+            raise ValueError(f"unix_socket is {unix_socket!r}; a path cannot contain U+0000")
+
+
+def _check_awaits_nothing(name: str, function: object) -> None:
+    """Refuse a coroutine function: its result is needed at once, and a coroutine counts as true."""
+    if function is not None and is_coroutine_function(function):
+        raise TypeError(f"{name} is a coroutine function, which no client awaits; it must return a bool")
+
+
 def _as_text(name: str, value: bytes) -> str:
     try:
         return value.decode()
@@ -373,6 +395,7 @@ def _check_headers(pairs: tuple[tuple[str, str], ...]) -> None:
 def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:
     """Return the option `end_on` as a function."""
     if callable(end_on) and not isinstance(end_on, type):
+        _check_awaits_nothing("end_on", end_on)
         return end_on  # type: ignore[no-any-return]
     kinds = (end_on,) if isinstance(end_on, type) else tuple(end_on) if isinstance(end_on, Collection) else (end_on,)
     for kind in kinds:

@@ -57,8 +57,11 @@ class Client:
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
         check_url(url)
         self._options = Options(**options)
-        for name in ("on_message", "on_state", "on_error"):
-            if is_coroutine_function(getattr(self._options, name)):
+        for name, function in (
+            ("url", url if callable(url) else None),
+            *((name, getattr(self._options, name)) for name in ("on_message", "on_state", "on_error")),
+        ):
+            if is_coroutine_function(function):
                 raise TypeError(f"{name} is a coroutine function, which only mqttws.aio.Client awaits")
         self._network = Network(self._options, url)
         self._has_ages = self._options.expire_after is not None or self._options.store is not None

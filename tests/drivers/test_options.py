@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 import ssl
@@ -23,6 +24,11 @@ from mqttws.client.options import Options
 
 Make = Callable[..., Any]
 NOWHERE = "mqtt://127.0.0.1:1"
+
+
+async def later(error: Exception) -> bool:
+    """Return what no client waits for."""
+    return False
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,9 @@ NOWHERE = "mqtt://127.0.0.1:1"
         ("max_queued", 1.5),
         ("store", "file.db"),
         ("proxy", 8080),
+        ("recover", later),
+        ("end_on", later),
+        ("end_on", functools.partial(later)),
     ],
 )
 def test_an_option_of_the_wrong_type_is_refused_by_name(make: Make, name: str, value: object) -> None:
@@ -73,11 +82,20 @@ def test_an_option_of_the_wrong_type_is_refused_by_name(make: Make, name: str, v
         ("username", b"\xff"),
         ("password", "\ud800"),
         ("client_id", "\ud800"),
+        ("bind_address", "\ud800"),
+        ("bind_address", "127.0.0.1\0"),
+        ("unix_socket", "\ud800"),
+        ("unix_socket", "a\0b"),
     ],
 )
 def test_an_option_out_of_range_is_refused_by_name(make: Make, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name.replace("client_id", "client identifier")):
         make(NOWHERE, **{name: value})
+
+
+def test_a_path_of_a_unix_socket_may_have_bytes_that_are_not_utf_8(make: Make) -> None:
+    assert make(NOWHERE, unix_socket="a\udcff").client_id
+    assert make(NOWHERE, unix_socket="\0abstract").client_id
 
 
 def test_contradictory_options_are_refused(make: Make) -> None:

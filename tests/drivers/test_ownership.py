@@ -509,6 +509,14 @@ def test_a_coroutine_function_is_refused_by_the_blocking_client(name: str, callb
         mqttws.Client("mqtt://127.0.0.1:1/", **{name: callback})
 
 
+def test_a_coroutine_function_as_the_url_is_refused_by_the_blocking_client() -> None:
+    async def url() -> str:
+        return "mqtt://127.0.0.1:1/"
+
+    with pytest.raises(TypeError, match="url is a coroutine function, which only"):
+        mqttws.Client(url)  # type: ignore[arg-type]
+
+
 # Iteration in asyncio.
 
 
