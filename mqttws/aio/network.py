@@ -495,7 +495,13 @@ class Network(Owner):
         pump = await self._dial()
         if pump is not None:
             try:
-                await pump.ended
+                await asyncio.wait((pump.ended,))  # which a cancellation leaves as it is
+            except asyncio.CancelledError:
+                # `asyncio.run` cancels all tasks at once when it ends by SystemExit, before a program's `async with`
+                # has closed the client. This is an orderly end, as the interpreter's is for a blocking client.
+                self.core.stop(time.monotonic(), 0.0)
+                self.flush_now()
+                raise
             finally:
                 self._pump = None
                 pump.end()

@@ -6,10 +6,12 @@ import asyncio
 import gc
 import socket
 import struct
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from scripted import Scripted
 import mqttws
 import mqttws.aio
 from mqttws import (
+    Connect,
     ConnectError,
     ConnectionClosed,
     Disconnect,
@@ -366,6 +369,33 @@ def test_an_event_loop_that_ends_without_close(broker: Broker) -> None:
         warnings.simplefilter("error")
         asyncio.run(main())
         gc.collect()
+
+
+@pytest.mark.parametrize("how", ["SystemExit", "the end of the main task"])
+def test_a_client_whose_task_is_cancelled_sends_disconnect(how: str) -> None:
+    """`asyncio.run` cancels all tasks at once. The server must not take that for a lost connection."""
+
+    async def main(url: str) -> None:
+        client = mqttws.aio.Client(url, client_id="c", will=("w", b"gone"))
+        if how == "the end of the main task":
+            await client.open()
+            return
+        async with client:
+            asyncio.get_running_loop().call_soon(sys.exit, 7)  # as a handler of SIGTERM raises it
+            await asyncio.Event().wait()
+
+    def start(url: str) -> None:
+        with pytest.raises(SystemExit) if how == "SystemExit" else nullcontext():
+            asyncio.run(main(url))
+
+    with Scripted("mqtt") as server:
+        running = server.soon(start, server.url)
+        end = server.accept()
+        assert end.receive() == Connect("c", will=mqttws.Message("w", b"gone"))
+        end.send("20 02 00 00")
+        assert end.rest() == Disconnect().encode()
+        end.cut()
+        running.result(PATIENCE)
 
 
 def test_cancelling_close_closes_the_connection() -> None:
