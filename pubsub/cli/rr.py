@@ -76,8 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
                 out.write(line(message, time.time_ns()))
                 return OK
             return FAILED if client.state.name == "disconnected" else TIME_UP
-    except KeyboardInterrupt:
-        return OK
     except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
         raise failure_of(error, arguments) from None
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+import mqttws
 from mqttws.broker import Broker
 from pubsub import Message, MqttOverWSProvider, PubSub
 from pubsub.cli import main
@@ -50,3 +55,20 @@ def test_a_given_response_topic(service: PubSub, broker: Broker, capsysbinary: p
     service.subscribe("ask").subscribe(next=lambda message: service.publish("answer", message.value * 2)).ready(10)
     assert main(["rr", broker.url, "ask", "21", "-e", "answer", "-W", "10"]) == 0
     assert capsysbinary.readouterr().out == b"42\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_without_a_response_is_no_success(broker: Broker, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "pubsub", "rr", broker.url, "unanswered", "x"]
+    asked = threading.Event()
+    with mqttws.connect(broker.url, on_message=lambda message: asked.set()) as responder:
+        responder.subscribe("unanswered/#")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            try:
+                assert asked.wait(30)
+                process.send_signal(number)
+                out, err = process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert (process.returncode, out, err) == (130, b"", b"")
