@@ -184,7 +184,7 @@ $(VENV)/installed-release: pyproject.toml | $(BIN)/python
 	@touch $@
 
 # Not an editable installation: the tests must import the compiled modules, not the sources.
-$(COMPILED)/installed: pyproject.toml hatch_build.py $(wildcard mqttws/*.py mqttws/*/*.py pubsub/*.py pubsub/*/*.py sigv4/*.py)
+$(COMPILED)/installed: pyproject.toml hatch_build.py $(wildcard mqttws/*.py mqttws/*/*.py mqttws/*/*.c pubsub/*.py pubsub/*/*.py sigv4/*.py)
 	@echo "compiling: mypy, a C compiler, about a minute"
 	@test -x $(COMPILED)/bin/python || $(PYTHON) -m venv $(COMPILED)
 	@rm -rf build

@@ -1,7 +1,8 @@
 """Build hooks: the compiled core, the SBOM, and the metadata that depends on the project's address.
 
-`MQTTWS_COMPILE=1 pip install .` puts the same sources through mypyc. Without that variable the package is pure Python,
-which is the reference; mypy and a C compiler are required only with it.
+`MQTTWS_COMPILE=1 pip install .` puts the same sources through mypyc, and compiles the one module that is also in C.
+Without that variable the package is pure Python, which is the reference; mypy and a C compiler are required only with
+it.
 
 `PROJECT_URL=https://host/owner/name` is the address at which the sources are published. It adds the project's URLs and
 changes the README's links to files into links that work on an index page. Without it there are no URLs, and such links
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -23,10 +25,13 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 #: Not compiled: framing and handshake mostly call wsproto and h11, and gain nothing; the plain framing is their base,
 #: and they are the base of the lenient one, with `__slots__`, which compiled classes do not support. Users subclass the
-#: store, which compiled classes do not allow.
+#: store, which compiled classes do not allow. For masking there is a module in C.
 INTERPRETED = {
-    f"mqttws/protocol/{name}.py" for name in ("plain", "framing", "handshake", "client_handshake", "lenient", "store")
+    f"mqttws/protocol/{name}.py"
+    for name in ("plain", "framing", "handshake", "client_handshake", "lenient", "store", "masking")
 }
+#: The modules in C. Python prefers each to the `.py` file beside it, which is its reference.
+IN_C = ("mqttws/protocol/masking.c",)
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -136,7 +141,7 @@ def bill_of_materials(name: str, version: str, description: str, dependencies: l
 def compile_modules(folder: Path) -> dict[str, Path]:
     """Compile the core into a folder. Return the name of each extension module in the wheel, and its file."""
     from mypyc.build import mypycify
-    from setuptools import Distribution
+    from setuptools import Distribution, Extension
 
     sources = sorted(
         path.as_posix()
@@ -147,6 +152,10 @@ def compile_modules(folder: Path) -> dict[str, Path]:
     # wsproto is not installed at build time, and the strict settings of the project are for its own checks.
     options = ["--config-file=", "--ignore-missing-imports"]
     modules = mypycify([*options, *sources], group_name="mqttws", opt_level="3", target_dir=str(folder / "c"))
+    optimized = [] if sys.platform == "win32" else ["-O3"]  # so that gcc and clang make vector instructions of loops
+    for path in map(Path, IN_C):
+        name = ".".join(path.with_suffix("").parts)
+        modules.append(Extension(name, [path.as_posix()], extra_compile_args=optimized))
     distribution = Distribution({"ext_modules": modules})
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "temp")

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 #: Seconds after which the next address is tried in parallel. Spec: RFC 8305 §5
 ATTEMPT_DELAY = 0.25
 
-#: The size of one read in bytes; a larger one costs more than it saves.
+#: The size of one read in bytes; a larger one costs more than it saves, except within a long message.
 READ_SIZE = 64 * 1024
+LONG_READ_SIZE = 256 * 1024
 
 #: Only Linux has this option.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -52,15 +53,24 @@ def acknowledge_at_once(connection: Any) -> None:
             pass
 
 
-def read_less(transport: asyncio.BaseTransport) -> None:
-    """Limit each read of a transport to `READ_SIZE`.
+def read_size(missing: int) -> int:
+    """Return the size of the next read in bytes.
+
+    Args:
+        missing: How many bytes are missing from a message of which a part has arrived.
+    """
+    return LONG_READ_SIZE if missing >= LONG_READ_SIZE else READ_SIZE
+
+
+def limit_reads(transport: asyncio.BaseTransport, size: int = READ_SIZE) -> None:
+    """Limit each read of a transport to a number of bytes.
 
     asyncio reads up to 256 KiB and allocates that much for every read, however little arrives. If the allocator has to
     get the memory from the system and return it, this takes 13 us. A TLS transport reuses one buffer of that size and
     is left unchanged.
     """
     if hasattr(transport, "max_size"):
-        transport.max_size = READ_SIZE
+        transport.max_size = size
 
 
 def free(transport: asyncio.BaseTransport) -> None:

@@ -11,7 +11,7 @@ from timing import main, nanoseconds
 
 from mqttws import ConnAck, Connect, Decoder, Message, Publish, SubAck, Subscribe, TopicTree, Unsubscribe
 from mqttws.codec.publishing import encode_publish
-from mqttws.protocol import frames
+from mqttws.protocol import masking
 from mqttws.testing import Pair
 from sigv4 import Credentials, IotUrlSigner, presign, presign_iot_url
 
@@ -175,7 +175,7 @@ def mask(size: int) -> float:
 
     def run(count: int) -> bytes:
         for _ in itertools.repeat(None, count):
-            masked = frames.mask(payload, work.MASKING_KEY)
+            masked = masking.mask(payload, work.MASKING_KEY)
         return masked
 
     assert run(1) == work.mask(payload, work.MASKING_KEY)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from mqttws.client.attempt import Attempt
 from mqttws.client.core import Core
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import acknowledge_at_once, free, read_less
+from mqttws.sockets import READ_SIZE, acknowledge_at_once, free, limit_reads, read_size
 
 
 class Owner(Protocol):
@@ -57,13 +57,14 @@ class Pump(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable = True
         self._reading = True
+        self._read_size = READ_SIZE
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to use the TCP connection."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports have another class
         self._transport.set_write_buffer_limits(high=0)
-        read_less(transport)
+        limit_reads(transport)
         self._socket = transport.get_extra_info("socket")
         self._network.established(self)
         self.move()
@@ -72,6 +73,10 @@ class Pump(asyncio.Protocol):
         """Handle received bytes."""
         acknowledge_at_once(self._socket)
         self._receive(self._link.receive_data, data)
+        size = read_size(self._link.missing)
+        if size != self._read_size and self._transport is not None:
+            self._read_size = size
+            limit_reads(self._transport, size)
 
     def eof_received(self) -> bool:
         """Handle EOF."""

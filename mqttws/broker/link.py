@@ -40,7 +40,7 @@ from mqttws.protocol.pacing import TokenBucket
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.server_connection import ServerConnection
-from mqttws.sockets import READ_SIZE, free, read_less
+from mqttws.sockets import READ_SIZE, free, limit_reads
 
 log = logging.getLogger("mqttws.broker")
 
@@ -203,7 +203,7 @@ class Link(asyncio.Protocol):
         limits = self._hub.limits
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
-        read_less(transport)
+        limit_reads(transport)
         peer = Peer(
             self._scheme,
             transport.get_extra_info("peername")[:2],

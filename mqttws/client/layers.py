@@ -109,6 +109,11 @@ class Link:
             stopwatch.end("connack", now)
             self.timings, self._stopwatch = stopwatch.timings(), None
 
+    @property
+    def missing(self) -> int:
+        """How many bytes are missing from a message of which a part has arrived; see `Machine.missing`."""
+        return self.connection.machine.missing
+
     def take_received(self) -> int:
         """Return the number of bytes received since the last call."""
         size, self._received = self._received, 0
@@ -154,9 +159,9 @@ class Link:
         """Return the next bytes to write to the socket. Call this again until it returns no bytes."""
         if self._tunnel is not None:
             return self._tunnel.data_to_send()
-        if self._tls is not None and not self._tls.established:
+        if self._tls is not None and (self._tls.plaintext or not self._tls.established):
             return self._tls.data_to_send()
-        data = self.connection.data_to_send(now)
+        data = self.connection.piece_to_send(now)
         self._settle(now)
         if not data and self._cut_at is not None and self._lingering:  # everything is sent
             self._cut_at = min(self._cut_at, now + LINGER)
@@ -164,7 +169,6 @@ class Link:
             return data
         if data:
             self._tls.send(data)
-            del data  # it may be long, and the ciphertext is copied below
         elif self.finished and not self._tls_closed:
             self._tls_closed = True
             self._tls.close()

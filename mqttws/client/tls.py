@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mqttws.errors import CertificateError, ConnectError
+from mqttws.protocol.plain import LONG
 
 #: The maximum size of a record's plaintext, in bytes. Spec: RFC 8446 §5.1
 _CHUNK = 16 * 1024
@@ -19,6 +20,8 @@ _CHUNK = 16 * 1024
 _SERVERS = 8
 #: Seconds after which the certificate of a server must be verified again, even if sessions were resumed meanwhile.
 _MOST_UNVERIFIED = 24 * 3600.0
+
+_NOTHING = memoryview(b"")
 
 TLSOption = ssl.SSLContext | bool | None
 
@@ -148,6 +151,7 @@ class TLSPipe:
     Attributes:
         established: Whether the handshake is complete.
         eof: Whether the peer has announced that it sends nothing more.
+        plaintext: What `send` was given and `data_to_send` has not encrypted yet.
     """
 
     def __init__(
@@ -167,6 +171,7 @@ class TLSPipe:
         self._verification: object = None
         self.established = False
         self.eof = False
+        self.plaintext = _NOTHING
 
     @property
     def session(self) -> Resumable | None:
@@ -219,8 +224,8 @@ class TLSPipe:
         return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 
     def send(self, data: bytes) -> None:
-        """Encrypt plaintext to send. Call this only when `established`."""
-        self._tls.write(data)
+        """Take plaintext to send. Call this only when `established`, and no plaintext is left."""
+        self.plaintext = memoryview(data)
 
     def close(self) -> None:
         """Send close_notify: nothing more will be sent."""
@@ -230,8 +235,18 @@ class TLSPipe:
             pass  # raised because the peer's close_notify has not arrived, which is not needed
 
     def data_to_send(self) -> bytes:
-        """Return the ciphertext to send now."""
+        """Return the next ciphertext to send. Call this again while there is `plaintext`.
+
+        The plaintext is encrypted in pieces of at least `LONG` bytes, which a remainder is part of.
+        """
         self._offered = None  # the first ciphertext contains the session, which must not be offered again
+        plaintext = self.plaintext
+        if plaintext:
+            size = LONG if len(plaintext) >= 2 * LONG else len(plaintext)
+            self.plaintext = plaintext[size:] or _NOTHING  # an empty view of the data would keep it
+            piece = plaintext[:size]
+            while piece:
+                piece = piece[self._tls.write(piece) :]
         return self._outgoing.read()
 
 

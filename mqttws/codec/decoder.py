@@ -5,8 +5,8 @@ into packets and has a fast path for nearly all traffic:
 
 - `feed` processes the received data in one loop with an offset; nothing is deleted from the front of a buffer. The
   remainder is the beginning of one packet. It is kept in a bytearray, to which later data adds only the bytes that
-  complete this packet. The cost is proportional to the number of bytes, not of pieces, and a long payload is copied
-  once, from the bytearray or from the data.
+  complete this packet. The cost is proportional to the number of bytes, not of pieces. A long payload is
+  copied once, from the data (`collecting`).
 - PUBLISH, the acknowledgements with one packet identifier and the packets without a body are built in the loop. Topic
   Names are cached by their bytes (`memory`), so that each is decoded and checked once. The other packets have functions
   for their bodies (`shortcuts`). If any of these finds something wrong, the reference decoder decodes the packet and
@@ -26,6 +26,7 @@ into packets and has a fast path for nearly all traffic:
 
 from __future__ import annotations
 
+from mqttws.codec.collecting import Payload
 from mqttws.codec.connecting import Disconnect, PingReq, PingResp
 from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet
@@ -60,6 +61,8 @@ _TOPIC_MAX_LENGTH: Final = 126
 _WITH_FILTERS: Final = (0x82, 0xA2)
 #: A shorter body is copied for the reference decoder, which is faster than making a view.
 _SHORT: Final = 1024
+#: From this remaining length on, an incomplete PUBLISH is kept as its head and its payload.
+_LONG: Final = 32 * 1024
 
 
 class Decoder:
@@ -83,14 +86,15 @@ class Decoder:
         [Publish(topic='a', payload=b'hi', qos=0, retain=False, dup=False, packet_id=None), PingResp()]
     """
 
-    __slots__ = ("_fault", "_need", "_partial", "_passing", "lenient", "max_filters", "max_packet_size")
+    __slots__ = ("_fault", "_missing", "_partial", "_passing", "_payload", "lenient", "max_filters", "max_packet_size")
 
     def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
         self.max_packet_size = max_packet_size
         self.max_filters: int | None = None
         self.lenient = False
         self._partial = bytearray()  # the beginning of an incomplete packet
-        self._need = 0  # the length of `_partial` at which decoding can continue
+        self._payload: Payload | None = None  # what follows it, if it is the head of a long PUBLISH
+        self._missing = 0  # how many more bytes are needed to continue decoding
         self._passing = 0  # how many bytes of a packet are still to be discarded; see `SkippingDecoder`
         self._fault: MalformedPacket | None = None
 
@@ -107,7 +111,7 @@ class Decoder:
     @property
     def missing(self) -> int:
         """The minimum number of bytes to complete a packet or its fixed header: reading so many never reads further."""
-        return self._need - len(self._partial) if self._partial else 2
+        return self._missing if self._partial else 2
 
     def feed(self, data: bytes) -> list[Packet]:
         """Decode received bytes.
@@ -127,10 +131,13 @@ class Decoder:
         packets: list[Packet] = []
         try:
             while self._partial and data:
-                missing = self._need - len(self._partial)
-                self._partial += data[:missing]
-                data = data[missing:]
-                if len(self._partial) == self._need:
+                part, data = data[: self._missing], data[self._missing :]
+                self._missing -= len(part)
+                if self._payload is not None:
+                    self._payload.add(part)
+                else:
+                    self._partial += part
+                if not self._missing:
                     self._go_on(packets)
             if self._passing:
                 passed = min(self._passing, len(data))
@@ -300,11 +307,21 @@ class Decoder:
             self._keep(data[position:], packets)
 
     def _go_on(self, packets: list[Packet]) -> None:
-        """Continue with an incomplete packet: decode it if it is complete, or keep it now that its length is known."""
+        """Continue with an incomplete packet: decode it if it is complete, or keep it now that more of it is known."""
         partial, self._partial = self._partial, bytearray()
+        payload, self._payload = self._payload, None
         header = decode_remaining_length(partial, 1)
-        if header is not None and header[0] + header[1] == len(partial) <= self.max_packet_size:
-            packets.append(self._decode(partial[0], memoryview(partial)[header[1] :]))
+        size, start = (0, 0) if header is None else (header[0] + header[1], header[1])
+        if payload is not None:
+            if size <= self.max_packet_size:
+                publish = self._decode(partial[0], bytes(partial[start:]))
+                assert isinstance(publish, Publish)
+                publish.payload = payload.take()
+                packets.append(publish)
+                return
+            partial += payload.take()  # the maximum was lowered meanwhile
+        if size == len(partial) <= self.max_packet_size:
+            packets.append(self._decode(partial[0], memoryview(partial)[start:]))
         else:
             self._keep(partial, packets)
 
@@ -313,16 +330,23 @@ class Decoder:
         check_first_byte(data[0], self.lenient)
         header = decode_remaining_length(data, 1)
         if header is None:
-            self._need = len(data) + 1
+            self._missing = 1
         else:
             length, start = header
-            self._need = start + length
-            if self._need > self.max_packet_size:
+            size = start + length
+            if size > self.max_packet_size:
                 raise PacketTooLarge(
-                    f"a packet has {self._need:,} bytes; the maximum here is {self.max_packet_size:,}",
-                    "§2.2.3",
-                    size=self._need,
+                    f"a packet has {size:,} bytes; the maximum here is {self.max_packet_size:,}", "§2.2.3", size=size
                 )
+            self._missing = size - len(data)
+            if length >= _LONG and data[0] >> 4 == Publish.type:
+                head = publish_head(data, start)
+                if len(data) < head <= size:
+                    self._missing = head - len(data)
+                elif head <= size:
+                    self._payload = Payload(size - head)
+                    self._payload.add(memoryview(data)[head:])
+                    data = data[:head]
         self._partial += data
 
     def _decode(self, first: int, body: bytes | memoryview) -> Packet:
@@ -343,6 +367,18 @@ class Decoder:
             if found is not None:
                 return found
         return decode(first, body)
+
+
+def publish_head(data: bytes | bytearray, start: int) -> int:
+    """Return the size of the head of a PUBLISH: its fixed header, Topic Name and packet identifier.
+
+    Until both bytes of the topic's length have arrived, the result is too small, but larger than the data.
+
+    Args:
+        data: The beginning of the packet.
+        start: The size of its fixed header.
+    """
+    return start + 2 + int.from_bytes(data[start : start + 2], "big") + (2 if data[0] & 0b0110 else 0)
 
 
 def _read_topic(encoded: bytes) -> str | None:

@@ -7,7 +7,7 @@ of such a message and discards its payload as it arrives.
 
 from __future__ import annotations
 
-from mqttws.codec.decoder import Decoder
+from mqttws.codec.decoder import Decoder, publish_head
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Publish
 from mqttws.codec.wire import decode_remaining_length
@@ -45,12 +45,11 @@ class SkippingDecoder(Decoder):
             super()._keep(data, packets)
             return
         length, start = header
-        # The offset up to which the packet is decoded. Until both bytes of the topic's length have arrived, this is too
-        # small, but larger than the data. A topic longer than its packet is refused once the packet is complete.
-        end = start + 2 + int.from_bytes(data[start : start + 2], "big") + (2 if data[0] & 0b0110 else 0)
-        end = min(end, start + length)
+        # The offset up to which the packet is decoded. A topic longer than its packet is refused once the packet is
+        # complete.
+        end = min(publish_head(data, start), start + length)
         if len(data) < end:
-            self._need = end
+            self._missing = end - len(data)
             self._partial += data
             return
         publish = self._decode(data[0], bytes(data[start:end]))

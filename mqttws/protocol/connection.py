@@ -114,15 +114,31 @@ class Connection(ABC, Generic[M]):
         Args:
             now: The current time in seconds.
         """
+        self._collect(now)
+        return self._framing.data_to_send()
+
+    def piece_to_send(self, now: float) -> bytes:
+        """Return the next bytes to send; empty if there are none. Call this again until it returns no bytes.
+
+        A driver that uses this instead of `data_to_send` needs no copy of a long message: a WebSocket masks one piece
+        of it after another.
+
+        Args:
+            now: The current time in seconds.
+        """
+        if self._framing.long is None:
+            self._collect(now)
+        return self._framing.next_piece()
+
+    def _collect(self, now: float) -> None:
+        """Pass the output of the machine, and the end of the connection, to the framing."""
         if self._framing.opened:
             data = self.machine.data_to_send(now)
             if data:
                 self._framing.send(data)
-            del data  # it may be long, and is copied below
         if self.machine.state is CLOSED and not self._closing:
             self._closing = True
             self._framing.close(*_close_code(self.machine.error))
-        return self._framing.data_to_send()
 
     def events(self) -> Iterator[Event]:
         """Yield the events in order, including those that occur during the iteration."""
@@ -334,9 +350,10 @@ class ClientConnection(Connection[ClientMachine]):
             now: The current time in seconds.
 
         Returns:
-            The bytes to write; None if the message would overtake others, or must not be sent now.
+            The bytes to write; None if the message would overtake others, must not be sent now, or is long: then it is
+            sent in pieces.
         """
-        if not self.machine.may_overtake(now):
+        if self._framing.has_output or len(packet) > ws.LONG or not self.machine.may_overtake(now):
             return None
         return self._framing.frame(packet)
 

@@ -1,16 +1,12 @@
-"""Pure functions for WebSocket frames: masking, and encoding and parsing binary messages of a single frame.
+"""Pure functions for WebSocket frames: encoding and parsing binary messages of a single frame.
 
 Nearly all traffic consists of such frames. One loop parses complete ones: `take_plain` for a client and `take_masked`
 for a server. `framing` handles all others. If frames of one size follow each other, as acknowledgements and messages of
 many sensors do, their headers are at equal distances. A client then compares and removes all of them with a few
 extended slices (about 30 ns per frame instead of 166).
 
-Masking takes the most time, because Python has no XOR for bytes. The standard library offers two ways:
-
-- Treat payload and key as large integers: low fixed cost, high cost per byte. Short payloads that arrive together are
-  unmasked together: their bytes and their keys are joined, and one XOR is enough.
-- Translate each of the four lanes (every fourth byte, masked by the same byte of the key) with that byte's table: high
-  fixed cost, low cost per byte.
+Masking (`masking`) has a cost per call and one per byte. So short payloads that arrive together are unmasked together:
+their bytes and their keys are joined, and one XOR is enough. A long payload is masked in pieces, when they are sent.
 
 Spec: RFC 6455 §5.2, §5.3
 """
@@ -18,63 +14,23 @@ Spec: RFC 6455 §5.2, §5.3
 from __future__ import annotations
 
 from mqttws.hints import Final
+from mqttws.protocol.masking import mask, xor
+from mqttws.protocol.plain import LONG
 
 #: FIN set, no reserved bits, opcode 2: a whole binary message.
 BINARY_FRAME: Final = 0x82
 
+_NOTHING: Final = memoryview(b"")
 _FIRST: Final = bytes((BINARY_FRAME,))
 #: The first two bytes of a binary frame, indexed by the second.
 _SHORT_HEADERS: Final = tuple(bytes((BINARY_FRAME, second)) for second in range(256))
 
-#: For each byte of a masking key, the table for `bytes.translate`. Built at the first long payload and assigned in one
-#: step: threads may build it at the same time, but none sees it incomplete.
-_xor_tables: tuple[bytes, ...] = ()
-#: From this size on, four passes of `translate` are faster than one XOR of two large integers.
-_TRANSLATE_FROM: Final = 512
-#: The size of the pieces in which a long payload is masked, so that they fit into the processor's cache; a multiple of
-#: the length of the key.
-MASKED_PIECE: Final = 64 * 1024
 #: The maximum number of short payloads to unmask together, so that the integers fit into the processor's cache.
 _TOGETHER: Final = 64
 
 #: After `_ALIKE` further frames of one size a run is expected, and `_RUN` frames are compared first.
 _ALIKE: Final = 4
 _RUN: Final = 8
-
-_from_bytes: Final = int.from_bytes
-
-
-def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask or unmask a payload: XOR each byte with a byte of the key, cyclically.
-
-    Args:
-        payload: Any number of bytes.
-        key: The masking key, 4 bytes.
-
-    Spec: RFC 6455 §5.3
-    """
-    size = len(payload)
-    if size < _TRANSLATE_FROM:
-        return _xor(payload, (key * (size // 4 + 1))[:size])
-    tables = _xor_tables or _build_tables()
-    masked = bytearray(payload)
-    masked[::4] = masked[::4].translate(tables[key[0]])
-    masked[1::4] = masked[1::4].translate(tables[key[1]])
-    masked[2::4] = masked[2::4].translate(tables[key[2]])
-    masked[3::4] = masked[3::4].translate(tables[key[3]])
-    return bytes(masked)
-
-
-def _build_tables() -> tuple[bytes, ...]:
-    global _xor_tables  # built at first use, because that takes 10 ms
-    tables = tuple([bytes([value ^ byte for value in range(256)]) for byte in range(256)])
-    _xor_tables = tables
-    return tables
-
-
-def _xor(data: bytes, keys: bytes) -> bytes:
-    """XOR two byte strings of equal length."""
-    return (_from_bytes(data, "little") ^ _from_bytes(keys, "little")).to_bytes(len(data), "little")
 
 
 def binary_frame(payload: bytes, key: bytes | None) -> bytes:
@@ -97,18 +53,39 @@ def binary_frame(payload: bytes, key: bytes | None) -> bytes:
     return header + key + mask(payload, key)
 
 
-def long_frame(payload: bytes, key: bytes) -> list[bytes]:
-    """Return the pieces of a masked binary message that consists of one frame, without a second copy of the whole.
+class LongFrame:
+    """A masked binary message that consists of one frame, sent in pieces. Each piece is masked when it is due.
+
+    A piece has at least `LONG` bytes: a remainder is part of the last one.
 
     Args:
-        payload: At least 65,536 bytes.
+        before: Bytes to send first.
+        payload: At least `LONG` bytes.
         key: The masking key, 4 bytes.
     """
-    size = len(payload)
-    pieces = [bytes((BINARY_FRAME, 0x80 | 127)) + size.to_bytes(8, "big") + key]
-    for start in range(0, size, MASKED_PIECE):
-        pieces.append(mask(payload[start : start + MASKED_PIECE], key))
-    return pieces
+
+    __slots__ = ("_before", "_key", "_rest")
+
+    def __init__(self, before: bytes, payload: bytes, key: bytes) -> None:
+        self._before = before + _FIRST + b"\xff" + len(payload).to_bytes(8, "big") + key
+        self._rest = memoryview(payload)
+        self._key = key
+
+    @property
+    def complete(self) -> bool:
+        """Whether all pieces have been returned."""
+        return not self._rest
+
+    def next_piece(self) -> bytes:
+        """Return the next piece. Call this only before it is `complete`."""
+        rest = self._rest
+        size = LONG if len(rest) >= 2 * LONG else len(rest)
+        self._rest = rest[size:] or _NOTHING  # an empty view of the payload would keep it
+        piece = mask(rest[:size], self._key)
+        if self._before:
+            piece = self._before + piece
+            self._before = b""
+        return piece
 
 
 def parse_header(data: bytes, start: int) -> tuple[int, int] | None:
@@ -233,7 +210,7 @@ def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
             break
         # Short payloads are collected and unmasked together. A long one is unmasked alone, after those before it.
         if pieces and (size > 125 or len(pieces) == _TOGETHER):
-            payloads.append(_xor(b"".join(pieces), b"".join(keys)))
+            payloads.append(xor(b"".join(pieces), b"".join(keys)))
             pieces.clear()
             keys.clear()
         key = data[start - 4 : start]
@@ -244,5 +221,5 @@ def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
             keys.append((key * 32)[:size])
         position = following
     if pieces:
-        payloads.append(_xor(b"".join(pieces), b"".join(keys)))
+        payloads.append(xor(b"".join(pieces), b"".join(keys)))
     return position

@@ -26,16 +26,15 @@ from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended
 from mqttws.protocol.frames import (
     BINARY_FRAME,
-    MASKED_PIECE,
+    LongFrame,
     binary_frame,
     header_size,
-    long_frame,
-    mask,
     parse_header,
     take_masked,
     take_plain,
 )
-from mqttws.protocol.plain import NORMAL, UNSUPPORTED_DATA, Framing, FramingEvent
+from mqttws.protocol.masking import mask
+from mqttws.protocol.plain import LONG, NORMAL, UNSUPPORTED_DATA, Framing, FramingEvent
 
 if TYPE_CHECKING:
     from wsproto.connection import Connection
@@ -92,8 +91,8 @@ class WebSocketFraming(Framing, ABC):
         """See `Framing.send`. After `close` it does nothing."""
         if not self._is_open:
             return
-        if self._is_client and len(data) > MASKED_PIECE:
-            self._out += long_frame(data, self._next_key())
+        if self._is_client and len(data) > LONG:
+            self.long = LongFrame(self.data_to_send(), data, self._next_key())
         else:
             self._out.append(self.frame(data))
 

@@ -118,6 +118,11 @@ class Machine(ABC):
         return data
 
     @property
+    def missing(self) -> int:
+        """How many bytes are missing from the packet of which a part has arrived, as far as that is known."""
+        return self._decoder.missing
+
+    @property
     def has_output(self) -> bool:
         """Whether `data_to_send` may return bytes."""
         if self._out:

@@ -7,7 +7,11 @@ Spec: §6
 
 from __future__ import annotations
 
+from mqttws.hints import TYPE_CHECKING, Final
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
+
+if TYPE_CHECKING:
+    from mqttws.protocol.frames import LongFrame
 
 # WebSocket close codes. Spec: RFC 6455 §7.4.1
 NORMAL = 1000
@@ -20,6 +24,11 @@ MOST_REASON = 123
 #: From the range for private use: another client took over the session [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
 
+#: A WebSocket message of more bytes is masked and sent in pieces of this size, and a longer write is encrypted in such
+#: pieces: they fit into the processor's cache, and no second copy of the whole is made. A multiple of the length of a
+#: masking key.
+LONG: Final = 64 * 1024
+
 #: The events of a framing; received MQTT bytes are reported as bytes.
 FramingEvent = bytes | Opened | UpgradeRequested | Ended
 
@@ -30,13 +39,15 @@ class Framing:
     Attributes:
         opened: Whether MQTT packets may be exchanged.
         finished: After `close`: whether the transport can be closed without waiting for the peer.
+        long: A long WebSocket message of which some pieces are not sent yet; None otherwise. It precedes other output.
     """
 
-    __slots__ = ("_out", "finished", "opened")
+    __slots__ = ("_out", "finished", "long", "opened")
 
     def __init__(self) -> None:
         self.opened = True
         self.finished = False
+        self.long: LongFrame | None = None
         self._out: list[bytes] = []
 
     def start(self) -> list[FramingEvent]:
@@ -95,10 +106,26 @@ class Framing:
     @property
     def has_output(self) -> bool:
         """Whether there are bytes to send."""
-        return bool(self._out)
+        return bool(self._out) or self.long is not None
 
     def data_to_send(self) -> bytes:
-        """Return the bytes to send now."""
+        """Return the bytes to send now, in one piece."""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
+        long, self.long = self.long, None
+        if long is not None:
+            pieces = []
+            while not long.complete:
+                pieces.append(long.next_piece())
+            data = b"".join([*pieces, data])
         return data
+
+    def next_piece(self) -> bytes:
+        """Return the next piece of a long message, if there is one; otherwise the bytes to send now."""
+        long = self.long
+        if long is None:
+            return self.data_to_send()
+        piece = long.next_piece()
+        if long.complete:
+            self.long = None
+        return piece

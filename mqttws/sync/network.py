@@ -36,7 +36,7 @@ from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import READ_SIZE, acknowledge_at_once
+from mqttws.sockets import acknowledge_at_once, read_size
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
@@ -574,14 +574,15 @@ class Network(Owner):
         Returns:
             The received bytes; b"" at EOF; the error that broke the connection; or None if there was nothing to read.
         """
-        connection = self._socket
+        link, connection = self.core.link, self._socket
+        assert link is not None
         assert connection is not None
         self._watch(connection)
         ready = self._select(until, deadline)
         if connection not in ready or not self.core.reading:
             return None
         try:
-            data = connection.recv(READ_SIZE)
+            data = connection.recv(read_size(link.missing))
         except BlockingIOError:
             return None
         except OSError as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from mqttws.protocol.frames import header_size, mask
+from mqttws.protocol.frames import header_size
+from mqttws.protocol.masking import mask
 from mqttws.tap.record import CLIENT, Broken, Field, Record
 
 CONTINUATION: Final = 0

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 
 from mqttws.codec.publishing import Publish
-from mqttws.protocol.frames import mask
+from mqttws.protocol.masking import mask
 from mqttws.tap.fields import fields_of, summary
 from mqttws.tap.frame import turned
 from mqttws.tap.meaning import meaning

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from mqttws.client.tls import tls_context
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.protocol.frames import binary_frame
-from mqttws.sockets import acknowledge_at_once, read_less
+from mqttws.sockets import acknowledge_at_once, limit_reads
 from mqttws.tap.backlog import Backlog
 from mqttws.tap.reader import LIMIT, SessionReader
 from mqttws.tap.record import CLIENT, SERVER, Record
@@ -350,7 +350,7 @@ class _End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        read_less(transport)
+        limit_reads(transport)
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._pair.made(self)
 

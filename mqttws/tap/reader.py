@@ -22,7 +22,8 @@ from mqttws.codec.packets import PACKETS, check_first_byte, decode
 from mqttws.codec.publishing import Publish
 from mqttws.codec.wire import decode_remaining_length
 from mqttws.errors import MalformedPacket, MQTTError
-from mqttws.protocol.frames import BINARY_FRAME, header_size, mask, parse_header
+from mqttws.protocol.frames import BINARY_FRAME, header_size, parse_header
+from mqttws.protocol.masking import mask
 from mqttws.tap.fields import fields_of
 from mqttws.tap.frame import BINARY, TEXT, check_frame, key_at, opcode_name, turned
 from mqttws.tap.http import Head, check_request, check_response, read_head

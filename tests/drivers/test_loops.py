@@ -12,7 +12,7 @@ import mqttws.aio
 from mqttws.aio.network import Pump
 from mqttws.broker import Broker
 from mqttws.broker.link import Link
-from mqttws.sockets import READ_SIZE, read_less
+from mqttws.sockets import READ_SIZE, limit_reads
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
@@ -49,5 +49,5 @@ def test_no_read_is_larger_than_64_kib(monkeypatch: pytest.MonkeyPatch, scheme: 
 
 def test_the_transport_of_another_event_loop_is_not_changed() -> None:
     transport = asyncio.BaseTransport()
-    read_less(transport)
+    limit_reads(transport)
     assert not hasattr(transport, "max_size")

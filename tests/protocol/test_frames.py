@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 
 import packet_strategies as some
 import pytest
@@ -15,23 +13,21 @@ from wsproto.connection import Connection as WSProto
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from mqttws import Connect, ConnectionClosed, Message, Publish, RemoteProtocolError
-from mqttws.protocol import frames
+from mqttws import Closed, Connect, ConnectionClosed, Decoder, Message, Publish, RemoteProtocolError
 from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Ended, Opened
 from mqttws.protocol.frames import (
-    MASKED_PIECE,
+    LongFrame,
     binary_frame,
     header_size,
-    long_frame,
-    mask,
     parse_header,
     take_masked,
     take_plain,
 )
 from mqttws.protocol.framing import WebSocketFraming
 from mqttws.protocol.handshake import ServerWebSocket
-from mqttws.protocol.plain import NORMAL, Framing, FramingEvent
+from mqttws.protocol.masking import mask
+from mqttws.protocol.plain import LONG, NORMAL, Framing, FramingEvent
 from mqttws.testing import Pair
 
 KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
@@ -89,43 +85,6 @@ def naive(payload: bytes, key: bytes) -> bytes:
     return bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
 
 
-class TestMask:
-    @given(st.binary(max_size=5_000), st.binary(min_size=4, max_size=4))
-    @example(b"", KEY)
-    @example(b"x" * 511, KEY)
-    @example(b"x" * 512, KEY)
-    @example(b"x" * 515, KEY)
-    def test_it_is_the_naive_xor(self, payload: bytes, key: bytes) -> None:
-        assert mask(payload, key) == naive(payload, key)
-
-    def test_the_tables_are_built_when_first_needed_and_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(frames, "_xor_tables", ())
-        assert mask(b"\0" * 511, KEY)[:4] == KEY
-        assert frames._xor_tables == ()
-        assert mask(b"\0" * 512, KEY)[:4] == KEY
-        tables = frames._xor_tables
-        assert len(tables) == 256
-        assert mask(b"\0" * 512, KEY)[:4] == KEY
-        assert frames._xor_tables is tables
-
-    def test_concurrent_threads_see_complete_tables(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each thread sees either no table or complete ones, which are filled only once."""
-        payload = bytes(range(256)) * 4
-        right = bytes(byte ^ KEY[position % 4] for position, byte in enumerate(payload))
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            for _ in range(10):
-                monkeypatch.setattr(frames, "_xor_tables", ())
-                with ThreadPoolExecutor(4) as pool:
-                    assert set(pool.map(lambda _: mask(payload, KEY), range(8))) == {right}
-        finally:
-            sys.setswitchinterval(interval)
-
-    def test_the_example_of_the_rfc(self) -> None:
-        assert mask(b"Hello", KEY) == bytes.fromhex("7f 9f 4d 51 58")
-
-
 class TestHeaders:
     @pytest.mark.parametrize(
         ("size", "header"),
@@ -152,28 +111,149 @@ class TestHeaders:
             assert parse_header(built[:cut], 0) is None
 
 
+def pieces_of(client: ClientWebSocket) -> list[bytes]:
+    """Return what a framing sends, piece by piece."""
+    return list(iter(client.next_piece, b""))
+
+
 class TestLongFrame:
-    @pytest.mark.parametrize("size", [65_536, 65_537, 3 * MASKED_PIECE, 3 * MASKED_PIECE + 3])
+    @pytest.mark.parametrize("size", [65_536, 65_537, 2 * LONG - 1, 2 * LONG, 3 * LONG, 3 * LONG + 3])
     def test_the_pieces_are_one_frame(self, size: int) -> None:
         payload = random.Random(size).randbytes(size)
-        assert b"".join(long_frame(payload, KEY)) == binary_frame(payload, KEY)
+        long = LongFrame(b"before", payload, KEY)
+        pieces = []
+        while not long.complete:
+            pieces.append(long.next_piece())
+        assert b"".join(pieces) == b"before" + binary_frame(payload, KEY)
+        assert all(LONG <= len(piece) < 2 * LONG + 20 for piece in pieces)  # a driver asks again after a large piece
+        assert len(pieces) == max(1, size // LONG)
 
-    def test_a_client_sends_a_long_message_with_two_copies_at_a_time(self) -> None:
-        # The packet and its masked pieces; then these and the bytes for the socket.
+    def test_a_long_message_is_sent_in_pieces_and_in_order(self) -> None:
+        client, server = opened()
+        payload = random.Random(1).randbytes(3 * LONG)
+        client.send(b"first")
+        client.send(payload)
+        client.send(b"last")
+        assert client.has_output
+        pieces = pieces_of(client)
+        assert not client.has_output
+        assert len(pieces) == 4
+        assert b"".join(pieces) == b"".join(binary_frame(each, KEY) for each in (b"first", payload, b"last"))
+        assert gather(server.receive_data(b"".join(pieces))) == [b"first" + payload + b"last"]
+
+    def test_a_control_frame_is_not_sent_within_it(self) -> None:
+        client, server = opened()
+        payload = bytes(2 * LONG)
+        client.send(payload)
+        first = client.next_piece()
+        client.receive_data(bytes.fromhex("89 02 68 69"))  # Ping "hi"
+        client.close()
+        second, after = client.next_piece(), client.next_piece()
+        assert first + second == binary_frame(payload, KEY)
+        assert after[:2] == bytes.fromhex("8a 82")  # Pong, masked, 2 bytes
+        assert after[8:10] == bytes.fromhex("88 82")  # Close, masked, 2 bytes
+        assert client.next_piece() == b""
+        assert gather(server.receive_data(first + second)) == [payload]
+
+    def test_all_at_once_is_the_same(self) -> None:
+        payload = random.Random(2).randbytes(2 * LONG + 7)
+        client, _ = opened()
+        client.send(payload)
+        client.send(payload)
+        client.send(b"last")
+        expected = binary_frame(payload, KEY) * 2 + binary_frame(b"last", KEY)
+        assert client.data_to_send() == expected
+        assert not client.has_output
+        client.send(payload)
+        piece = client.next_piece()
+        client.send(b"last")
+        assert piece + client.data_to_send() == binary_frame(payload, KEY) + binary_frame(b"last", KEY)
+
+    @pytest.mark.parametrize(("at_once", "copies"), [(False, 1), (True, 2)])
+    def test_how_many_copies_of_a_long_message_a_client_needs(self, at_once: bool, copies: int) -> None:
+        # The packet, and a piece of it at a time. All at once: the packet and its pieces, then these and the result.
         size = 4 * 1024 * 1024
         pair = Pair(Connect("c")).open()
         message = Message("a/b", bytes(size))
+        sent = 0
         tracemalloc.start()
         try:
             pair.client.publish(message)
-            data = pair.client.data_to_send(0.0)
+            take = pair.client.data_to_send if at_once else pair.client.piece_to_send
+            while data := take(0.0):
+                sent += len(data)
+            _, peak = tracemalloc.get_traced_memory()
+            del data
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert sent > size
+        assert copies * size < peak < copies * size + size // 8
+        assert kept < size // 8  # a message that was sent is not kept until the next one
+
+    def test_a_client_receives_a_long_message_with_one_copy(self) -> None:
+        size = 4 * 1024 * 1024
+        client, server = opened()
+        decoder = Decoder()
+        server.send(Publish("a/b", bytes(size)).encode())
+        stream = server.data_to_send()
+        packets = []
+        tracemalloc.start()
+        try:
+            for start in range(0, len(stream), LONG):
+                for data in client.receive_data(stream[start : start + LONG]):
+                    assert isinstance(data, bytes)
+                    packets += decoder.feed(data)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert 2 * size < peak < 2 * size + size // 8
-        pair.server.receive_data(data, 0.0)
-        (received,) = pair.server.events()
-        assert received == Publish("a/b", message.payload)
+        assert packets == [Publish("a/b", bytes(size))]
+        assert size < peak < size + size // 2  # the buffer at a sixteenth of the message, and that for all of it
+
+
+class TestPieces:
+    """A driver that takes pieces: other output waits until a long message has been sent."""
+
+    def test_the_next_messages_follow_it(self) -> None:
+        pair = Pair(Connect("c")).open()
+        payload = random.Random(3).randbytes(3 * LONG)
+        pair.client.publish(Message("a", payload))
+        pieces = [pair.client.piece_to_send(0.0)]
+        pair.client.publish(Message("b", b"after", qos=1))
+        while piece := pair.client.piece_to_send(0.0):
+            pieces.append(piece)
+        assert len(pieces) == 4
+        pair.server.receive_data(b"".join(pieces), 0.0)
+        assert [event.topic for event in pair.server.events() if isinstance(event, Publish)] == ["a", "b"]
+
+    def test_nothing_overtakes_it(self) -> None:
+        pair = Pair(Connect("c")).open()
+        packet = bytes.fromhex("30 04 00 01 61 78")
+        pair.client.publish(Message("a", bytes(3 * LONG)))
+        pair.client.piece_to_send(0.0)
+        assert pair.client.frame_now(packet, 0.0) is None
+        while pair.client.piece_to_send(0.0):
+            pass
+        assert pair.client.frame_now(packet, 0.0) is not None
+
+    def test_a_long_message_is_not_framed_at_once(self) -> None:
+        pair = Pair(Connect("c")).open()
+        assert pair.client.frame_now(bytes(LONG), 0.0) is not None
+        assert pair.client.frame_now(bytes(LONG + 1), 0.0) is None
+
+    def test_the_end_of_the_connection_follows_it(self) -> None:
+        pair = Pair(Connect("c")).open()
+        payload = bytes(2 * LONG)
+        pair.client.publish(Message("a", payload))
+        sent = pair.client.piece_to_send(0.0)
+        pair.client.disconnect(0.0)
+        while piece := pair.client.piece_to_send(0.0):
+            sent += piece
+        pair.server.receive_data(sent, 0.0)
+        events = list(pair.server.events())
+        assert events[0] == Publish("a", payload)
+        assert isinstance(events[-1], Closed)
+        assert events[-1].error is None
 
 
 def taken(data: bytes, position: int, masked: bool) -> tuple[int, bytes]:

@@ -13,7 +13,7 @@ from ledger import ROOT, find, statements
 
 import mqttws
 from mqttws.codec.packets import PACKETS
-from mqttws.protocol.frames import mask
+from mqttws.protocol.masking import mask
 from mqttws.tap import Record, SessionReader, explain, explanations, fields_of, packet_fields
 
 KEY = b"\x12\x34\x56\x78"

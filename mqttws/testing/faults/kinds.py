@@ -16,7 +16,7 @@ from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import PacketIdOnly
 from mqttws.codec.subscribing import SubAck
 from mqttws.codec.wire import decode_remaining_length, encode_remaining_length
-from mqttws.protocol.frames import mask
+from mqttws.protocol.masking import mask
 from mqttws.tap.fields import fields_of
 from mqttws.tap.record import CLIENT, MQTT, OTHER, OTHER_END, Record
 
