@@ -6,7 +6,7 @@ from io import BytesIO
 
 from mqttws.hints import Final
 
-#: How many times the bytes that have arrived a buffer may have space for.
+#: The ratio of the sizes of two buffers. It is a bound on the space for bytes that have not arrived.
 _AHEAD: Final = 16
 
 
@@ -14,8 +14,9 @@ class Payload:
     """A buffer for a payload whose size is known.
 
     A `BytesIO` that was made from bytes writes into them if nothing else refers to them, and returns them. So a payload
-    is copied once, from the data. A peer can announce a long message and not send it; therefore the buffer is not made
-    at once: it has space for 16 times what has arrived, and is replaced when it is full, once or twice for a message.
+    is copied once, from the data. A peer can announce a long message and not send it. Therefore the buffer has space
+    for less than 16 times what has arrived. When it is full, one of 16 times its size replaces it, so that the last one
+    has the size of the payload.
 
     Args:
         size: The size of the payload in bytes.
@@ -33,8 +34,11 @@ class Payload:
         """Append data, at most as much as is missing."""
         end = self._end + len(data)
         if end > self._space:
-            self._space = min(self._size, _AHEAD * end)
-            buffer = BytesIO(bytes(self._space))
+            space = self._size
+            while space // _AHEAD >= end:
+                space //= _AHEAD
+            self._space = space
+            buffer = BytesIO(bytes(space))
             buffer.write(self._buffer.getbuffer()[: self._end])
             self._buffer = buffer
         self._buffer.write(data)

@@ -88,3 +88,21 @@ def test_a_malformed_oversize_message_is_a_fault(head: str, statement: str) -> N
     with pytest.raises(MalformedPacket) as caught:
         SkippingDecoder(50).feed(bytes.fromhex(head))
     assert caught.value.statement == statement
+
+
+@pytest.mark.parametrize("step", [1_000, 60_000, 1_000_000])
+def test_a_long_message_that_is_not_too_large_is_decoded(step: int) -> None:
+    packets = [Publish("a", bytes(90_000)), Publish("b", bytes(100_000)), PubAck(9)]
+    data = b"".join(packet.encode() for packet in packets)
+    decoder = SkippingDecoder(95_000)
+    got = [packet for start in range(0, len(data), step) for packet in decoder.feed(data[start : start + step])]
+    assert got == [packets[0], Oversize(Publish("b"), 100_007), packets[2]]
+
+
+def test_a_limit_that_is_lowered_while_a_long_message_arrives() -> None:
+    data = Publish("a", bytes(90_000)).encode()
+    decoder = SkippingDecoder(95_000)
+    assert decoder.feed(data[:60_000]) == []
+    decoder.max_packet_size = 50
+    assert decoder.feed(data[60_000:] + PubAck(9).encode()) == [Oversize(Publish("a"), len(data)), PubAck(9)]
+    assert not decoder.under_way
