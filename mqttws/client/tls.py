@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mqttws.errors import CertificateError, ConnectError
-from mqttws.protocol.plain import LONG
+from mqttws.protocol.outgoing import LONG
 
 #: The maximum size of a record's plaintext, in bytes. Spec: RFC 8446 §5.1
 _CHUNK = 16 * 1024

@@ -33,6 +33,7 @@ from mqttws.protocol import plain as ws
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Ended, Event, Opened
 from mqttws.protocol.machine import CLOSED, CONNECTED, Machine
+from mqttws.protocol.outgoing import LONG
 from mqttws.protocol.plain import Framing, FramingEvent
 
 M = TypeVar("M", bound=Machine)
@@ -353,7 +354,7 @@ class ClientConnection(Connection[ClientMachine]):
             The bytes to write; None if the message would overtake others, must not be sent now, or is long: then it is
             sent in pieces.
         """
-        if self._framing.has_output or len(packet) > ws.LONG or not self.machine.may_overtake(now):
+        if self._framing.has_output or len(packet) > LONG or not self.machine.may_overtake(now):
             return None
         return self._framing.frame(packet)
 

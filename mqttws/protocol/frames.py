@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from mqttws.hints import Final
 from mqttws.protocol.masking import mask, xor
-from mqttws.protocol.plain import LONG
+from mqttws.protocol.outgoing import LONG
 
 #: FIN set, no reserved bits, opcode 2: a whole binary message.
 BINARY_FRAME: Final = 0x82

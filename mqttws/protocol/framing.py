@@ -34,7 +34,8 @@ from mqttws.protocol.frames import (
     take_plain,
 )
 from mqttws.protocol.masking import mask
-from mqttws.protocol.plain import LONG, NORMAL, UNSUPPORTED_DATA, Framing, FramingEvent
+from mqttws.protocol.outgoing import LONG
+from mqttws.protocol.plain import NORMAL, UNSUPPORTED_DATA, Framing, FramingEvent
 
 if TYPE_CHECKING:
     from wsproto.connection import Connection

@@ -7,7 +7,7 @@ Spec: §6
 
 from __future__ import annotations
 
-from mqttws.hints import TYPE_CHECKING, Final
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ POLICY_VIOLATION = 1008
 MOST_REASON = 123
 #: From the range for private use: another client took over the session [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
-
-#: A WebSocket message of more bytes is masked and sent in pieces of this size, and a longer write is encrypted in such
-#: pieces: they fit into the processor's cache, and no second copy of the whole is made. A multiple of the length of a
-#: masking key.
-LONG: Final = 64 * 1024
 
 #: The events of a framing; received MQTT bytes are reported as bytes.
 FramingEvent = bytes | Opened | UpgradeRequested | Ended

@@ -12,19 +12,25 @@ import mqttws.aio
 from mqttws.aio.network import Pump
 from mqttws.broker import Broker
 from mqttws.broker.link import Link
-from mqttws.sockets import READ_SIZE, limit_reads
+from mqttws.sockets import LONG_READ_SIZE, READ_SIZE, limit_reads
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_no_read_is_larger_than_64_kib(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_no_read_is_larger_than_64_kib_except_within_a_long_message(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    limits: list[int] = []  # of the client, after each read
     sizes: dict[str, list[int]] = {"client": [], "broker": []}
 
     def noted(receiver: Any, name: str) -> None:
         plain = receiver.data_received
 
         def data_received(self: Any, data: bytes) -> None:
+            assert len(data) <= self._transport.max_size
             sizes[name].append(len(data))
             plain(self, data)
+            if name == "client":
+                limits.append(self._transport.max_size)
 
         monkeypatch.setattr(receiver, "data_received", data_received)
 
@@ -44,7 +50,10 @@ def test_no_read_is_larger_than_64_kib(monkeypatch: pytest.MonkeyPatch, scheme: 
         asyncio.run(run(broker.url_of(scheme)))
     for name in sizes:
         assert sum(sizes[name]) > 4_000_000
-        assert max(sizes[name]) == READ_SIZE == 65_536, name
+    assert max(sizes["broker"]) == READ_SIZE == 65_536
+    assert LONG_READ_SIZE == 262_144
+    assert set(limits) == {READ_SIZE, LONG_READ_SIZE}
+    assert limits[-1] == READ_SIZE
 
 
 def test_the_transport_of_another_event_loop_is_not_changed() -> None:

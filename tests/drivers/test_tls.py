@@ -19,6 +19,7 @@ from mqttws import CertificateError, ConnectError, tls_context
 from mqttws.broker import Broker
 from mqttws.client import tls
 from mqttws.client.tls import TLSMemory, TLSPipe
+from mqttws.protocol.outgoing import LONG
 from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
@@ -364,6 +365,24 @@ def test_tls_records_received_in_pieces_are_decrypted(authority: Authority, step
     assert pipe.eof
 
 
+def test_long_plaintext_is_encrypted_in_pieces(authority: Authority) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
+    server = shake(pipe, authority.issue("localhost").server_context())
+    data = bytes(range(256)) * (4 * LONG // 256) + b"rest"
+    pipe.send(data)
+    pieces = []
+    while pipe.plaintext:
+        pieces.append(pipe.data_to_send())
+        assert not pipe._outgoing.pending
+    assert pipe.data_to_send() == b""
+    assert len(pieces) == 4
+    assert all(LONG < len(piece) < LONG + 1_000 for piece in pieces)
+    assert server.receive(b"".join(pieces)) == data
+    pipe.send(b"short")
+    assert server.receive(pipe.data_to_send()) == b"short"
+    assert not pipe.plaintext
+
+
 class ServerEnd:
     """The server side of a `TLSPipe`, in memory."""
 
@@ -372,6 +391,13 @@ class ServerEnd:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.write = self._tls.write
         self.sent = self._outgoing.read
+
+    def receive(self, data: bytes) -> bytes:
+        self._incoming.write(data)
+        plaintext = b""
+        while self._incoming.pending or self._tls.pending():
+            plaintext += self._tls.read(len(data))
+        return plaintext
 
     @property
     def session_reused(self) -> bool | None:

@@ -27,7 +27,8 @@ from mqttws.protocol.frames import (
 from mqttws.protocol.framing import WebSocketFraming
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.masking import mask
-from mqttws.protocol.plain import LONG, NORMAL, Framing, FramingEvent
+from mqttws.protocol.outgoing import LONG
+from mqttws.protocol.plain import NORMAL, Framing, FramingEvent
 from mqttws.testing import Pair
 
 KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7

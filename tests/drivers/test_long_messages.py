@@ -1,0 +1,81 @@
+"""Long messages, which both drivers send in pieces: over every transport, in order, whole, also before the end."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+
+from mqttws import Publish
+from mqttws.broker import Broker, Limits
+from mqttws.protocol.outgoing import LONG
+from mqttws.testing import Authority, mint_authority
+
+Make = Callable[..., Any]
+MOST = 8 * 1024 * 1024
+SCHEMES = pytest.mark.parametrize("scheme", ["ws", "wss", "mqtt", "mqtts"])
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return mint_authority()
+
+
+@pytest.fixture(scope="module")
+def patient(authority: Authority) -> Iterator[Broker]:
+    """A broker that accepts long messages, over every transport."""
+    limits = Limits(max_packet_size=MOST, max_write_buffer=4 * MOST)
+    tls = authority.issue("127.0.0.1").server_context()
+    with Broker(wss_port=0, mqtts_port=0, tls=tls, limits=limits) as broker:
+        yield broker
+
+
+def options(authority: Authority, scheme: str) -> dict[str, Any]:
+    return {"tls": authority.client_context()} if scheme in ("wss", "mqtts") else {}
+
+
+@SCHEMES
+def test_both_ways_in_order(make: Make, patient: Broker, authority: Authority, scheme: str) -> None:
+    sizes = [5, LONG - 20, LONG, LONG + 1, 100_000, 7, 2 * LONG - 1, 2 * LONG, 3_000_001, 1, 2_000_000]
+    sent = [(random.Random(size).randbytes(size), number % 3) for number, size in enumerate(sizes)]
+    received: list[tuple[bytes, int]] = []
+    complete = threading.Event()
+
+    def on_message(message: Publish) -> None:
+        received.append((message.payload, message.qos))
+        if len(received) == len(sent):
+            complete.set()
+
+    with make(patient.url_of(scheme), on_message=on_message, **options(authority, scheme)) as client:
+        client.subscribe("long", 2)
+        for payload, qos in sent:
+            client.publish_nowait("long", payload, qos)
+        assert complete.wait(10 * PATIENCE)
+    assert [(len(payload), qos) for payload, qos in received] == [(len(payload), qos) for payload, qos in sent]
+    assert received == sent
+
+
+@SCHEMES
+def test_a_message_that_is_published_before_the_end_is_sent_whole(
+    make: Make, patient: Broker, authority: Authority, scheme: str
+) -> None:
+    payload = random.Random(9).randbytes(5_000_003)
+    came: list[bytes] = []
+    complete = threading.Event()
+
+    def on_message(message: Publish) -> None:
+        came.append(message.payload)
+        complete.set()
+
+    with make(patient.url_of("mqtt"), on_message=on_message) as receiver:
+        receiver.subscribe("last", 1)
+        sender = make(patient.url_of(scheme), **options(authority, scheme))
+        sender.open()
+        sender.publish_nowait("last", payload)
+        sender.close(10 * PATIENCE)
+        assert complete.wait(10 * PATIENCE)
+    assert came == [payload]
