@@ -477,7 +477,7 @@ fault("U-6", "clients exchange messages over $ topics", (ROUTER + "is_reserved",
 fault("U-7", "one client's error ends the others", (HANDLER + "fail", "self.cut(", "[link.abort() for link in self._hub.admission.all]; self.cut("))
 fault("U-8", "a fifth byte of the remaining length", (WIRE + "decode_remaining_length", "min(start + 4, len(data))", "min(start + 5, len(data))"),
       (WIRE + "decode_remaining_length", "len(data) - start >= 4", "len(data) - start >= 5"))
-fault("U-9", "the bound is not checked", ("mqttws.codec.decoder:Decoder._keep", "if self._need > self.max_packet_size:", "if False:"))
+fault("U-9", "the bound is not checked", ("mqttws.codec.decoder:Decoder._keep", "if size > self.max_packet_size:", "if False:"))
 fault("U-9", "the maximum is less than 268,435,455 bytes", (WIRE + "encode_remaining_length", "if length > MAX_REMAINING_LENGTH:", "if length > 2_097_151:"))
 fault("U-10", "retransmission without a reconnect", (MACHINE + "_send_ready", "assert session is not None", "assert session is not None\n    self._out += [one.packet(dup=True).encode() for one in session.sender._published.values()]"))
 fault("U-11", "lost subscriptions are not restored", ("mqttws.protocol.session:Session.restore", "if not session_present:", "if False:"))

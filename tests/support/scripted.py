@@ -102,6 +102,9 @@ class End:
     def rest(self) -> bytes:
         """Return all MQTT bytes until the client closes, including packets not yet received by the test."""
         data = b"".join(packet.encode() for packet in self._packets) + bytes(self._decoder._partial)
+        payload = self._decoder._payload
+        if payload is not None:
+            data += payload.take()[: payload._end]
         self._packets.clear()
         deadline = time.monotonic() + PATIENCE
         while more := self._read():
