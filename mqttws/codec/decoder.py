@@ -5,8 +5,8 @@ into packets and has a fast path for nearly all traffic:
 
 - `feed` processes the received data in one loop with an offset; nothing is deleted from the front of a buffer. The
   remainder is the beginning of one packet. It is kept in a bytearray, to which later data adds only the bytes that
-  complete this packet. The cost is proportional to the number of bytes, not of pieces. A long payload is
-  copied once, from the data (`collecting`).
+  complete this packet. The cost is proportional to the number of bytes, not of pieces. A long payload is copied once,
+  from the data (`collecting`).
 - PUBLISH, the acknowledgements with one packet identifier and the packets without a body are built in the loop. Topic
   Names are cached by their bytes (`memory`), so that each is decoded and checked once. The other packets have functions
   for their bodies (`shortcuts`). If any of these finds something wrong, the reference decoder decodes the packet and

@@ -188,8 +188,7 @@ def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
         if data[position + 1] == size + 128:
             start = position + 6
             keystream = (data[position + 2 : start] * 32)[:size]
-            unmasked = _from_bytes(data[start:], "little") ^ _from_bytes(keystream, "little")
-            payloads.append(unmasked.to_bytes(size, "little"))
+            payloads.append(xor(data[start:], keystream))
             return end
     pieces: list[bytes] = []
     keys: list[bytes] = []
