@@ -55,8 +55,10 @@ def test_both_ways_in_order(make: Make, patient: Broker, authority: Authority, s
         for payload, qos in sent:
             client.publish_nowait("long", payload, qos)
         assert complete.wait(10 * PATIENCE)
-    assert [(len(payload), qos) for payload, qos in received] == [(len(payload), qos) for payload, qos in sent]
-    assert received == sent
+    for qos in (0, 1, 2):  # the order of messages is defined for each QoS [MQTT-4.6.0-6]
+        assert [payload for payload, level in received if level == qos] == [
+            data for data, level in sent if level == qos
+        ]
 
 
 @SCHEMES
