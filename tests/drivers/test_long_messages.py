@@ -56,9 +56,7 @@ def test_both_ways_in_order(make: Make, patient: Broker, authority: Authority, s
             client.publish_nowait("long", payload, qos)
         assert complete.wait(10 * PATIENCE)
     for qos in (0, 1, 2):  # the order of messages is defined for each QoS [MQTT-4.6.0-6]
-        assert [payload for payload, level in received if level == qos] == [
-            data for data, level in sent if level == qos
-        ]
+        assert [each for each in received if each[1] == qos] == [each for each in sent if each[1] == qos]
 
 
 @SCHEMES
