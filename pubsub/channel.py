@@ -194,6 +194,11 @@ class Channel:
         """The reason why nothing is read before messages are taken; an empty string while the client reads."""
         return self.client.stalled
 
+    @property
+    def unreachable(self) -> str:
+        """Why there is no connection: the state, and the latest error; an empty string while there is one."""
+        return self.client.unreachable
+
     def check_progress(self) -> None:
         """Check that a wait of this thread or task can end.
 

@@ -76,14 +76,19 @@ class Waited(Protocol):
     def stalled(self) -> str:
         """See `Channel.stalled`."""
 
+    @property
+    def unreachable(self) -> str:
+        """See `Channel.unreachable`."""
+
     def check_progress(self) -> None:
         """See `Channel.check_progress`."""
 
 
 def late(failure: str, seconds: float, channels: Iterable[Waited]) -> str:
-    """Return the message of a time-out, with the reason if nothing is read before messages are taken."""
-    stalled = next((channel.stalled for channel in channels if channel.stalled), "")
-    return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
+    """Return the message of a time-out, with the reason if reading is paused, or there is no connection."""
+    reasons = (channel.stalled or channel.unreachable for channel in channels)
+    reason = next(filter(None, reasons), "")
+    return f"{failure} within {seconds:g} s{reason and ': '}{reason}"
 
 
 class _Done:
@@ -118,6 +123,10 @@ class Client(Protocol):
     @property
     def stalled(self) -> str:
         """The reason why nothing is read before messages are taken; an empty string while the client reads."""
+
+    @property
+    def unreachable(self) -> str:
+        """Why there is no connection; an empty string while there is one."""
 
     @property
     def dropped(self) -> int:

@@ -46,6 +46,10 @@ class Connection(Protocol):
     def stalled(self) -> str:
         """See `Channel.stalled`."""
 
+    @property
+    def unreachable(self) -> str:
+        """See `Channel.unreachable`."""
+
     def check_progress(self) -> None:
         """See `Channel.check_progress`."""
 

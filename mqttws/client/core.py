@@ -433,10 +433,17 @@ class Core(Generic[F]):
             return ""
         return f"reading is paused, because {self._held:,} bytes of messages have not been taken (max_inbound_bytes)"
 
+    @property
+    def unreachable(self) -> str:
+        """Why there is no connection: the state, and the latest error; empty while there is one."""
+        if self.state.name == "connected":
+            return ""
+        return f"the client is {self.state.name}" + (f": {self.error}" if self.error is not None else "")
+
     def late(self, failure: str, seconds: float) -> str:
-        """Return the message of a timeout; it includes the reason if reading is paused."""
-        stalled = self.stalled
-        return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
+        """Return the message of a timeout; it includes the reason if reading is paused, or there is no connection."""
+        reason = self.stalled or self.unreachable
+        return f"{failure} within {seconds:g} s{reason and ': '}{reason}"
 
     def drop(self, now: float) -> None:
         """Close the connection or abandon the attempt, and make a new one. The driver must act on this immediately."""

@@ -119,6 +119,11 @@ class Client:
         return self._core.stalled
 
     @property
+    def unreachable(self) -> str:
+        """Why there is no connection: the state, and the latest error; an empty string while there is one."""
+        return self._core.unreachable
+
+    @property
     def timings(self) -> Timings | None:
         """How long each phase of making the latest connection took; None before the first one."""
         return self._core.timings

@@ -247,7 +247,7 @@ class Network(Owner):
             if self._thread is thread:
                 waiter.wait(slice_until(deadline))
         if self._thread is not thread:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(slice_until(deadline))
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
         """Send a PUBLISH of QoS 0 in the calling thread, which saves two thread switches. Requires the lock.

@@ -54,6 +54,11 @@ class PoolCore(Subscribing):
         return next((reason for part in list(self._parts) if (reason := str(part.client.stalled))), "")
 
     @property
+    def unreachable(self) -> str:
+        """Why a part has no connection; an empty string while all parts have one."""
+        return next((reason for part in list(self._parts) if (reason := str(part.client.unreachable))), "")
+
+    @property
     def dropped(self) -> int:
         """The number of messages that were dropped because the queue was full."""
         return self._dropped + sum(int(part.client.dropped) for part in list(self._parts))

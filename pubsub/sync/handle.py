@@ -58,7 +58,7 @@ class Subscription(Handle):
         deadline = time.monotonic() + seconds
         for answer in answers:
             try:
-                answer.result(max(0.0, deadline - time.monotonic()))
+                outcome_of(answer, deadline, ())
             except TimeoutError:
                 raise TimedOut(late("there was no answer to the UNSUBSCRIBE", seconds, channels)) from None
             except mqttws.UnsubscribeRejected:

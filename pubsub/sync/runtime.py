@@ -116,7 +116,7 @@ class Notifier:
         self.calls.put(None)
         # `join` raises a RuntimeError if the thread is not started, or an interrupt of `start` blocks its first step.
         if thread is not threading.current_thread() and thread.is_alive():
-            thread.join(timeout)
+            thread.join(min(timeout, threading.TIMEOUT_MAX))
 
     def _run(self) -> None:
         while True:

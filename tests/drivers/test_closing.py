@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,29 @@ def test_close_ends_at_its_timeout(make: Make, server: Scripted) -> None:
     for future in futures:
         with pytest.raises(ConnectionClosed, match="closed before"):
             future.result(0)
+
+
+def test_every_wait_may_be_without_end(make: Make, server: Scripted) -> None:
+    client = make(server.url, client_id="c", timeout=inf)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    publishing = server.soon(client.publish, "a", b"x", 1, timeout=inf)
+    end.expect(Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
+    publishing.result(PATIENCE)
+    closing = server.soon(client.close, inf)
+    end.expect(Disconnect()).cut()
+    closing.result(PATIENCE)
+
+
+def test_a_time_out_says_why_there_is_no_connection(make: Make) -> None:
+    client = make("mqtt://127.0.0.1:1", retry_first=True, reconnect=Reconnect(initial=PATIENCE))
+    client.open()
+    reason = r"the client is \w+: cannot connect to 127\.0\.0\.1:1: .+"
+    with pytest.raises(TimedOut, match=rf"not delivered within 0\.2 s: {reason}; it was not sent and will not be"):
+        client.publish("a", b"x", 1, timeout=0.2)
+    with pytest.raises(TimedOut, match=rf"no answer to the SUBSCRIBE within 0\.2 s: {reason}"):
+        client.subscribe("a", timeout=0.2)
 
 
 def test_close_survives_a_lost_connection(make: Make, server: Scripted) -> None:

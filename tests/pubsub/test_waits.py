@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
-from mqttws import ConnectError
+from mqttws import ConnectError, Reconnect
+from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, PublishFailed, SubscriptionEnded
 
 Api = Threads | Loop
@@ -33,6 +35,27 @@ def test_every_wait_ends(make: Callable[..., Api], mute: str, recorder: Recorder
     assert api.ps.connection_state == "Connecting"
     api.call(subscription.unsubscribe, 0.05)
     assert recorder.closes == 1
+
+
+def test_a_time_out_says_why_there_is_no_connection(make: Callable[..., Api]) -> None:
+    api = make(MqttOverWSProvider("mqtt://127.0.0.1:1", retry_first=True, reconnect=Reconnect(initial=PATIENCE)))
+    api.call(api.ps.connect)  # returns after the first attempt
+    subscription = api.call(api.ps.subscribe("a").subscribe)
+    for wait in (subscription.ready, lambda timeout: api.ps.publish("a", 1, qos=1, timeout=timeout)):
+        with pytest.raises((TimeoutError, PublishFailed), match=r"cannot connect to 127\.0\.0\.1:1: "):
+            api.call(wait, 0.5)
+
+
+def test_every_wait_may_be_without_end(make: Callable[..., Api], recorder: Recorder) -> None:
+    with Broker() as broker:
+        api = make(MqttOverWSProvider(broker.url), timeout=inf)
+        api.call(api.ps.connect)
+        subscription = api.call(api.ps.subscribe("a").subscribe, recorder)
+        assert api.call(subscription.ready) == {"a": 0}
+        api.call(api.ps.publish, "a", 1, qos=1)
+        api.call(api.ps.flush)
+        api.call(subscription.unsubscribe)
+        api.call(api.ps.close, inf)
 
 
 def test_the_default_of_every_wait(make: Callable[..., Api], mute: str) -> None:
