@@ -339,7 +339,7 @@ class Client:
                 return network.request(pending.publish_safe, message)
             network.busy = network.unflushed = True
             try:
-                return pending.publish_safe(message)
+                return pending.publish(message)[1]
             finally:
                 network.busy = False
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)

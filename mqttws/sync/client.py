@@ -301,23 +301,23 @@ class Client:
             if not core.running and not network.owned():
                 core.callbacks.run()
             return future
-        # The same as `request`, inlined for speed; `owned` as a local name is found faster.
-        owned = network.owned
+        # The same as `request`, inlined for speed. Python calls `_is_owned` fastest as a method of the lock itself.
+        lock = network.lock
         if qos is not AT_MOST_ONCE:
             message = Message(topic, payload, qos, retain)
-            if owned():
+            if lock.owner._is_owned():
                 return network.request(pending.publish_safe, message)
-            with network.lock:
+            with lock:
                 if network.posted:
                     network.take_posted()
-                future = pending.publish_safe(message)
+                future = pending.publish(message)[1]
                 if not network.woken:
                     network.wake()
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-            if owned():
+            if lock.owner._is_owned():
                 return network.request(pending.publish_packet, packet)
-            with network.lock:
+            with lock:
                 if network.posted:
                     network.take_posted()
                 if network.woken and pending.ended is None and pending.raises_when_full:

@@ -49,6 +49,27 @@ class Waiter:
                 pass
 
 
+class Lock:
+    """A lock that is taken by `with` only, and whose owner is known.
+
+    For each `with`, an `RLock` creates two bound methods, because its class defines `__enter__` and `__exit__`. Here
+    they are slots, which contain bound methods that exist already.
+
+    Args:
+        owner: The lock that is taken.
+
+    Attributes:
+        owner: That lock. `owner._is_owned()` returns whether this thread holds it.
+    """
+
+    __slots__ = ("__enter__", "__exit__", "owner")
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.__enter__ = owner.__enter__
+        self.__exit__ = owner.__exit__
+
+
 class Owner:
     """The lock of a client's core, and the way to wake its thread.
 
@@ -63,8 +84,8 @@ class Owner:
     make_lock = staticmethod(threading.RLock)
 
     def __init__(self) -> None:
-        self.lock = self.make_lock()
-        self.owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined] # `threading` uses it, too
+        self.lock = Lock(self.make_lock())
+        self.owned: Callable[[], bool] = self.lock.owner._is_owned  # `threading` uses it, too
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.woken = False
         self._waiters: deque[threading.Lock] = deque()

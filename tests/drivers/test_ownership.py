@@ -127,17 +127,17 @@ def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scrip
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept().welcome()
     opening.result(PATIENCE)
-    pending, publish = client._core.pending, client._core.pending.publish_safe
+    pending, publish = client._core.pending, client._core.pending.publish
 
     def interrupted(*arguments: Any) -> Any:
-        pending.publish_safe = publish  # type: ignore[method-assign]
+        pending.publish = publish  # type: ignore[method-assign]
         signal.raise_signal(signal.SIGUSR1)  # while the lock is held
         return publish(*arguments)
 
     futures: list[Any] = []
     before = signal.signal(signal.SIGUSR1, lambda *_: futures.append(client.publish_nowait("a", b"handler", 1)))
     try:
-        pending.publish_safe = interrupted  # type: ignore[method-assign]
+        pending.publish = interrupted  # type: ignore[method-assign]
         futures.append(client.publish_nowait("a", b"main", 1))
     finally:
         signal.signal(signal.SIGUSR1, before)
