@@ -381,19 +381,27 @@ class Network(Owner):
         core = self.core
         messages, routes = core.calls.messages, core.routes.entries
         on_message = () if core.options.on_message is None else (core.options.on_message,)
-        end = time.monotonic() + CALLBACK_SLICE
+        monotonic = time.monotonic
+        end = monotonic() + CALLBACK_SLICE
         try:
-            while messages and not core.stopping and self._delivery is None and time.monotonic() < end:
+            while messages and not core.stopping:
                 message = messages.popleft()
-                found = core.takers(message) if routes or not on_message else on_message
-                if not found:  # the message was put into the inbox of the iterations
-                    continue
-                takers = iter(found)
-                awaited = _first_awaitable(takers, message)
-                if awaited is not None:
-                    self._delivery = self.loop.create_task(self._await_delivery(message, takers, awaited))
-                elif message.qos:
+                takers = core.takers(message) if routes or not on_message else on_message
+                for callback in takers:  # as in `_first_awaitable`, without a call for each message
+                    try:
+                        result = callback(message)
+                    except (Exception, asyncio.CancelledError):
+                        report_exception(callback)
+                        continue
+                    if result is not None and inspect.isawaitable(result):
+                        others = iter(takers[takers.index(callback) + 1 :])
+                        awaiting = self._await_delivery(message, others, (callback, result))
+                        self._delivery = self.loop.create_task(awaiting)
+                        return
+                if message.qos and takers:  # without takers it is in the inbox of the iterations
                     self._taken(message)
+                if monotonic() >= end:
+                    return
         finally:
             self.flush_soon()  # writes acknowledgements, and resumes reading if it was paused
             self.run_callbacks()

@@ -397,7 +397,8 @@ class Network(Owner):
         core = self.core
         messages, manual_ack, routes = core.calls.messages, core.options.manual_ack, core.routes.entries
         on_message = () if core.options.on_message is None else (core.options.on_message,)
-        end = time.monotonic() + CALLBACK_SLICE
+        monotonic = time.monotonic
+        end = monotonic() + CALLBACK_SLICE
         while messages and not core.stopping:
             message = messages.popleft()
             takers = self._callbacks_for(message) if routes or not on_message else on_message
@@ -409,7 +410,7 @@ class Network(Owner):
             if message.qos and not manual_ack and takers:
                 with self.lock:  # no call of this thread is interrupted here: nothing is to be posted, or woken
                     core.acknowledge(message)
-            if time.monotonic() >= end:
+            if monotonic() >= end:
                 break
 
     def _callbacks_for(self, message: Publish) -> Sequence[Callable[[Publish], object]]:
