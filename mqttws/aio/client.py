@@ -549,7 +549,7 @@ class Client:
             after: The number of waiting messages to yield before these: not 0 for a message that was taken while others
                 were given back.
         """
-        self._network.call(self._network.give_back, messages, after)
+        self._network.call(self._network.give_back, list(messages), after)
 
     def reconnect_now(self) -> None:
         """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""

@@ -323,8 +323,8 @@ class Network(Owner):
                 return False
         return True
 
-    def give_back(self, messages: Sequence[Publish], after: int) -> None:
-        """Return messages to the inbox."""
+    def give_back(self, messages: list[Publish], after: int) -> None:
+        """Move messages to the inbox; see `Inbox.give_back`."""
         self.core.inbox.give_back(messages, after)
         self.notify()
 

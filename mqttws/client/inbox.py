@@ -7,7 +7,7 @@ message. Instead the bytes of one read from the network count until the last mes
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import repeat
 
 from mqttws.codec.publishing import Publish
@@ -55,15 +55,14 @@ class Inbox:
             self._size -= reads.popleft()[1]
         return self._size
 
-    def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
-        """Put removed messages back to the left, in order; or after the first `after` messages."""
-        for place, message in enumerate(messages, after):
-            self.messages.insert(place, message)
+    def give_back(self, messages: list[Publish], after: int = 0) -> None:
+        """Move removed messages back to the left, in order. Calling this again has no further effect.
 
-    def give_back_once(self, messages: list[Publish]) -> None:
-        """Move removed messages back to the left, in order, in one step. Calling this again has no effect.
+        One call in C moves them all, so an exception of a signal handler finds all of them moved, or none.
 
         Args:
             messages: The messages. The list is empty afterwards.
+            after: The number of waiting messages that stay to the left of them.
         """
-        self.messages.extendleft(map(list.pop, repeat(messages, len(messages))))
+        place = min(after, len(self.messages))
+        any(map(self.messages.insert, repeat(place), map(list.pop, repeat(messages, len(messages)))))

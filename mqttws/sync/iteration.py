@@ -86,6 +86,6 @@ class Messages(Iterator[Publish]):
         if message is None:
             return
         if not self._handed_out:
-            self._network.post(self._network.core.inbox.give_back_once, [message])
+            self._network.post(self._network.core.inbox.give_back, [message])
         elif message.qos and not self._manual_ack:
             self._network.post(self._network.core.acknowledge, message)

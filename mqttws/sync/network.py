@@ -168,8 +168,8 @@ class Network(Owner):
                     return False
             waiter.wait(slice_until(deadline))
 
-    def give_back(self, messages: Sequence[Publish], after: int) -> None:
-        """Return messages to the inbox. Requires the lock."""
+    def give_back(self, messages: list[Publish], after: int) -> None:
+        """Move messages to the inbox; see `Inbox.give_back`. Requires the lock."""
         self.core.inbox.give_back(messages, after)
         self.notify()
 

@@ -103,11 +103,11 @@ def test_an_interrupt_loses_no_posted_call(kind: Any) -> None:
         network, inbox = client._network, client._core.inbox
         for number in range(3):
             network.post(calls.append, number)
-        network.post(inbox.give_back_once, [message])
+        network.post(network.give_back, [message, message], 0)
         was_interrupted = interrupt(step, lambda: network.call(calls.append, 3))
         network.call(calls.append, 4)
         assert [each for each in dict.fromkeys(calls) if each != 3] == [0, 1, 2, 4]
-        assert list(inbox.messages) == [message]
+        assert list(inbox.messages) == [message, message]
         return was_interrupted
 
     in_steps(kind, attempt)
@@ -168,3 +168,20 @@ def test_a_posted_call_that_fails_is_made_once(kind: Any) -> None:
         assert calls == ["fail", "next", "last"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+@pytest.mark.parametrize("after", [0, 2, 9])
+def test_an_interrupt_gives_no_message_back_twice(kind: Any, after: int) -> None:
+    waiting, returned = [Publish("a"), Publish("b"), Publish("c")], [Publish("x"), Publish("y"), Publish("z")]
+
+    def attempt(client: Any, step: int) -> bool:
+        client._core.inbox.messages.extend(waiting)
+        inside(client, lambda: client.give_back(returned, after))
+        was_interrupted = interrupt(step, lambda: client._network.call(len, ()))
+        client._network.call(len, ())
+        assert list(client._core.inbox.messages) == [*waiting[:after], *returned, *waiting[after:]]
+        return was_interrupted
+
+    in_steps(kind, attempt)
+    assert [message.topic for message in returned] == ["x", "y", "z"]
