@@ -2,7 +2,7 @@
 
 It is not a generator. An exception inside a generator, for example of Ctrl-C while it waits, ends the generator for
 good, and the garbage collector runs its `finally` clause in any thread. Here the exception of a signal handler loses no
-message: a message is moved from the inbox in one step, and counts as yielded only from the step that returns it.
+message: a message is moved from the inbox in one step, and the next call returns it if this one is interrupted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Messages(Iterator[Publish]):
         self._network = network
         self._timeout = timeout
         self._manual_ack = network.core.options.manual_ack
-        self._handed_out = False  # whether `message` was yielded
+        self._unreturned = False  # whether an exception has interrupted the call that took `message`
         self.over = False
         network.call(network.iterations.add, self)
 
@@ -42,38 +42,43 @@ class Messages(Iterator[Publish]):
         return self
 
     def __next__(self) -> Publish:
-        network, message = self._network, self.message
-        if message is not None and self._handed_out:
-            if message.qos:
-                self._acknowledge(message)
-            self._handed_out = False
-            self.message = message = None
         if self.over:
             raise StopIteration
-        if message is None:
-            core = network.core
+        network, message = self._network, self.message
+        if message is not None:
+            if self._unreturned:
+                self._unreturned = False
+                return message
+            if message.qos:
+                self._acknowledge(message)
+            self.message = None
+        core = network.core
+        try:
             try:
                 for self.message in core.inbox.source:  # see `Inbox.source`
                     break
             except IndexError:
-                self.thread = threading.get_ident()
-                if not network.await_message(self, self._timeout):
-                    self.over = True
-                    raise StopIteration from None
+                self._await_message()
             if not core.reading and not network.woken:
                 network.call(network.look_again)
-            message = self.message
-            assert message is not None
-        self._handed_out = True
-        return message
+        except BaseException:
+            self._unreturned = self.message is not None
+            raise
+        # No function is called between the `for` statement and this one, so no exception of a signal handler can occur.
+        return self.message  # type: ignore[return-value]
+
+    def _await_message(self) -> None:
+        self.thread = threading.get_ident()
+        if not self._network.await_message(self, self._timeout):
+            self.over = True
+            raise StopIteration
 
     def close(self) -> None:
         """End the iteration."""
         self.over = True
         message = self.message
-        if message is not None and self._handed_out:
+        if message is not None and not self._unreturned:
             self._acknowledge(message)
-            self._handed_out = False
             self.message = None
 
     def _acknowledge(self, message: Publish) -> None:
@@ -85,7 +90,7 @@ class Messages(Iterator[Publish]):
         message = self.message
         if message is None:
             return
-        if not self._handed_out:
+        if self._unreturned:
             self._network.post(self._network.core.inbox.give_back, [message])
         elif message.qos and not self._manual_ack:
             self._network.post(self._network.core.acknowledge, message)
