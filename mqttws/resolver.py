@@ -7,17 +7,18 @@ same name share one lookup.
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import zip_longest
 
 from mqttws.hints import Final
+from mqttws.sockets import socket_module
 
 #: Family, protocol and address, in the form that `socket` takes.
-Address = tuple[socket.AddressFamily, int, object]
+Address = tuple[int, int, object]
 
 
 def resolve(host: str | bytes, port: int) -> list[Address]:
@@ -32,9 +33,9 @@ def resolve(host: str | bytes, port: int) -> list[Address]:
     Spec: RFC 8305 §4
     """
     try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        answers = socket_module().getaddrinfo(host, port, type=_socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError(socket.EAI_NONAME, "it is not a valid name: one of its labels is empty or too long") from None
+        raise OSError(_socket.EAI_NONAME, "it is not a valid name: one of its labels is empty or too long") from None
     found = [(family, protocol, address) for family, _, protocol, _, address in answers]
     first = [entry for entry in found if entry[0] == found[0][0]]
     others = [entry for entry in found if entry[0] != found[0][0]]
@@ -74,7 +75,7 @@ class Lookup:
         except OSError as error:
             outcome = error
         except Exception as error:
-            outcome = OSError(socket.EAI_FAIL, f"the lookup failed: {type(error).__name__}")
+            outcome = OSError(_socket.EAI_FAIL, f"the lookup failed: {type(error).__name__}")
         _under_way.pop(self._key, None)  # an attempt that starts from now on makes a new lookup
         self.outcome = outcome
         self._notify()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import socket
+import _socket
+import sys
 
 from mqttws.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
 
 #: Seconds after which the next address is tried in parallel. Spec: RFC 8305 §5
 ATTEMPT_DELAY = 0.25
@@ -17,16 +19,40 @@ READ_SIZE = 64 * 1024
 LONG_READ_SIZE = 256 * 1024
 
 #: Only Linux has this option.
-_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_QUICKACK: int | None = getattr(_socket, "TCP_QUICKACK", None)
 
 
-def unix_address(path: str) -> tuple[socket.AddressFamily, int, object]:
+def socket_module() -> Any:
+    """Return the module `socket` if the program has imported it; otherwise `_socket`, the part of it written in C.
+
+    `socket` adds what a client does not need, and imports `enum` and `selectors` for it, which would delay a program's
+    first message. A program that replaces functions of `socket`, to look up names itself for example, has imported it.
+    """
+    if "socket" in sys.modules:
+        import socket  # waits if another thread is importing it right now
+
+        return socket
+    return _socket
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected to each other, and do not block."""
+    module = socket_module()
+    if not hasattr(module, "socketpair"):  # on Windows it is written in Python
+        import socket as module
+    first, second = module.socketpair()
+    first.setblocking(False)
+    second.setblocking(False)
+    return first, second
+
+
+def unix_address(path: str) -> tuple[int, int, object]:
     """Return the address of a Unix socket: family, protocol and path.
 
     Raises:
         OSError: This system has no Unix sockets.
     """
-    family = getattr(socket, "AF_UNIX", None)
+    family = getattr(_socket, "AF_UNIX", None)
     if family is None:
         raise OSError("this system has no Unix sockets")
     return family, 0, path
@@ -48,7 +74,7 @@ def acknowledge_at_once(connection: Any) -> None:
     """
     if _QUICKACK is not None and connection is not None:
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            connection.setsockopt(_socket.IPPROTO_TCP, _QUICKACK, 1)
         except OSError:  # not TCP, or closed: the next read reports it
             pass
 

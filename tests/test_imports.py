@@ -57,6 +57,8 @@ SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse",
 LEFT = {"logging", "concurrent.futures", "traceback", "encodings.idna"}
 #: Modules of the standard library for type hints and regular expressions that a blocking client does without.
 HINTS = {"typing", "re", "contextlib"}
+#: Modules for which a blocking client has leaner ones.
+LEAN = {"socket", "enum", "selectors", "signal"}
 #: Modules of this project that a client over TCP without a proxy does not use.
 UNUSED = {
     "mqttws.client.packet_log", "mqttws.client.proxy", "mqttws.client.socks", "mqttws.client.tls",
@@ -68,7 +70,7 @@ UNUSED = {
 }  # fmt: skip
 #: Import statement -> the modules that it must not load.
 FACES = {
-    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LEFT | HINTS,
+    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LEFT | HINTS | LEAN,
     "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED | HINTS,
     "from mqttws import ClientConnection, ClientMachine, Framing":
         HEAVY | SPECIAL | UNUSED | HINTS | {"socket", "threading"},
@@ -90,8 +92,8 @@ def test_modules_not_loaded_by_each_face(statement: str) -> None:
 
 #: URL scheme -> the modules that a client has not loaded when its first message is acknowledged.
 FIRST_MESSAGE = {
-    "mqtt": HEAVY | SPECIAL | UNUSED | LEFT | HINTS,
-    "ws": (HEAVY | SPECIAL | UNUSED | LEFT | HINTS)
+    "mqtt": HEAVY | SPECIAL | UNUSED | LEFT | HINTS | LEAN,
+    "ws": (HEAVY | SPECIAL | UNUSED | LEFT | HINTS | LEAN)
     - {"mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
 }
 

@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (ROOT / package).rglob("*.py"))
 #: Layer -> its level: a layer imports only from itself and from lower levels.
 LAYERS = {
-    "hints": -1, "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "resolver": 3, "log": 3,
-    "stores": 3, "budget": 3,
+    "hints": -1, "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "resolver": 3.5, "log": 3,
+    "poll": 3, "stores": 3, "budget": 3,
     "sync": 4, "aio": 4, "broker": 5,
     "tap": 6, "testing": 7,
 }  # fmt: skip
 #: Modules for I/O, time and concurrency, which only the outer layers may import.
 WORLD = {
-    "asyncio", "concurrent", "logging", "multiprocessing", "queue", "random", "sched", "secrets", "select", "selectors",
-    "socket", "socketserver", "ssl", "subprocess", "threading", "time", "uuid",
+    "_socket", "asyncio", "concurrent", "logging", "multiprocessing", "queue", "random", "sched", "secrets", "select",
+    "selectors", "socket", "socketserver", "ssl", "subprocess", "threading", "time", "uuid",
 }  # fmt: skip
 #: The modules that import wsproto and h11: for frames, for the upgrade, and for CONNECT to a proxy.
 HTTP = {

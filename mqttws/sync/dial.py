@@ -1,6 +1,6 @@
 """TCP connections of the blocking client: the addresses of a name are tried in turn, without waiting for each to fail.
 
-A `Dialer` never blocks: the selector of the client watches its sockets, and a thread of the `resolver` looks up the
+A `Dialer` never blocks: the poller of the client watches its sockets, and a thread of the `resolver` looks up the
 name.
 
 Spec: RFC 8305 (Happy Eyeballs)
@@ -8,14 +8,18 @@ Spec: RFC 8305 (Happy Eyeballs)
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
-import selectors
-import socket
 from collections.abc import Callable, Iterable
 
+from mqttws.hints import TYPE_CHECKING
+from mqttws.poll import WRITE, Poller
 from mqttws.resolver import Address, Lookup, look_up, resolve
-from mqttws.sockets import ATTEMPT_DELAY, is_address, unix_address
+from mqttws.sockets import ATTEMPT_DELAY, is_address, socket_module, unix_address
+
+if TYPE_CHECKING:
+    import socket
 
 #: The results of `connect_ex` while the connection is in progress; the second one on Windows.
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
@@ -27,8 +31,8 @@ class Dialer:
     Args:
         host: Name or address of the host.
         port: 1 to 65,535.
-        selector: Watches the sockets, until `close`.
-        wake: Ends the wait for the selector, so that `advance` is called; called in another thread.
+        poller: Watches the sockets, until `close`.
+        wake: Ends the wait of the poller, so that `advance` is called; called in another thread.
         unix_socket: Path of a Unix socket to connect to instead; None for none.
         bind_address: The address of this machine to connect from; None: the system chooses.
         resolved: Called with the time at which a name was looked up, in seconds.
@@ -45,7 +49,7 @@ class Dialer:
         self,
         host: str,
         port: int,
-        selector: selectors.BaseSelector,
+        poller: Poller,
         wake: Callable[[], None],
         *,
         unix_socket: str | None = None,
@@ -54,7 +58,7 @@ class Dialer:
         sort: Callable[[list[Address]], list[Address]] = list,
     ) -> None:
         self._bind_address = bind_address
-        self._selector = selector
+        self._poller = poller
         self._lookup: Lookup | None = None
         self._waiting: list[Address] = []
         self._resolved, self._sort = resolved, sort
@@ -76,7 +80,7 @@ class Dialer:
 
         Args:
             now: Seconds.
-            ready: The sockets that the selector has reported.
+            ready: The sockets that the poller has reported.
 
         Returns:
             A connected, non-blocking socket; None while there is none.
@@ -95,10 +99,10 @@ class Dialer:
             self._waiting += self._sort(outcome)
         for candidate in self._pending.keys() & set(ready):
             entry = self._forget(candidate)
-            code = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            code = candidate.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if code == 0:
-                if candidate.family in (socket.AF_INET, socket.AF_INET6):
-                    candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if candidate.family in (_socket.AF_INET, _socket.AF_INET6):
+                    candidate.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
                 self.reached = entry
                 return candidate
             candidate.close()
@@ -121,7 +125,7 @@ class Dialer:
             candidate.close()
 
     def _forget(self, candidate: socket.socket) -> Address:
-        self._selector.unregister(candidate)
+        self._poller.watch(candidate, 0)
         return self._pending.pop(candidate)
 
     def _start(self, entry: Address) -> None:
@@ -129,11 +133,11 @@ class Dialer:
         family, protocol, address = entry
         candidate = None
         try:
-            candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
+            candidate = socket_module().socket(family, _socket.SOCK_STREAM, protocol)
             candidate.setblocking(False)
             if self._bind_address is not None:
                 candidate.bind((self._bind_address, 0))
-            code = candidate.connect_ex(address)  # type: ignore[arg-type] # as returned by getaddrinfo
+            code = candidate.connect_ex(address)
             if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))
         except OSError as error:
@@ -142,4 +146,4 @@ class Dialer:
                 candidate.close()
             return
         self._pending[candidate] = entry
-        self._selector.register(candidate, selectors.EVENT_WRITE)
+        self._poller.watch(candidate, WRITE)

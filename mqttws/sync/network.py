@@ -1,4 +1,4 @@
-"""The network thread of a blocking client: a lock, a selector, and a state machine.
+"""The network thread of a blocking client: a lock, sockets to wait for, and a state machine.
 
 The thread executes turns. Each turn is one step of this sequence::
 
@@ -15,8 +15,6 @@ I/O with one exception: a single QoS 0 message is written by the thread that pub
 from __future__ import annotations
 
 import os
-import selectors
-import socket
 import threading
 import time
 import weakref
@@ -31,15 +29,19 @@ from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
-from mqttws.hints import Any, Protocol
+from mqttws.hints import TYPE_CHECKING, Any, Protocol
 from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
+from mqttws.poll import READ, WRITE, Poller
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import acknowledge_at_once, read_size
+from mqttws.sockets import acknowledge_at_once, read_size, socket_pair
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
+
+if TYPE_CHECKING:
+    import socket
 
 Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 
@@ -96,8 +98,8 @@ class Network(Owner):
         self._unsent = _NOTHING
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
-        self._selector: selectors.BaseSelector | None = None
-        self._watched = 0  # what the selector watches the socket for
+        self._poller: Poller | None = None
+        self._watched = 0  # what the socket is watched for
 
     # The interface for the core: see `mqttws.client.driver`.
 
@@ -205,11 +207,9 @@ class Network(Owner):
                 raise MQTTError("the client is still closing: one of its callbacks has not returned")
             self.core.begin(retries)
             try:
-                self._wake_in, self._wake_out = socket.socketpair()
-                self._wake_in.setblocking(False)
-                self._wake_out.setblocking(False)
-                self._selector = selectors.DefaultSelector()
-                self._selector.register(self._wake_in, selectors.EVENT_READ)
+                self._wake_in, self._wake_out = socket_pair()
+                self._poller = Poller()
+                self._poller.watch(self._wake_in, READ)
                 self._step, self._due = self._idle, 0.0
                 self._thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
                 self._thread.start()
@@ -317,7 +317,7 @@ class Network(Owner):
 
     def forget_parent(self) -> None:
         """Start with new state in a forked child. The thread, futures and queued messages belong to the parent."""
-        core, sockets = self.core, (self._selector, self._socket, self._wake_in, self._wake_out)
+        core, sockets = self.core, (self._socket, self._wake_in, self._wake_out)
         if self._options.store is not None:
             self._options.store = None
             self._has_lost_store = True
@@ -357,14 +357,14 @@ class Network(Owner):
                 self._clean_up()
 
     def _clean_up(self) -> None:
-        """Close all sockets and the selector. Requires the lock."""
+        """Close all sockets. Requires the lock."""
         if self._dialer is not None:
             self._dialer.close()
-        for each in (self._socket, self._selector, self._wake_in, self._wake_out):
+        for each in (self._socket, self._wake_in, self._wake_out):
             if each is not None:
                 each.close()
         self._watched = 0
-        self._dialer = self._socket = self._selector = self._wake_in = self._wake_out = self._thread = None
+        self._dialer = self._socket = self._poller = self._wake_in = self._wake_out = self._thread = None
         self._identity = 0
         self.woken = False
         self.notify()
@@ -452,12 +452,12 @@ class Network(Owner):
         except BaseException as error:
             self._lost(error if isinstance(error, Exception) else ConnectError(f"asked for the URL: {error!r}"))
             return
-        assert self._selector is not None
+        assert self._poller is not None
         self._attempt, self._step = attempt, self._dial
         options = self.core.options
         try:
             self._dialer = Dialer(
-                attempt.host, attempt.port, self._selector, self._wake_up,
+                attempt.host, attempt.port, self._poller, self._wake_up,
                 resolved=partial(attempt.link.end_phase, "lookup"),
                 unix_socket=options.unix_socket, bind_address=options.bind_address, sort=self.endpoints.sort,
             )  # fmt: skip
@@ -592,21 +592,14 @@ class Network(Owner):
         return data
 
     def _watch(self, connection: socket.socket) -> None:
-        """Register with the selector what the socket is watched for. Change the registration only if it differs."""
-        selector = self._selector
-        assert selector is not None
-        events = selectors.EVENT_READ if self.core.reading else 0
+        """Set what the socket is watched for, if that has changed."""
+        events = READ if self.core.reading else 0
         if self._unsent:
-            events |= selectors.EVENT_WRITE
-        if events == self._watched:
-            return
-        if not self._watched:
-            selector.register(connection, events)
-        elif not events:
-            selector.unregister(connection)
-        else:
-            selector.modify(connection, events)
-        self._watched = events
+            events |= WRITE
+        if events != self._watched:
+            assert self._poller is not None
+            self._poller.watch(connection, events)
+            self._watched = events
 
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
         """Wait until a socket is ready, another thread wakes this one, or the earlier of two times comes.
@@ -614,17 +607,14 @@ class Network(Owner):
         Returns:
             The sockets that are ready.
         """
-        assert self._selector is not None
+        assert self._poller is not None
         until = deadline if until is None else earlier(until, deadline)
-        # A longer wait could overflow in the selector; its early end is harmless, because the caller looks at the time.
+        # A longer wait could overflow in the system; its early end is harmless, because the caller looks at the time.
         timeout = None if until is None else min(max(0.0, until - time.monotonic()), _LONGEST_WAIT)
-        ready: list[socket.socket] = []
-        for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._wake_in:
-                self._drain_wake()
-            else:
-                assert isinstance(key.fileobj, socket.socket)
-                ready.append(key.fileobj)
+        ready = self._poller.wait(timeout)
+        if self._wake_in in ready:
+            self._drain_wake()
+            ready.remove(self._wake_in)
         return ready
 
     def _drain_wake(self) -> None:
@@ -651,9 +641,9 @@ class Network(Owner):
             self._dialer.close()
             self._dialer = None
         if self._socket is not None:
-            assert self._selector is not None
+            assert self._poller is not None
             if self._watched:
-                self._selector.unregister(self._socket)
+                self._poller.watch(self._socket, 0)
                 self._watched = 0
             self._socket.close()
             self._socket = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from drivers import PATIENCE, States
 from mqttws import ConnectError, Reconnect
 from mqttws.broker import Broker
 from mqttws.client.url import parse_url
+from mqttws.poll import Poller
 from mqttws.sync import dial
 
 Make = Callable[..., Any]
@@ -186,37 +186,35 @@ def test_other_sockets_of_the_race_are_closed(names: dict[str, list[Entry]], bla
     """Step by step, with a simulated clock."""
     names["broker.test"] = [entry("127.0.0.1", black_hole), entry("127.0.0.1", port)]
     resolved = threading.Event()
-    with selectors.DefaultSelector() as selector:
-        dialer = dial.Dialer("broker.test", 1883, selector, resolved.set)
-        assert resolved.wait(PATIENCE)
-        assert dialer.advance(100.0) is None
-        assert dialer.next_deadline() == 100.0 + dial.ATTEMPT_DELAY
-        (first,) = selector.get_map().values()
-        assert dialer.advance(100.1) is None
-        assert len(selector.get_map()) == 1
-        assert dialer.advance(100.0 + dial.ATTEMPT_DELAY) is None
-        assert dialer.next_deadline() is None
-        assert len(selector.get_map()) == 2
-        ready = [key.fileobj for key, _ in selector.select(PATIENCE)]
-        winner = dialer.advance(101.0, ready)
-        assert winner is not None
-        with winner:
-            assert winner.getpeername() == ("127.0.0.1", port)
-            assert winner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            dialer.close()
-            assert len(selector.get_map()) == 0
-            assert first.fileobj.fileno() == -1
+    poller = Poller()
+    dialer = dial.Dialer("broker.test", 1883, poller, resolved.set)
+    assert resolved.wait(PATIENCE)
+    assert dialer.advance(100.0) is None
+    assert dialer.next_deadline() == 100.0 + dial.ATTEMPT_DELAY
+    (first,) = poller.watched
+    assert dialer.advance(100.1) is None
+    assert poller.watched == [first]
+    assert dialer.advance(100.0 + dial.ATTEMPT_DELAY) is None
+    assert dialer.next_deadline() is None
+    assert len(poller.watched) == 2
+    winner = dialer.advance(101.0, poller.wait(PATIENCE))
+    assert winner is not None
+    with winner:
+        assert winner.getpeername() == ("127.0.0.1", port)
+        assert winner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        dialer.close()
+        assert poller.watched == []
+        assert first.fileno() == -1
 
 
 def test_a_name_without_an_address_is_an_error(names: dict[str, list[Entry]]) -> None:
     names["broker.test"] = []
     resolved = threading.Event()
-    with selectors.DefaultSelector() as selector:
-        dialer = dial.Dialer("broker.test", 1883, selector, resolved.set)
-        assert resolved.wait(PATIENCE)
-        with pytest.raises(OSError, match="no address") as caught:
-            dialer.advance(0.0)
-        assert caught.value.errno == errno.EHOSTUNREACH
+    dialer = dial.Dialer("broker.test", 1883, Poller(), resolved.set)
+    assert resolved.wait(PATIENCE)
+    with pytest.raises(OSError, match="no address") as caught:
+        dialer.advance(0.0)
+    assert caught.value.errno == errno.EHOSTUNREACH
 
 
 @pytest.mark.parametrize("seconds", [inf, 1e10], ids=["infinite", "of centuries"])

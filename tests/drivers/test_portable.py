@@ -19,7 +19,7 @@ from mqttws.broker import Broker
 ROOT = Path(__file__).parents[2]
 
 WITHOUT = """
-    import asyncio, errno, os, selectors, signal, socket, sys
+    import _socket, asyncio, errno, os, select, selectors, signal, socket, sys
 
     class Refuse:
         def find_spec(self, name, path=None, target=None):
@@ -32,6 +32,8 @@ WITHOUT = """
     for module, names in {
         os: ("fork", "register_at_fork", "forkpty", "getuid", "geteuid", "uname"),
         socket: ("TCP_QUICKACK", "SO_REUSEPORT", "MSG_NOSIGNAL"),
+        _socket: ("TCP_QUICKACK", "SO_REUSEPORT", "MSG_NOSIGNAL"),
+        select: ("poll", "epoll", "kqueue", "POLLIN", "POLLOUT"),
         signal: ("SIGALRM", "SIGHUP", "SIGUSR1", "SIGKILL", "setitimer", "alarm", "pthread_kill"),
         selectors: ("EpollSelector", "PollSelector", "KqueueSelector"),
     }.items():

@@ -56,8 +56,8 @@ def narrow(client: Client, *takes: int) -> Narrow:
     network = client._network
     with network.lock:
         assert network._socket is not None
-        assert network._selector is not None
-        network._selector.unregister(network._socket)
+        assert network._poller is not None
+        network._poller.watch(network._socket, 0)
         network._watched = 0
         taking = network._socket = Narrow(network._socket, *takes)
         taking.setblocking(False)
