@@ -6,8 +6,6 @@ are loaded on first use: `import mqttws` itself loads neither asyncio nor ssl no
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from mqttws.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -250,12 +248,16 @@ __all__ = [
 ]
 
 
+def _module(name: str) -> Any:
+    return __import__(f"mqttws.{name}", fromlist=("",))  # `importlib` would delay the first message
+
+
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
-        return import_module(f"mqttws.{name}")
+        return _module(name)
     if name not in _WHERE:
         raise AttributeError(f"module 'mqttws' has no attribute {name!r}")
-    value = getattr(import_module(f"mqttws.{_WHERE[name]}"), name)
+    value = getattr(_module(_WHERE[name]), name)
     globals()[name] = value
     return value
 

@@ -17,7 +17,6 @@ Names are loaded on first use: `import pubsub` itself loads neither asyncio nor 
 
 from __future__ import annotations
 
-from importlib import import_module
 from os.path import dirname, exists
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
@@ -143,14 +142,18 @@ if exists(f"{dirname(__file__)}/pub.py"):
     refuse()
 
 
+def _module(name: str) -> Any:
+    return __import__(f"pubsub.{name}", fromlist=("",))  # `importlib` would delay the first message
+
+
 def __getattr__(name: str) -> Any:
     if name in _OF_DEFAULT:
-        return getattr(import_module("pubsub.shared").default(), name)
+        return getattr(_module("shared").default(), name)
     if name in _SUBMODULES:
-        return import_module(f"pubsub.{name}")
+        return _module(name)
     if name not in _WHERE:
         raise AttributeError(f"module 'pubsub' has no attribute {name!r}")
-    value = getattr(import_module(f"pubsub.{_WHERE[name]}"), name)
+    value = getattr(_module(_WHERE[name]), name)
     globals()[name] = value
     return value
 

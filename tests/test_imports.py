@@ -57,7 +57,7 @@ SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse",
 LEFT = {"logging", "concurrent.futures", "traceback", "encodings.idna"}
 #: Modules of the standard library for type hints and regular expressions that a blocking client does without.
 HINTS = {"typing", "re", "contextlib"}
-#: Modules for which a blocking client has leaner ones.
+#: Modules of which a blocking client uses only the part in C, or that it replaces.
 LEAN = {"socket", "enum", "selectors", "signal"}
 #: Modules of this project that a client over TCP without a proxy does not use.
 UNUSED = {
@@ -117,8 +117,21 @@ def test_modules_not_loaded_by_pub() -> None:
         | SPECIAL
         | UNUSED
         | LEFT
-        | (HINTS - {"re"})  # argparse imports it
-        | {"shutil", "getpass", "pathlib", "shlex", "sigv4.signing", "sigv4.credentials"}
+        | HINTS
+        | LEAN
+        | {
+            "argparse",
+            "gettext",
+            "locale",
+            "copy",
+            "weakref",
+            "importlib",
+            "shutil",
+            "getpass",
+            "pathlib",
+            "shlex",
+            "sigv4",
+        }
     )
 
 

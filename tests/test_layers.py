@@ -143,7 +143,7 @@ def test_the_drivers_have_the_same_files_for_the_same_things() -> None:
 
 #: Import cycles that remain, each as a set of modules.
 KNOWN_CIRCLES: set[frozenset[str]] = {
-    frozenset({"pubsub.cli", "pubsub.cli.streams", "pubsub.cli.words"}),
+    frozenset({"pubsub.cli", "pubsub.cli.parsers", "pubsub.cli.streams", "pubsub.cli.words"}),
 }
 
 

@@ -36,7 +36,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def options() -> str:
     """Return the options of each command, as its --help has them."""
-    from pubsub.cli import COMMANDS, commands_of, make_parser
+    from pubsub.cli import COMMANDS
+    from pubsub.cli.parsers import commands_of, make_parser
 
     os.environ["COLUMNS"] = "100"
     parsers = commands_of(make_parser(*COMMANDS))

@@ -19,16 +19,13 @@ AT_MOST_ONCE: Final = 0
 _MEMORY: Final[Memory[str, bytes]] = Memory(131_072, 4 * 1024 * 1024)
 _TOPICS: Final[dict[str, bytes]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 128
-#: The fixed header of a PUBLISH whose remaining length is less than 128, by the flags, and then by the length of topic
-#: and payload together: with QoS 1 and 2 the packet identifier adds 2 to that.
-_HEADERS: Final[tuple[tuple[bytes, ...], ...]] = tuple(
-    tuple(map(BYTES[0x30 | flags].__add__, BYTES[2 if flags & 0b0110 else 0 : 128])) for flags in range(16)
-)
-# The rows for nearly all traffic have names, which saves a lookup.
-_PLAIN: Final[tuple[bytes, ...]] = _HEADERS[0b0000]
-_RETAINED: Final[tuple[bytes, ...]] = _HEADERS[0b0001]
-_QOS_1: Final[tuple[bytes, ...]] = _HEADERS[0b0010]
-_QOS_2: Final[tuple[bytes, ...]] = _HEADERS[0b0100]
+# The fixed header of a PUBLISH whose remaining length is less than 128, by the length of topic and payload together:
+# with QoS 1 and 2 the packet identifier adds 2 to that. Only the flags of nearly all traffic have a table, because each
+# one takes time when a program starts.
+_PLAIN: Final[tuple[bytes, ...]] = tuple(map(BYTES[0x30].__add__, BYTES[:128]))
+_RETAINED: Final[tuple[bytes, ...]] = tuple(map(BYTES[0x31].__add__, BYTES[:128]))
+_QOS_1: Final[tuple[bytes, ...]] = tuple(map(BYTES[0x32].__add__, BYTES[2:128]))
+_QOS_2: Final[tuple[bytes, ...]] = tuple(map(BYTES[0x34].__add__, BYTES[2:128]))
 
 
 def encode_topic(topic: str) -> bytes:
@@ -264,7 +261,8 @@ def encode_publish(
     else:
         _refuse(qos, dup, packet_id)
     if retain or dup:
-        headers = _HEADERS[dup << 3 | qos << 1 | retain]
+        first = BYTES[0x30 | dup << 3 | qos << 1 | retain]
+        return b"".join((first, encode_remaining_length(length + 2), name, packet_id.to_bytes(2, "big"), payload))
     if length < 126:
         return b"".join((headers[length], name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
     header = headers[0][:1] + encode_remaining_length(length + 2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
-import weakref
+from _weakrefset import WeakSet  # all of `weakref` would delay the first message
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mqttws.client.waiting import Waiting
     from mqttws.protocol.ages import Age
 
-_networks: weakref.WeakSet[Network] = weakref.WeakSet()
+_networks: WeakSet[Network] = WeakSet()
 
 
 class Client:

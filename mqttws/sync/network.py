@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
+from _weakrefset import WeakSet  # all of `weakref` would delay the first message
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -88,7 +88,7 @@ class Network(Owner):
         """Create all state; also in a forked child, where no object of the parent may be used."""
         super().__init__()
         self.core: Core[LightFuture] = Core(self._options, self, time.monotonic(), time.time())
-        self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
+        self.iterations: WeakSet[Taker] = WeakSet()
         self._thread: threading.Thread | None = None
         self._step: Callable[[float | None], None] | None = None
         self._due = 0.0  # when the next attempt is to be made

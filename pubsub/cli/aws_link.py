@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from importlib import import_module
 
 import mqttws
 from pubsub.cli import USAGE, Failure
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
     from mqttws.tap import Record
@@ -107,7 +106,7 @@ def _credentials(arguments: argparse.Namespace) -> Any:
     if arguments.cognito:
         return None
     try:
-        import_module("botocore")  # its chain supports more kinds of sources and profiles
+        __import__("botocore")  # its chain supports more kinds of sources and profiles
     except ModuleNotFoundError:
         from sigv4 import ChainProvider, SharedFileProvider
 

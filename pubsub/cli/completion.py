@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
-from pubsub.cli import COMMANDS, OK, commands_of, make_parser
+from pubsub.cli import COMMANDS, OK
+from pubsub.cli.parsers import commands_of, make_parser
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

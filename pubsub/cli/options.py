@@ -6,9 +6,8 @@ the topics; that of `bench` as a URL.
 
 from __future__ import annotations
 
-import argparse
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -16,10 +15,10 @@ import mqttws
 from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
 from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
 from pubsub.cli.streams import ask_secret
-from sigv4 import CredentialsUnavailable
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:  # imported where it is needed, so that `pub` starts quickly
+    import argparse
     import ssl
     from typing import Any
 
@@ -34,6 +33,8 @@ _REFUSED = {
     "--tls-engine-kpass-sha1": "Python's ssl has no engines",
     "--keyform": "Python's ssl reads only PEM",
 }
+#: `argparse.SUPPRESS`: the help does not show an option.
+HIDDEN = "==SUPPRESS=="
 #: The versions of TLS, by their names in `ssl.TLSVersion`.
 _TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 
@@ -41,10 +42,17 @@ _TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 # The types of arguments.
 
 
+def wrong(message: str) -> Exception:
+    """Return the error of a value, for argparse to report."""
+    from argparse import ArgumentTypeError
+
+    return ArgumentTypeError(message)
+
+
 def qos(text: str) -> int:
     """Parse a QoS."""
     if text not in ("0", "1", "2"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a QoS; it must be 0, 1 or 2")
+        raise wrong(f"{text!r} is not a QoS; it must be 0, 1 or 2")
     return int(text)
 
 
@@ -57,7 +65,7 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
         except ValueError:
             number = 0
         if not 0 < number < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+            raise wrong(f"{text!r} is not a number above 0")
         return number
 
     return read
@@ -66,14 +74,14 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 def whole(text: str) -> int:
     """Parse a whole number, 0 or more."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number, 0 or more")
+        raise wrong(f"{text[:40]!r} is not a whole number, 0 or more")
     return int(text)
 
 
 def port(text: str) -> int:
     """Parse a port, 0 to 65535."""
     if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port; it must be 0 to 65535")
+        raise wrong(f"{text[:40]!r} is not a port; it must be 0 to 65535")
     return int(text)
 
 
@@ -84,7 +92,7 @@ def documentation(text: str) -> str:
     try:
         templates(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise wrong(str(error)) from None
     return text
 
 
@@ -92,22 +100,22 @@ def header(text: str) -> tuple[str, str]:
     """Parse a header."""
     name, colon, value = text.partition(":")
     if not colon:
-        raise argparse.ArgumentTypeError("a header has the form 'Name: value'")
+        raise wrong("a header has the form 'Name: value'")
     return name.strip(), value.strip()
 
 
 def version(text: str) -> str:
     """Parse a version of the protocol: there is only one."""
     if text not in ("mqttv311", "311", "4"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not supported; this is MQTT 3.1.1 (mqttv311)")
+        raise wrong(f"{text!r} is not supported; this is MQTT 3.1.1 (mqttv311)")
     return text
 
 
-class _Refuse(argparse.Action):
-    """An option of Mosquitto's tools that is not supported. The error contains the reason."""
+def _refuse(**settings: Any) -> argparse.Action:
+    """Return the action of an option of Mosquitto's tools that is not supported. The error contains the reason."""
+    from pubsub.cli.parsers import Refuse
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: object, values: object, option: Any = None) -> None:
-        parser.error(f"{option}: {_REFUSED[option]}")
+    return Refuse(_REFUSED, **settings)
 
 
 # Arguments.
@@ -172,7 +180,8 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--nodelay", action="store_true", help="no effect: TCP_NODELAY is always set")
     server.add_argument("-V", "--protocol-version", type=version, metavar="V", help="mqttv311, the only version")
     for option in _REFUSED:
-        server.add_argument(option, action=_Refuse, nargs="?", help=argparse.SUPPRESS)
+        # argparse needs only a function that makes the action.
+        server.add_argument(option, action=_refuse, nargs="?", help=HIDDEN)  # type: ignore[arg-type]
     parser.add_argument("--quiet", action="store_true", help="print no errors")
     parser.add_argument("-o", metavar="FILE", help="file of options, one per line (default: ~/.config/pubsub/COMMAND)")
     session = parser.add_argument_group("session")
@@ -401,12 +410,22 @@ def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) 
 
 
 def end_on_sigterm() -> None:
-    """Handle SIGTERM like Ctrl-C, so that the command sends a DISCONNECT."""
+    """Handle SIGTERM like Ctrl-C, so that the command sends a DISCONNECT.
+
+    `signal` only adds enumerations to `_signal`, whose import would delay the first message.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    _signal.signal(_signal.SIGTERM, interrupt)
+
+
+def expected() -> tuple[type[Exception], ...]:
+    """Return the errors of a client that end a command. `except` calls this only if there is an error."""
+    from sigv4 import CredentialsUnavailable
+
+    return mqttws.MQTTError, TimeoutError, CredentialsUnavailable
 
 
 def failure_of(error: Exception, arguments: argparse.Namespace | None = None) -> Failure:
@@ -416,6 +435,8 @@ def failure_of(error: Exception, arguments: argparse.Namespace | None = None) ->
         error: The error.
         arguments: The arguments of the command, which may contain its provider's function `explain`.
     """
+    from sigv4 import CredentialsUnavailable
+
     error = getattr(arguments, "explain", lambda error: error)(error)
     if isinstance(error, CredentialsUnavailable):
         return Failure(str(error), REFUSED)

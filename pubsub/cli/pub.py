@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from pubsub.cli.options import (
     add_connection_arguments,
     check_topics,
     end_on_sigterm,
+    expected,
     failure_of,
     log_to_standard_error,
     make_client,
@@ -22,10 +22,10 @@ from pubsub.cli.options import (
     take_server,
 )
 from pubsub.cli.streams import complain, standard_input
-from sigv4 import CredentialsUnavailable
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
+    import argparse
     from concurrent.futures import Future  # which imports `logging`
 
 #: The maximum number of messages in flight; the client limits their bytes.
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _publish_with_store(topics, payloads, arguments, options)
         with make_client(arguments, **options) as client:
             _publish(client, topics, payloads, arguments)
-    except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
+    except expected() as error:
         raise failure_of(error, arguments) from None
     return OK
 

@@ -17,6 +17,7 @@ from pubsub.cli.options import (
     add_connection_arguments,
     check_topics,
     end_on_sigterm,
+    expected,
     failure_of,
     log_to_standard_error,
     make_client,
@@ -26,7 +27,6 @@ from pubsub.cli.options import (
 from pubsub.cli.streams import Output, standard_input
 from pubsub.cli.sub import add_format_arguments, make_line, messages, report, subscribe
 from pubsub.requests import Requests
-from sigv4 import CredentialsUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
                 out.write(line(message, time.time_ns()))
                 return OK
             return FAILED if client.state.name == "disconnected" else TIME_UP
-    except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
+    except expected() as error:
         raise failure_of(error, arguments) from None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 
 from pubsub.cli import FAILED, USAGE, Failure
 
@@ -57,6 +56,7 @@ def ask_secret(prompt: str) -> str:
     Raises:
         Failure: There is no terminal.
     """
+    import warnings
     from getpass import GetPassWarning, getpass
 
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import random
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,14 +11,19 @@ from pubsub.cli.options import (
     add_connection_arguments,
     check_topics,
     end_on_sigterm,
+    expected,
     failure_of,
     log_to_standard_error,
     make_client,
     positive,
     take_server,
+    wrong,
 )
 from pubsub.cli.streams import LOOK, Output, complain
-from sigv4 import CredentialsUnavailable
+
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
+if TYPE_CHECKING:
+    import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +66,7 @@ def _percent(text: str) -> float:
     except ValueError:
         percent = -1.0
     if not 0.1 <= percent <= 100.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage; it must be 0.1 to 100")
+        raise wrong(f"{text!r} is not a percentage; it must be 0.1 to 100")
     return percent
 
 
@@ -90,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _print_messages(client, arguments, out, line)
     except KeyboardInterrupt:  # the usual end of a subscription
         return OK
-    except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
+    except expected() as error:
         raise failure_of(error, arguments) from None
 
 
@@ -152,7 +155,7 @@ def _print_messages(client: mqttws.Client, arguments: argparse.Namespace, out: O
             return OK
         if arguments.remove_retained and message.retain and not _left_out(message, arguments):
             client.publish_nowait(message.topic, b"", 1, True)
-        if _left_out(message, arguments) or random.uniform(0, 100) > arguments.random_filter:
+        if _left_out(message, arguments) or not _is_chosen(arguments.random_filter):
             continue
         out.write(line(message, time.time_ns()))
         if left is not None:
@@ -162,6 +165,14 @@ def _print_messages(client: mqttws.Client, arguments: argparse.Namespace, out: O
     if client.state.name == "disconnected":
         return FAILED
     return TIME_UP
+
+
+def _is_chosen(percent: float) -> bool:
+    if percent == 100.0:
+        return True
+    from random import uniform  # slow to import
+
+    return uniform(0, 100) <= percent
 
 
 def _left_out(message: mqttws.Publish, arguments: argparse.Namespace) -> bool:

@@ -16,8 +16,9 @@ from self_signed import self_signed
 
 import mqttws
 from mqttws.broker import Broker
-from pubsub.cli import COMMANDS, Failure, commands_of, main, make_parser, parse, serve
+from pubsub.cli import COMMANDS, Failure, main, parse, serve
 from pubsub.cli.options import PASSWORD, URL, USERNAME, client_options, take_server
+from pubsub.cli.parsers import commands_of, make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -397,7 +397,7 @@ fault("3.14.4-3", "the will is published after DISCONNECT", (HANDLER + "_on_clos
 fault("4.1.0-1", "a server drops the session at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if True:"))
 fault("4.1.0-1", "a client drops received identifiers", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("4.1.0-2", "a session expires while it is connected", (REGISTRY + "attach", "self._away.pop(known, None)", "pass"))
-fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "(_RETAINED if retain else _PLAIN)", "_HEADERS[9 if retain else 8]"))
+fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "return (_RETAINED if retain else _PLAIN)[length]", "return bytes((0x39 if retain else 0x38, length))"))
 fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "retain, False, packet_id", "retain, qos == 1, packet_id"))
 fault("4.3.2-2", "a copy after the PUBACK is ignored",
       (RECEIVER + "receive", "self._unanswered[0].append(incoming)\n        return True", "self._unanswered[0].append(incoming)\n        incoming.taken = publish.dup\n        return not publish.dup"))
