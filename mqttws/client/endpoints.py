@@ -97,7 +97,8 @@ class Endpoints:
     def connected(self) -> None:
         """Record that the client is connected."""
         self._round = []
-        self._urls.forget(_key(self._current))
+        if self._urls:
+            self._urls.forget(_key(self._current))
         self._addresses.forget(self._reached)
 
     def lost(self) -> None:
@@ -124,6 +125,9 @@ class _Failures:
     def __init__(self) -> None:
         self._last: dict[Hashable, int] = {}  # key -> sequence number of its last failure; the oldest first
         self._count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._last)
 
     def note(self, key: Hashable) -> None:
         self.forget(key)

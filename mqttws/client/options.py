@@ -214,9 +214,10 @@ class Options:
             from mqttws.client.tls import check_context
 
             check_context(self.tls)
-        if isinstance(self.headers, Iterator):  # an iterator would be exhausted after the first attempt
-            self.headers = tuple(self.headers)
-        _check_headers(_as_pairs(self.headers))
+        if self.headers is not Options.headers:
+            if isinstance(self.headers, Iterator):  # an iterator would be exhausted after the first attempt
+                self.headers = tuple(self.headers)
+            _check_headers(_as_pairs(self.headers))
         self.end_on = _as_predicate(self.end_on)
         _check_awaits_nothing("recover", self.recover)
 
