@@ -135,6 +135,7 @@ class Core(Generic[F]):
         self.opened: F | None = None
         self.state = State("disconnected")
         self.error: Exception | None = None
+        self._reason = ""  # why the latest attempt failed, or the connection was lost; empty once connected again
         self.link: Link | None = None
         self.timings: Timings | None = None
         self.inbox = Inbox()
@@ -217,6 +218,7 @@ class Core(Generic[F]):
         self.running, self.stopping, self._opening = True, False, True
         self._retries, self._says_goodbye = retries, True
         self.error = self.pending.ended = None
+        self._reason = ""
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
         self._turn, self._keeps_turn = None, False
@@ -392,7 +394,7 @@ class Core(Generic[F]):
         )
 
     def _connected(self, session_present: bool, now: float) -> None:
-        self._connected_at, self._opening = now, False
+        self._connected_at, self._opening, self._reason = now, False, ""
         self.timings = self.link.timings if self.link is not None else None
         lost = None
         if self._expects_session and not session_present:
@@ -438,7 +440,8 @@ class Core(Generic[F]):
         """Why there is no connection: the state, and the latest error; empty while there is one."""
         if self.state.name == "connected":
             return ""
-        return f"the client is {self.state.name}" + (f": {self.error}" if self.error is not None else "")
+        reason = self._reason if self.error is None else str(self.error)
+        return f"the client is {self.state.name}{reason and ': '}{reason}"
 
     def late(self, failure: str, seconds: float) -> str:
         """Return the message of a timeout; it includes the reason if reading is paused, or there is no connection."""
@@ -563,7 +566,7 @@ class Core(Generic[F]):
         if self._opening:  # with `retry_first`, `open` returns after the first attempt
             self._opening = False
             self.pending.resolve(self.opened, None)
-        self.error, self._connected_at = error, None
+        self.error, self._reason, self._connected_at = error, str(error), None
         self._log(INFO, "the connection of %s ended: %s", self.client_id, error)
         self._set_state(State("disrupted", error, endpoint=self._endpoint))
         self._set_state(State("reconnecting", delay=delay))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+from scripted import Scripted
 
 from mqttws import ConnectError, Reconnect
 from mqttws.broker import Broker
@@ -38,12 +39,15 @@ def test_every_wait_ends(make: Callable[..., Api], mute: str, recorder: Recorder
 
 
 def test_a_time_out_says_why_there_is_no_connection(make: Callable[..., Api]) -> None:
-    api = make(MqttOverWSProvider("mqtt://127.0.0.1:1", retry_first=True, reconnect=Reconnect(initial=PATIENCE)))
-    api.call(api.ps.connect)  # returns after the first attempt
-    subscription = api.call(api.ps.subscribe("a").subscribe)
-    for wait in (subscription.ready, lambda timeout: api.ps.publish("a", 1, qos=1, timeout=timeout)):
-        with pytest.raises((TimeoutError, PublishFailed), match=r"cannot connect to 127\.0\.0\.1:1: "):
-            api.call(wait, 0.5)
+    with Scripted("mqtt") as server:
+        at_once = Reconnect(initial=0.001, maximum=0.001)
+        api = make(MqttOverWSProvider(server.url, retry_first=True, reconnect=at_once))
+        subscription = api.call(api.ps.subscribe("a").subscribe)
+        server.accept().cut()
+        server.accept()  # the first attempt is over
+        for wait in (subscription.ready, lambda timeout: api.ps.publish("a", 1, qos=1, timeout=timeout)):
+            with pytest.raises((TimeoutError, PublishFailed), match=r"within 0\.05 s: the client is connecting: .+"):
+                api.call(wait, 0.05)
 
 
 def test_every_wait_may_be_without_end(make: Callable[..., Api], recorder: Recorder) -> None:
