@@ -237,19 +237,23 @@ class Link(asyncio.Protocol):
         hub, handler = self._hub, self._handler
         if self._ending or self._lost:
             return
+        size = len(data)
         if self._pace is not None:
-            self._count(self._pace, len(data))
+            self._count(self._pace, size)
         # Defer the data if it cannot be handled now (TLS handshake), is too much for one slice, must not overtake other
         # data of this client, or if other clients have deferred work.
-        if handler is None or len(data) > self._piece or self._queued or hub.turns.crowded:
+        if handler is None or size > self._piece or self._queued or hub.turns.crowded:
             self._backlog.append(data)
-            self._backlog_size += len(data)
+            self._backlog_size += size
             if handler is not None:
                 self._start_work()
             return
         started = perf_counter()
         self._take(handler, data, hub.loop.time(), started + _SLICE)
-        self._measure(len(data), perf_counter() - started)
+        spent = perf_counter() - started
+        self._spent += spent
+        if spent > _SLICE or size * 2 > self._piece:
+            self._adapt(size, spent)
 
     def eof_received(self) -> bool:
         """See asyncio."""
@@ -335,9 +339,8 @@ class Link(asyncio.Protocol):
         if self._connection.machine.packet_begun is not None:  # `packet_timeout` applies from now on
             self._arm()
 
-    def _measure(self, size: int, spent: float) -> None:
+    def _adapt(self, size: int, spent: float) -> None:
         """Adapt the size of a piece to how long one took."""
-        self._spent += spent
         if spent > _SLICE:
             self._piece = max(_LEAST_PIECE, min(size, self._piece) // 2)
         elif size * 2 > self._piece and spent * 2 < _SLICE:
@@ -451,7 +454,9 @@ class Link(asyncio.Protocol):
         self._hub.metrics.bytes_received += len(data)
         started = perf_counter()
         self._connection.receive_data(data, now)
-        self._measure(len(data), perf_counter() - started)
+        spent = perf_counter() - started
+        self._spent += spent
+        self._adapt(len(data), spent)
         if "backlog" in self._holds and self._backlog_size < READ_SIZE // 2:
             self.release("backlog")
         self._hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
@@ -561,15 +566,19 @@ class Link(asyncio.Protocol):
 
     def send(self, packets: bytes) -> bool:
         """See `Outlet.send`."""
-        size = len(packets)
-        if self._full and not self._may_wait(size):
+        size, full = len(packets), self._full
+        if full and not self._may_wait(size):
             return False
-        self._connection.machine.send_encoded(packets, not self._full)
+        self._connection.machine.send_encoded(packets, not full)
         self._pending += size
-        if self._pending >= _PIECE and not self._full:
-            self._alone(lambda: self._write(self._hub.loop.time()))
+        if self._pending >= _PIECE and not full:
+            try:
+                self._write(self._hub.loop.time())
+            except HOOK_FAILURES:
+                self._drop()
         if not self._soon:
-            self.wake()
+            self._soon = True
+            self._hub.turns.soon(self)
         return True
 
     def _may_wait(self, size: int) -> bool:
@@ -614,20 +623,20 @@ class Link(asyncio.Protocol):
 
     # Writing.
 
-    def _alone(self, write: Callable[[], object]) -> None:
-        """Call `write`. An error ends this connection only, not the one on whose behalf it is called."""
-        try:
-            write()
-        except HOOK_FAILURES:
-            peer = self._handler.peer if self._handler is not None else self._host
-            log.exception("client %s: dropped because writing failed in the broker", peer)
-            self.abort()
+    def _drop(self) -> None:
+        """Drop the transport after an error while writing: it ends this connection only, whichever caused the write."""
+        peer = self._handler.peer if self._handler is not None else self._host
+        log.exception("client %s: dropped because writing failed in the broker", peer)
+        self.abort()
 
     def prepare(self) -> None:
         """See `turns.Writer.prepare`."""
         transport = self._transport
         if transport is not None and not (transport.is_closing() or self._ending or self._full):
-            self._alone(self._prepare)
+            try:
+                self._prepare()
+            except HOOK_FAILURES:
+                self._drop()
 
     def _prepare(self) -> None:
         self._connection.machine.prepare()
@@ -635,13 +644,16 @@ class Link(asyncio.Protocol):
     def flush(self) -> None:
         """Write the output, until the transport is full; close the transport once the connection is finished."""
         self._soon = False
-        self._alone(self._flush)
-
-    def _flush(self) -> None:
-        transport, connection = self._transport, self._connection
+        transport = self._transport
         if transport is None or self._ending or transport.is_closing():
             return
-        now = self._hub.loop.time()
+        try:
+            self._flush(transport, self._hub.loop.time())
+        except HOOK_FAILURES:
+            self._drop()
+
+    def _flush(self, transport: asyncio.Transport, now: float) -> None:
+        connection = self._connection
         # Write pieces until the transport is full, nothing is left, or the share of this iteration is used up. A closed
         # connection writes even to a full transport: its last output is small, and nothing follows.
         for _ in range(_PIECES_A_TURN):

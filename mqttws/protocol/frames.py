@@ -111,6 +111,19 @@ def header_size(size: int, masked: bool) -> int:
     return (2 if size < 126 else 4 if size < 65_536 else 10) + 4 * masked
 
 
+def take_short(data: bytes) -> bytes | None:
+    """Return the payload of a masked binary message of 1 to 125 bytes; None if `data` is anything else.
+
+    Args:
+        data: Received bytes.
+    """
+    size = len(data) - 6
+    if not 0 < size < 126 or data[0] != BINARY_FRAME or data[1] != size + 128:
+        return None
+    keys = (data[2:6] * 32)[:size]
+    return xor(data[6:], keys)
+
+
 def take_plain(data: bytes, position: int, payloads: list[bytes]) -> int:
     """Parse unmasked binary messages of one frame and at most 65,535 bytes, as a client receives them.
 
@@ -183,13 +196,6 @@ def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
     Arguments and result are those of `take_plain`.
     """
     end = len(data)
-    if end - position < 132 and end - position > 6 and data[position] == BINARY_FRAME:
-        size = end - position - 6  # a single short frame, as it arrives from a client that sends one message at a time
-        if data[position + 1] == size + 128:
-            start = position + 6
-            keystream = (data[position + 2 : start] * 32)[:size]
-            payloads.append(xor(data[start:], keystream))
-            return end
     pieces: list[bytes] = []
     keys: list[bytes] = []
     while position + 5 < end and data[position] == BINARY_FRAME:

@@ -95,7 +95,7 @@ class WebSocketFraming(Framing, ABC):
         if self._is_client and len(data) > LONG:
             self.long = LongFrame(self.data_to_send(), data, self._next_key())
         else:
-            self._out.append(self.frame(data))
+            self._out.append(binary_frame(data, self._next_key() if self._is_client else None))
 
     def frame(self, data: bytes) -> bytes:
         """See `Framing.frame`."""

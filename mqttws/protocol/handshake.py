@@ -23,7 +23,7 @@ from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
 from mqttws.hints import ClassVar
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
-from mqttws.protocol.frames import take_masked
+from mqttws.protocol.frames import take_masked, take_short
 from mqttws.protocol.framing import WebSocketFraming, shown
 from mqttws.protocol.heads import Head, HeadTooLarge, texts_of
 from mqttws.protocol.plain import FramingEvent
@@ -76,6 +76,9 @@ class ServerWebSocket(WebSocketFraming):
         """See `Framing.take_whole`."""
         if self._left or self._header or self._fragmented or not self._is_open:
             return None
+        short = take_short(data)
+        if short is not None:
+            return short
         payloads: list[bytes] = []
         if take_masked(data, 0, payloads) != len(data):
             return None

@@ -302,7 +302,8 @@ class Machine(ABC):
         """
         session = self._session
         assert session is not None
-        self._send_answers()
+        if session.receiver.unanswered:
+            self._send_answers()
         if session.sender.waiting:
             self._send_messages(space)
 

@@ -85,7 +85,7 @@ def test_an_error_in_writing_from_the_timer_ends_the_connection(start, client, m
     broker = start()
     silent = client("c", broker=broker, keep_alive=1)
 
-    def fail(self):
+    def fail(self, *args):
         raise MemoryError("planted")
 
     monkeypatch.setattr(Link, "_flush", fail)

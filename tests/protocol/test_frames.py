@@ -23,6 +23,7 @@ from mqttws.protocol.frames import (
     parse_header,
     take_masked,
     take_plain,
+    take_short,
 )
 from mqttws.protocol.framing import WebSocketFraming
 from mqttws.protocol.handshake import ServerWebSocket
@@ -403,6 +404,29 @@ def test_unusual_frames_are_not_taken() -> None:
 
 def test_nothing_is_taken_before_the_handshake() -> None:
     assert ServerWebSocket().take_whole(frame(0x82, b"c", masked=True)) is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 124, 125])
+def test_a_short_message_is_taken_alone(size: int) -> None:
+    payload = bytes(range(size))
+    assert take_short(frame(0x82, payload, masked=True)) == payload
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x82\x80kkkk",  # empty
+        b"\x82\x82kkkka",  # incomplete
+        b"\x82\x81kkkkab",  # followed by the beginning of another frame
+        b"\x82\x03abcdefg",  # not masked
+        b"\x81\x81kkkka",  # a text message
+        b"\x02\x81kkkka",  # a fragment
+        b"\x82\xfe\x00\x7ekkkk" + bytes(126),  # longer
+    ],
+)
+def test_anything_else_is_no_short_message(data: bytes) -> None:
+    assert take_short(data) is None
 
 
 def test_plain_framing_passes_bytes_unchanged() -> None:
