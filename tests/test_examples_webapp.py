@@ -11,15 +11,18 @@ import pytest
 
 from pubsub.testing import RecordingBroker
 
-pytest.importorskip("fastapi")
-testclient = pytest.importorskip("fastapi.testclient")
-
 APP = Path(__file__).resolve().parents[1] / "examples" / "webapp" / "app.py"
 PATIENCE = 30.0
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def testclient() -> ModuleType:
+    """Return fastapi's test client. It is not imported before, because it takes long, in each process of a run."""
+    return pytest.importorskip("fastapi.testclient")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def module(testclient: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("webapp_app", APP)
     assert spec is not None
     assert spec.loader is not None
@@ -29,7 +32,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_readings_come_in_and_commands_go_out(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readings_come_in_and_commands_go_out(
+    module: ModuleType, testclient: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with RecordingBroker() as broker:
         monkeypatch.setenv("BROKER", broker.url)
         with testclient.TestClient(module.app) as web:
@@ -46,7 +51,9 @@ def test_readings_come_in_and_commands_go_out(module: ModuleType, monkeypatch: p
         broker.wait_for_clients(0)
 
 
-def test_it_starts_without_a_broker(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_starts_without_a_broker(
+    module: ModuleType, testclient: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BROKER", "ws://127.0.0.1:1/mqtt")
     with testclient.TestClient(module.app) as web:
         assert web.get("/readings").json() == {}

@@ -55,6 +55,7 @@ class Statement:
     section: str = ""
 
 
+@cache
 def statements() -> dict[str, Statement]:
     """Read the ledger."""
     entries = tomllib.loads(SOURCE.read_text())
@@ -226,6 +227,7 @@ def _lines_of(file: str) -> dict[str, int]:
     return {node.name: node.lineno for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
+@cache
 def _faults() -> dict[str, list[str]]:
     """Return links to the faults that are planted for each statement."""
     links: defaultdict[str, list[str]] = defaultdict(list)
