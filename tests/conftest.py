@@ -21,13 +21,17 @@ settings.load_profile("untimed")
 
 #: The slowest files, which start first, so that a run in several processes ends with short ones.
 _FIRST = """
-    look/test_page.py simulation/test_simulation.py cluster/test_failover.py exploration/test_exploration.py
-    tap/test_through.py cluster/test_profiles.py hostile/test_floods.py conformance/test_mutants.py
-    exploration/test_refinement.py process/test_storms.py differential/test_differential.py
-    interop_matrix/test_matrix.py aws/test_contained_refusals.py drivers/test_contract.py drivers/test_ownership.py
-    cli/test_commands.py drivers/test_closing.py hostile/test_servers.py broker/test_foreign_clients.py
-    hostile/test_loris.py broker/test_turns.py cli/test_bench.py cli/test_bench_faults.py test_examples_thermometer.py
-    plugin/test_plugin.py
+    exploration/test_exploration.py simulation/test_simulation.py tap/test_through.py test_docs.py
+    exploration/test_refinement.py cluster/test_profiles.py hostile/test_floods.py cluster/test_failover.py
+    cluster/test_proxies.py interop_matrix/test_matrix.py aws/test_a_day.py cli/test_bench_scenarios.py
+    cli/test_bench_processes.py test_first_examples.py aws/test_contained_refusals.py differential/test_differential.py
+    process/test_storms.py cli/test_streams.py conformance/test_mutants.py pubsub/test_sharded.py
+    drivers/test_contract.py look/test_page.py cli/test_bench_shell.py cli/test_bench_faults.py cli/test_shell.py
+    broker/test_foreign_clients.py plugin/test_plugin.py drivers/test_ownership.py hazards/test_at_size.py
+    pubsub/test_whole.py cli/test_commands.py cli/test_bench.py codec/test_topics.py hostile/test_canaries.py
+    hostile/test_servers.py hostile/test_loris.py hostile/test_handshakes.py fuzz/test_targets.py
+    hazards/test_hazards.py broker/test_turns.py test_examples_thermometer.py tap/test_pump.py tap/test_faults.py
+    drivers/test_closing.py tap/test_command.py
 """
 
 pytest_plugins = ["pytester"]  # for the tests of pubsub's pytest plugin, which run pytest
