@@ -188,10 +188,10 @@ class Part:
             listeners: The numbers of subscribers of each.
         """
         self._listeners = listeners
-        await asyncio.sleep((start - time.monotonic_ns()) / SECOND)
         begin = start + int(self.plan.warmup * SECOND)
         end = begin + int(self.plan.duration * SECOND)
-        self.tally.measure_from = begin
+        self.tally.measure_from = begin  # before the start: messages of other parts may arrive while this one is late
+        await asyncio.sleep((start - time.monotonic_ns()) / SECOND)
         churn = asyncio.create_task(Churn(self.plan, self._index, self.fleet, time.monotonic_ns).go(start))
         try:
             if self.plan.rate is None:

@@ -68,7 +68,7 @@ def test_comparing_two_brokers(embedded: Broker) -> None:
         found = json.loads(done.stdout)
         assert (found["url"], found["other_url"]) == (embedded.url, other.url)
         assert found["figures"]["delivered"]["rounds"] == 2
-        assert 0.5 < found["figures"]["delivered"]["ratio"] < 2
+        assert 0.2 < found["figures"]["delivered"]["ratio"] < 5
         assert found["figures"]["p50"]["low"] <= found["figures"]["p50"]["ratio"]
         shown = bench(embedded.url, "--compare", other.url, *words)
     assert shown.returncode == 0

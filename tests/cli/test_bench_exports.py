@@ -117,9 +117,9 @@ def test_a_log_of_hdrhistogram(written: tuple[str, str]) -> None:
     ]  # fmt: skip
     for row, count in zip(rows, (100, 100, None, 2, 2, 2, 2), strict=True):
         counts = decoded(row[4])
-        assert sum(counts.values()) == count or (count is None and 90 <= sum(counts.values()) <= 500)
+        assert sum(counts.values()) == count or (count is None and sum(counts.values()) >= 10)
         assert max(counts) / 1e6 <= float(row[3]) + 0.001
-        assert 0.9 < float(row[2]) < 5
+        assert 0.9 < float(row[2]) < 60
 
 
 def test_openmetrics(written: tuple[str, str]) -> None:

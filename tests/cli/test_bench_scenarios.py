@@ -143,7 +143,7 @@ def test_connections_a_second_and_their_phases(secured: tuple[Broker, str], sche
     found = measured(url, *words)
     connections = found["connections"]
     assert (connections["asked"], connections["failed"], found["messages"]["published"]) == (0, 0, 0)
-    assert connections["connecting"]["count"] == connections["churned"] > 10
+    assert connections["connecting"]["count"] == connections["churned"] >= 4
     assert found["throughput"]["connected_per_second"] == pytest.approx(connections["churned"], rel=0.2)
     phases = {name for name, figures in connections["phases"].items() if figures["count"]}
     assert phases == {"lookup", "tcp", "connack"} | PHASES[scheme]
