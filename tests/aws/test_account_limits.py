@@ -35,7 +35,7 @@ class Account:
         def url() -> str:
             return str(presign_iot_url(self.iot.url, self.iot.credentials, self.iot.region))
 
-        client = mqttws.Client(url, client_id=client_id, reconnect=False, timeout=10, **options)
+        client = mqttws.Client(url, client_id=client_id, reconnect=False, timeout=30, **options)
         return self._stack.enter_context(client)
 
 
@@ -48,7 +48,7 @@ def stack() -> Iterator[ExitStack]:
 def payloads(client: mqttws.Client, last: str) -> list[str]:
     """Take messages up to the one with that payload."""
     found: list[str] = []
-    for message in client.messages(timeout=10):
+    for message in client.messages(timeout=30):
         found.append(message.payload.decode())
         if found[-1] == last:
             return found
@@ -73,7 +73,7 @@ def test_topic_filters_of_the_account_have_a_rate(stack: ExitStack, caplog: pyte
     account = Account(stack, IoTLimits(subscribe_rate=5.0))
     first, second = account.client("first"), account.client("second")
     assert first.subscribe([f"a/{number}" for number in range(3)]) == (0, 0, 0)
-    codes = second.subscribe_nowait([(f"b/{number}", 0) for number in range(3)]).result(timeout=10)
+    codes = second.subscribe_nowait([(f"b/{number}", 0) for number in range(3)]).result(timeout=30)
     assert codes == (0, 0, 0x80)  # all clients count together, each Topic Filter by itself
     assert "beyond the 5 Topic Filters a second of the account" in caplog.text
     account.now += 0.2
@@ -173,8 +173,8 @@ def test_a_websocket_connection_ends_after_24_hours() -> None:
                 ) as watcher:
                     await watcher.subscribe("$aws/events/presence/disconnected/old", 1)
                     await jumping.pass_time(began + DAY + 1 - loop.time())
-                    assert "ConnectionClosed" in await asyncio.wait_for(lost.get(), 10)
-                    event = await asyncio.wait_for(events.get(), 10)
+                    assert "ConnectionClosed" in await asyncio.wait_for(lost.get(), 30)
+                    event = await asyncio.wait_for(events.get(), 30)
                     assert event["disconnectReason"] == "WEBSOCKET_TTL_EXPIRATION"
                     assert event["clientInitiatedDisconnect"] is False
                     await old.publish("a", b"", qos=1)  # it has connected again

@@ -352,7 +352,7 @@ def test_permanent_keys_are_never_removed() -> None:
 
 def request(server: LocalCognitoServer, method: str, body: bytes = b"", **headers: str) -> tuple[int, Any, bytes]:
     where = urlsplit(server.endpoint)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=10)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=30)
     try:
         connection.request(method, "/", body, headers)
         answer = connection.getresponse()
@@ -381,7 +381,7 @@ def test_it_is_served(service: Service) -> None:
 def test_a_body_of_unknown_length_is_refused(service: Service) -> None:
     with LocalCognitoServer(service.cognito) as server:
         where = urlsplit(server.endpoint)
-        with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 411 ")
 
@@ -390,6 +390,6 @@ def test_closing_frees_the_port(service: Service) -> None:
     with LocalCognitoServer(service.cognito) as server:
         port = urlsplit(server.endpoint).port or 0
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=10)
+        socket.create_connection(("127.0.0.1", port), timeout=30)
     with LocalCognitoServer(service.cognito, port=port) as again:
         assert urlsplit(again.endpoint).port == port

@@ -57,9 +57,9 @@ def moto() -> Iterator[str]:
     finally:
         guard.cancel()
         process.terminate()
-        process.wait(10)
+        process.wait(30)
         if drain.ident is not None:
-            drain.join(10)
+            drain.join(30)
         process.stdout.close()
 
 

@@ -41,8 +41,8 @@ def moto() -> Iterator[str]:
         drain.start()
         yield found[0]
         process.terminate()
-        process.wait(10)
-        drain.join(10)
+        process.wait(30)
+        drain.join(30)
 
 
 @pytest.fixture
@@ -130,10 +130,10 @@ def test_serve_aws_iot(tmp_path: Path) -> None:
             assert found
             signed = str(presign_iot_url(url, Credentials(*found.groups()), "us-east-1"))
             tls = mqttws.tls_context(ca_file=ca_file)
-            with mqttws.Client(signed, tls=tls, reconnect=False, timeout=10) as connected:
+            with mqttws.Client(signed, tls=tls, reconnect=False, timeout=30) as connected:
                 assert connected.subscribe("a", 2) == 1
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0
         finally:
             guard.cancel()
 

@@ -114,7 +114,7 @@ def test_both_faces_and_many_threads_share_the_turns(account: Account, stack: Ex
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(30)
     assert len(account.attempts) == 5
     assert account.shortest >= INTERVAL
 
@@ -205,7 +205,7 @@ def test_no_two_threads_get_one_turn() -> None:
     start = threading.Barrier(8)
 
     def reserve() -> None:
-        start.wait(10)
+        start.wait(30)
         for _ in range(500):
             turns.append(ConnectTurns([HOST], "c", 1.0, None).reserve(0.0))
 

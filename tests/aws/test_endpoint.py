@@ -86,14 +86,14 @@ def bench() -> Iterator[Callable[..., Bench]]:
 
 def rejection(url: str) -> HandshakeRejected:
     with pytest.raises(HandshakeRejected) as caught:
-        mqttws.Client(url, reconnect=False, timeout=10).open()
+        mqttws.Client(url, reconnect=False, timeout=30).open()
     return caught.value
 
 
 def take(client: mqttws.Client, count: int) -> list[Publish]:
     """Return the next `count` messages, or fewer if no more arrive."""
     taken: list[Publish] = []
-    for message in client.messages(timeout=10):
+    for message in client.messages(timeout=30):
         taken.append(message)
         if len(taken) == count:
             break
@@ -103,7 +103,7 @@ def take(client: mqttws.Client, count: int) -> list[Publish]:
 def ended(client: mqttws.Client) -> Exception | None:
     """Wait for the end of a connection, and return its error."""
     with pytest.raises(ConnectionClosed) as caught:
-        for _ in client.messages(timeout=10):
+        for _ in client.messages(timeout=30):
             pass
     return caught.value
 
@@ -161,7 +161,7 @@ def test_a_replay_is_refused(bench: Callable[..., Bench]) -> None:
     there = bench(clock=lambda: now[0], explain=True)
     url = there.url(now=datetime.fromtimestamp(now[0], UTC))
     for client_id in ("one", "two"):  # two clients with the same keys in the same second sign the same
-        with mqttws.Client(url, client_id=client_id, reconnect=False, timeout=10):
+        with mqttws.Client(url, client_id=client_id, reconnect=False, timeout=30):
             pass
     now[0] += 3
     assert json.loads(rejection(url).body)["reason"] == "replayed"
@@ -169,7 +169,7 @@ def test_a_replay_is_refused(bench: Callable[..., Bench]) -> None:
     url = lenient.url(now=datetime.fromtimestamp(now[0], UTC))
     for _ in range(2):
         now[0] += 3
-        with mqttws.Client(url, reconnect=False, timeout=10):
+        with mqttws.Client(url, reconnect=False, timeout=30):
             pass
 
 
@@ -182,7 +182,7 @@ def test_it_runs_in_an_event_loop_too() -> None:
     async def main() -> list[bytes]:
         async with LocalIoTEndpoint() as iot:
             url = str(presign_iot_url(iot.url, iot.credentials, iot.region))
-            async with mqttws.aio.connect(url, reconnect=False, timeout=10) as client:
+            async with mqttws.aio.connect(url, reconnect=False, timeout=30) as client:
                 await client.subscribe("a", 1)
                 await client.publish("a", b"x", qos=1)
                 return [message.payload async for message in client.messages(timeout=0.2)]
@@ -248,7 +248,7 @@ def test_a_policy_that_is_attached_later_counts_at_the_next_connection(bench: Ca
 
     def connect(identity: CognitoIdentity, client_id: str) -> mqttws.Client:
         url = there.url(identity.get_frozen_credentials())
-        return mqttws.Client(url, client_id=client_id, reconnect=False, timeout=10)
+        return mqttws.Client(url, client_id=client_id, reconnect=False, timeout=30)
 
     with connect(guest, "guest"):
         pass
@@ -313,7 +313,7 @@ def test_a_message_beyond_the_rate_is_discarded_and_not_acknowledged(bench: Call
     client = bench(limits=IoTLimits(publish_rate=3)).client()
     futures = [client.publish_nowait("a", b"", qos=1) for _ in range(6)]
     for future in futures[:3]:
-        future.result(10)
+        future.result(30)
     client.subscribe("b")  # answered after everything published before
     assert [future.done() for future in futures[3:]] == [False] * 3
     assert "beyond the 3 messages a second" in caplog.text
@@ -323,7 +323,7 @@ def test_a_message_beyond_the_rate_is_delayed_if_configured(bench: Callable[...,
     client = bench(limits=IoTLimits(publish_rate=50, publish_surplus="delay")).client()
     futures = [client.publish_nowait("a", b"", qos=1) for _ in range(70)]
     for future in futures:
-        future.result(10)
+        future.result(30)
 
 
 def test_the_parent_level_and_retained_messages(bench: Callable[..., Bench]) -> None:
@@ -345,7 +345,7 @@ def test_a_client_id_is_taken_over_within_the_account(bench: Callable[..., Bench
     identities.add_user("bob", other, policies=["chat"])
     there = bench(identities=identities)
     first = there.client("same")
-    with mqttws.Client(there.url(other), client_id="same", reconnect=False, timeout=10):
+    with mqttws.Client(there.url(other), client_id="same", reconnect=False, timeout=30):
         assert isinstance(ended(first), mqttws.SessionTakenOver)
 
 
@@ -386,7 +386,7 @@ def test_a_signature_is_valid_for_at_most_five_minutes(expires: int | None, benc
     url = there.url(now=datetime.fromtimestamp(now[0], UTC), expires=expires)
     life = min(expires or 300, 300)
     now[0] += life - 2
-    with mqttws.Client(url, reconnect=False, timeout=10):
+    with mqttws.Client(url, reconnect=False, timeout=30):
         pass
     now[0] += 4
     body = json.loads(rejection(url).body)
@@ -626,7 +626,7 @@ def test_on_ipv6_with_a_pool_and_a_condition_on_the_domain_name() -> None:
     with LocalIoTEndpoint(identities, host="::1") as iot:
         assert iot.cognito_endpoint.startswith("http://[::1]:")
         keys = CognitoIdentity(pool, endpoint=iot.cognito_endpoint).get_frozen_credentials()
-        with mqttws.Client(str(presign_iot_url(iot.url, keys, REGION)), reconnect=False, timeout=10) as client:
+        with mqttws.Client(str(presign_iot_url(iot.url, keys, REGION)), reconnect=False, timeout=30) as client:
             client.publish("a", b"", qos=1)
 
 
@@ -635,6 +635,6 @@ def test_closing_it_leaves_nothing_running() -> None:
     for _ in range(2):
         with LocalIoTEndpoint() as iot:
             url = str(presign_iot_url(iot.url, iot.credentials, iot.region))
-            with mqttws.Client(url, reconnect=False, timeout=10):
+            with mqttws.Client(url, reconnect=False, timeout=30):
                 pass
     wait_until(lambda: threading.active_count() <= before)

@@ -60,7 +60,7 @@ class Peer:
     def close(self) -> None:
         self.closed.set()
         socket.create_connection(("127.0.0.1", self.port)).close()
-        self._thread.join(10)
+        self._thread.join(30)
         self._listener.close()
         assert not self._thread.is_alive()
 
@@ -148,7 +148,7 @@ def test_a_slow_server_times_out(head: bytes, peer_of: PeerOf) -> None:
     peer = peer_of(drip)
     with pytest.raises(TransferError, match=r"within 0\.3 s"):
         post(f"http://127.0.0.1:{peer.port}/", {}, b"", timeout=0.3)
-    assert left.wait(5)
+    assert left.wait(30)
 
 
 def test_a_truncated_answer_is_an_error(peer_of: PeerOf) -> None:
@@ -270,7 +270,7 @@ def test_tls_goes_through_a_tunnel(
     peer_of: PeerOf, tls_peer: TLSPeer, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tunnel(client: socket.socket, _: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", tls_peer.port), timeout=10) as server:
+        with socket.create_connection(("127.0.0.1", tls_peer.port), timeout=30) as server:
             client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
 
             def carry(source: socket.socket, sink: socket.socket) -> None:
@@ -284,7 +284,7 @@ def test_tls_goes_through_a_tunnel(
             back = threading.Thread(target=carry, args=(server, client))
             back.start()
             carry(client, server)
-            back.join(10)
+            back.join(30)
 
     proxy = peer_of(tunnel)
     monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")

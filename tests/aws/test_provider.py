@@ -76,22 +76,22 @@ def provider(endpoint: LocalIoTEndpoint, ca_file: Path, **options: Any) -> AWSIo
 
 
 def round_trip(made: AWSIoTProvider) -> None:
-    with PubSub(made, timeout=10) as ps:
+    with PubSub(made, timeout=30) as ps:
         received: queue.Queue[Any] = queue.Queue()
         subscription = ps.subscribe("chat/+", qos=1).subscribe(next=received.put)
         assert subscription.ready() == {"chat/+": 1}
         ps.publish("chat/a", {"msg": "hello"}, qos=1)
-        assert received.get(timeout=10).value == {"msg": "hello"}
+        assert received.get(timeout=30).value == {"msg": "hello"}
 
 
 def failure(made: AWSIoTProvider) -> Exception:
     """Return the error that ended a subscription."""
-    with PubSub(made, timeout=10) as ps:
+    with PubSub(made, timeout=30) as ps:
         errors: queue.Queue[Exception] = queue.Queue()
         closed = threading.Event()
         ps.subscribe("a").subscribe(next=print, error=errors.put, close=closed.set)
-        error = errors.get(timeout=10)
-        assert closed.wait(10)
+        error = errors.get(timeout=30)
+        assert closed.wait(30)
         return error
 
 
@@ -124,13 +124,13 @@ def test_credentials_with_asyncio(source: str, endpoint: LocalIoTEndpoint, ca_fi
     }[source]
 
     async def main() -> Any:
-        async with pubsub.aio.PubSub(provider(endpoint, ca_file, credentials=credentials), timeout=10) as ps:
+        async with pubsub.aio.PubSub(provider(endpoint, ca_file, credentials=credentials), timeout=30) as ps:
             received: asyncio.Queue[Any] = asyncio.Queue()
-            await ps.subscribe("a", qos=1).subscribe(next=received.put_nowait).ready(timeout=10)
+            await ps.subscribe("a", qos=1).subscribe(next=received.put_nowait).ready(timeout=30)
             await ps.publish("a", 42, qos=1)
             return (await received.get()).value
 
-    assert asyncio.run(asyncio.wait_for(main(), 20)) == 42
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == 42
 
 
 def test_the_configured_identity_pool_is_used(endpoint: LocalIoTEndpoint, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_configured_identity_pool_is_used(endpoint: LocalIoTEndpoint, tmp_pa
     plain.add_policy("all", ALLOW_ALL)
     plain.add_pool(POOL, guests=["all"])
     exports = tmp_path / "aws-exports.js"
-    with LocalIoTEndpoint(plain) as iot, PubSub(timeout=10) as ps:
+    with LocalIoTEndpoint(plain) as iot, PubSub(timeout=30) as ps:
         exports.write_text(
             f"export default {{ aws_project_region: '{REGION}', aws_cognito_identity_pool_id: '{POOL}',\n"
             f"  aws_pubsub_region: '{REGION}', aws_pubsub_endpoint: '{iot.url}' }};\n"
@@ -237,7 +237,7 @@ def test_a_denied_policy_is_explained(endpoint: LocalIoTEndpoint, ca_file: Path)
 
 
 def test_a_limit_is_reported_before_anything_is_sent(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
-    with PubSub(provider(endpoint, ca_file, credentials=KEYS), timeout=10) as ps:
+    with PubSub(provider(endpoint, ca_file, credentials=KEYS), timeout=30) as ps:
         for topic, message, qos in (("a", "x" * 131_072, 0), ("/" * 8, "", 0), ("a" * 257, "", 0), ("a", "", 2)):
             with pytest.raises(BeyondLimit) as caught:
                 ps.publish(["fine", topic], message, qos=qos)
@@ -360,7 +360,7 @@ def test_custom_authorizers_on_the_wire(recorded: tuple[Broker, list[Peer], Any]
     for via in ("headers", "query", "username"):
         custom = CustomAuthorizer("demo", "to+ken", "Key", "si+g=", via, username="u", password="p")  # type: ignore[arg-type]
         made = AWSIoTProvider(aws_pubsub_endpoint=broker.url, custom_authorizer=custom, ca_file=tmp_path / "ca.pem")
-        with PubSub(made, timeout=10) as ps:
+        with PubSub(made, timeout=30) as ps:
             ps.publish("a", 1, qos=1)
     by_headers, by_query, by_username = peers
     assert by_headers.header("x-amz-customauthorizer-name") == "demo"
@@ -387,7 +387,7 @@ def test_a_client_certificate_on_the_wire(
         aws_pubsub_endpoint=broker.url_of("mqtts"), certificate=certificate, key=key, ca_file=tmp_path / "ca.pem",
         alpn=alpn,
     )  # fmt: skip
-    with PubSub(made, timeout=10) as ps:
+    with PubSub(made, timeout=30) as ps:
         ps.publish("a", 1, qos=1)
     (peer,) = peers
     assert peer.tls is not None
@@ -423,7 +423,7 @@ def test_a_registered_certificate_at_the_endpoint(endpoint: LocalIoTEndpoint, ca
     endpoint.identities.add_thing("lamp", attributes={"room": "kitchen"})
     certificate, key = endpoint.issue_certificate("bulb", policies=["thing"], thing="lamp").write(tmp_path, "bulb")
     given = {"certificate": certificate, "key": key, "aws_pubsub_endpoint": endpoint.mqtts_url}
-    with PubSub(provider(endpoint, ca_file, client_id="lamp", **given), timeout=10) as ps:
+    with PubSub(provider(endpoint, ca_file, client_id="lamp", **given), timeout=30) as ps:
         assert ps.subscribe("bulb/#", qos=1).subscribe(next=print).ready() == {"bulb/#": 1}
         ps.publish("bulb/on", 1, qos=1)
     assert isinstance(failure(provider(endpoint, ca_file, client_id="other", **given)), ConnectRefused)

@@ -51,7 +51,7 @@ BEYOND_FILTERS = [
 
 @pytest.mark.parametrize(("topic_filter", "qos", "says"), BEYOND_FILTERS)
 def test_only_the_filter_beyond_a_limit_ends(iot: LocalIoTEndpoint, topic_filter: str, qos: int, says: str) -> None:
-    with PubSub(provider_of(iot), timeout=10) as ps:
+    with PubSub(provider_of(iot), timeout=30) as ps:
         got: queue.Queue[Any] = queue.Queue()
         ps.subscribe("good", qos=1).subscribe(next=got.put, error=got.put).ready()
         errors: queue.Queue[Any] = queue.Queue()
@@ -59,28 +59,28 @@ def test_only_the_filter_beyond_a_limit_ends(iot: LocalIoTEndpoint, topic_filter
         with pytest.raises(BeyondLimit, match=says) as caught:
             refused.ready()
         assert caught.value.reason is Reason.LIMIT
-        assert repr(errors.get(timeout=10)) == repr(caught.value)  # a copy of the error is raised
-        assert errors.get(timeout=10) == "closed"
+        assert repr(errors.get(timeout=30)) == repr(caught.value)  # a copy of the error is raised
+        assert errors.get(timeout=30) == "closed"
         ps.publish("good", "still here", qos=1)
-        assert got.get(timeout=10).value == "still here"
+        assert got.get(timeout=30).value == "still here"
 
 
 def test_of_several_filters_only_the_one_beyond_ends(iot: LocalIoTEndpoint) -> None:
-    with PubSub(provider_of(iot), timeout=10) as ps:
+    with PubSub(provider_of(iot), timeout=30) as ps:
         errors: queue.Queue[Any] = queue.Queue()
         mixed = ps.subscribe(["good", "$mine", "better"], qos=1).subscribe(error=errors.put)
         assert mixed.ready() == {"good": 1, "$mine": 128, "better": 1}
         assert mixed.topics == ("good", "better")
-        assert isinstance(errors.get(timeout=10), BeyondLimit)
+        assert isinstance(errors.get(timeout=30), BeyondLimit)
         mixed.add("1/2/3/4/5/6/7/8/9")
-        assert isinstance(errors.get(timeout=10), BeyondLimit)
+        assert isinstance(errors.get(timeout=30), BeyondLimit)
         assert mixed.topics == ("good", "better")
         assert not mixed.closed
 
 
 def test_with_asyncio_too(iot: LocalIoTEndpoint) -> None:
     async def main() -> None:
-        async with pubsub.aio.PubSub(provider_of(iot), timeout=10) as ps:
+        async with pubsub.aio.PubSub(provider_of(iot), timeout=30) as ps:
             got: asyncio.Queue[Any] = asyncio.Queue()
             good = ps.subscribe("good", qos=1).subscribe(next=got.put_nowait)
             await good.ready()
@@ -91,7 +91,7 @@ def test_with_asyncio_too(iot: LocalIoTEndpoint) -> None:
                 with pytest.raises((BeyondLimit, PublishFailed), match=says):
                     await ps.publish(topic, b"", qos=qos)
             await ps.publish("good", 1, qos=1)
-            assert (await asyncio.wait_for(got.get(), 10)).value == 1
+            assert (await asyncio.wait_for(got.get(), 30)).value == 1
 
     asyncio.run(main())
 
@@ -108,14 +108,14 @@ BEYOND_TOPICS = [
 
 @pytest.mark.parametrize(("topic", "qos", "says"), BEYOND_TOPICS)
 def test_only_the_message_beyond_a_limit_fails(iot: LocalIoTEndpoint, topic: str, qos: int, says: str) -> None:
-    with PubSub(provider_of(iot), timeout=10) as ps:
+    with PubSub(provider_of(iot), timeout=30) as ps:
         with pytest.raises((BeyondLimit, PublishFailed), match=says):
             ps.publish(topic, b"", qos=qos)
         ps.publish(["$aws/rules/r/a", "$aws/things/lamp/shadow/update"], {}, qos=1)
 
 
 def test_subscription_51_fails_and_a_freed_place_can_be_used(iot: LocalIoTEndpoint) -> None:
-    with PubSub(provider_of(iot), timeout=10) as ps:
+    with PubSub(provider_of(iot), timeout=30) as ps:
         many = ps.subscribe([f"f{number}" for number in range(49)]).subscribe(next=id)
         last = ps.subscribe("last").subscribe(next=id)
         assert len(many.ready()) == 49
@@ -130,7 +130,7 @@ def test_subscription_51_fails_and_a_freed_place_can_be_used(iot: LocalIoTEndpoi
 
 
 def test_filters_beyond_one_subscribe_are_divided(iot: LocalIoTEndpoint) -> None:
-    with PubSub(provider_of(iot, max_filters=100), timeout=10) as ps:
+    with PubSub(provider_of(iot, max_filters=100), timeout=30) as ps:
         wanted = [f"f{number}" for number in range(20)]
         assert len(ps.subscribe(wanted).subscribe(next=id).ready()) == 20
 
@@ -139,12 +139,12 @@ def test_filters_beyond_one_subscribe_are_divided(iot: LocalIoTEndpoint) -> None
 
 
 def test_three_hundred_messages_are_acknowledged_in_three_seconds_and_none_is_throttled(caplog: Any) -> None:
-    with LocalIoTEndpoint() as iot, PubSub(provider_of(iot), timeout=20) as ps:
+    with LocalIoTEndpoint() as iot, PubSub(provider_of(iot), timeout=30) as ps:
         ps.connect()
         begin = time.monotonic()
         futures = [ps.publish_nowait("t", number, qos=1) for number in range(300)]
         for future in futures:
-            future.result(20)
+            future.result(30)
         assert time.monotonic() - begin > 2.4
     assert "beyond the 100 messages a second" not in caplog.text
 
@@ -154,13 +154,13 @@ def test_echoes_count_towards_the_pace_with_asyncio(caplog: Any) -> None:
 
     async def main() -> float:
         with LocalIoTEndpoint() as iot:
-            async with pubsub.aio.PubSub(provider_of(iot), timeout=20) as ps:
+            async with pubsub.aio.PubSub(provider_of(iot), timeout=30) as ps:
                 got: asyncio.Queue[Any] = asyncio.Queue()
                 await ps.subscribe("t", qos=1).subscribe(next=got.put_nowait).ready()
                 begin = time.monotonic()
                 await asyncio.gather(*(ps.publish("t", number, qos=1) for number in range(100)))
                 spent = time.monotonic() - begin
-                values = [(await asyncio.wait_for(got.get(), 10)).value for _ in range(100)]
+                values = [(await asyncio.wait_for(got.get(), 30)).value for _ in range(100)]
                 assert values == list(range(100))
                 return spent
 
@@ -205,7 +205,7 @@ def test_attempts_have_a_minimum_interval(reconnect: bool | Reconnect) -> None:
             return iot.credentials
 
         made = AWSIoTProvider(iot.region, iot.url, credentials, client_id="c", limits=limits, reconnect=reconnect)
-        with PubSub(made, timeout=10) as ps:
+        with PubSub(made, timeout=30) as ps:
             ps.connect()
             for _ in range(4):
                 assert iot.delete_connection("c")
@@ -288,7 +288,7 @@ def test_a_filter_that_the_endpoint_refuses_ends_with_a_reason() -> None:
     identities.add_user("u", KEYS, policies=["p"])
     with (
         LocalIoTEndpoint(identities, limits=IoTLimits(close_on_denial=False)) as iot,
-        PubSub(AWSIoTProvider("eu-west-1", iot.url, KEYS), timeout=10) as ps,
+        PubSub(AWSIoTProvider("eu-west-1", iot.url, KEYS), timeout=30) as ps,
     ):
         with pytest.raises(SubscribeRefused) as caught:
             ps.subscribe("no").subscribe(error=id).ready()
@@ -364,13 +364,13 @@ def test_a_signing_callable_is_called_at_each_attempt() -> None:
     with LocalIoTEndpoint(refuse_replays=False) as iot:
         backend = Backend(iot)
         made = AWSIoTProvider(aws_pubsub_endpoint=backend.sign)
-        with PubSub(made, timeout=10) as ps:
+        with PubSub(made, timeout=30) as ps:
             got: queue.Queue[Any] = queue.Queue()
             ps.subscribe("a", qos=1).subscribe(next=got.put).ready()
             assert backend.asked == 1
             iot.delete_connection(next(iter(iot._hooks._connected)))
             ps.publish("a", 1, qos=1)
-            assert got.get(timeout=10).value == 1
+            assert got.get(timeout=30).value == 1
             assert backend.asked == 2
         assert "X-Amz" not in repr(made)
 
@@ -381,7 +381,7 @@ def test_a_signing_coroutine_is_awaited_with_asyncio(form: str) -> None:
         backend = Backend(iot)
 
         async def main() -> None:
-            async with pubsub.aio.PubSub(AWSIoTProvider(aws_pubsub_endpoint=getattr(backend, form)), timeout=10) as ps:
+            async with pubsub.aio.PubSub(AWSIoTProvider(aws_pubsub_endpoint=getattr(backend, form)), timeout=30) as ps:
                 await ps.publish("a", 1, qos=1)
 
         asyncio.run(main())
@@ -404,7 +404,7 @@ def test_invalid_signing_callables_are_refused() -> None:
 def test_a_refused_url_is_not_shown() -> None:
     with LocalIoTEndpoint() as iot:
         wrong = presign_iot_url(iot.url, Credentials("AKIDX", "canary", "canary-token"), iot.region)
-        with PubSub(AWSIoTProvider(aws_pubsub_endpoint=lambda: wrong), timeout=10) as ps:
+        with PubSub(AWSIoTProvider(aws_pubsub_endpoint=lambda: wrong), timeout=30) as ps:
             with pytest.raises(Exception, match="signature was not accepted") as caught:
                 ps.connect()
             assert "canary" not in repr(caught.value) + str(caught.value)

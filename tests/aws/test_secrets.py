@@ -88,7 +88,7 @@ def use(provider: AWSIoTProvider) -> list[str]:
     """Use a provider with threads and asyncio. Return its text and those of all errors."""
     texts = [repr(provider), str(provider)]
     errors: list[Exception] = []
-    with PubSub(provider, timeout=10) as ps:
+    with PubSub(provider, timeout=30) as ps:
         texts.append(repr(ps))
         watch = ps.connection_state_changes.subscribe(lambda change: texts.append(repr(change)))
         handle = ps.subscribe("a", qos=1).subscribe(next=lambda message: None, error=errors.append)
@@ -100,7 +100,7 @@ def use(provider: AWSIoTProvider) -> list[str]:
         watch.unsubscribe()
 
     async def in_a_loop() -> None:
-        async with pubsub.aio.PubSub(provider, timeout=10) as ps:
+        async with pubsub.aio.PubSub(provider, timeout=30) as ps:
             try:
                 await ps.publish("a", 1, qos=1)
             except Exception as error:
@@ -132,7 +132,7 @@ def test_no_secret_is_ever_shown(endpoint: LocalIoTEndpoint, logged: list[str]) 
             texts += use(AWSIoTProvider(aws_pubsub_endpoint=endpoint.url, custom_authorizer=custom))
     signed = presign_iot_url(endpoint.url, BAD, REGION)
     with pytest.raises(mqttws.HandshakeRejected) as refused:
-        mqttws.Client(str(signed), reconnect=False, timeout=10).open()
+        mqttws.Client(str(signed), reconnect=False, timeout=30).open()
     texts += [repr(signed), *shown(refused.value)]
     everything = "\n".join([*texts, *logged])
     assert "refused" in everything

@@ -181,7 +181,7 @@ def test_an_authenticator_is_cancelled_when_its_client_disconnects(start, wire):
 
     broker = start(authenticator=slow)
     wire(broker).send(Connect("c"))
-    assert begun.wait(10)
+    assert begun.wait(30)
     broker.stop()
     assert cancelled.is_set()
 
@@ -364,7 +364,7 @@ def test_a_will_is_not_published_if_its_hook_fails(start, client, caplog, failin
     peer = client("c", broker, will=Message("will", b"x"))
     armed.append(True)
     peer.reset()
-    assert ended.wait(10)
+    assert ended.wait(30)
     armed.clear()
     watcher.quiet()
     assert "a hook failed, and the will to 'will' is not published" in caplog.text

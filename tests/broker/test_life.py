@@ -78,7 +78,7 @@ def test_an_asynchronous_program_runs_it_in_its_own_loop():
             async with mqttws.aio.connect(broker.urls[1]) as client:
                 await client.subscribe("a", 1)
                 assert broker.publish("a", b"x", 1) == 1  # called in the loop itself
-                async for message in client.messages(timeout=10):
+                async for message in client.messages(timeout=30):
                     assert message.payload == b"x"
                     break
             assert broker.metrics()["clients/maximum"] == 1

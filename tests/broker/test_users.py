@@ -101,7 +101,7 @@ def test_only_users_of_the_file_are_accepted(start, hashed, caplog):
 def test_users_may_read_sys_and_others_may_not(start, hashed):
     with mqttws.connect(start(authenticator=Users({"ann": hashed})).url, username="ann", password=PASSWORD) as client:
         assert client.subscribe("$SYS/#") == 0
-        assert next(client.messages(timeout=10)).topic.startswith("$SYS/broker/")
+        assert next(client.messages(timeout=30)).topic.startswith("$SYS/broker/")
     with mqttws.connect(start().url) as client, pytest.raises(mqttws.SubscribeRejected):
         client.subscribe("$SYS/#")
 

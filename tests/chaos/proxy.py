@@ -69,9 +69,11 @@ class FaultProxy:
                 client.close()  # the broker is down
                 continue
             with self._lock:
-                self._sockets |= {client, server}
                 if self._closing:
+                    client.close()
+                    server.close()
                     return
+                self._sockets |= {client, server}
                 line = _Line(self, client, server, int(self._random.expovariate(1 / LIFE)), self._random.random())
                 for source, sink in ((client, server), (server, client)):
                     thread = threading.Thread(target=line.carry, args=(source, sink))

@@ -107,6 +107,8 @@ class Node:
     def pause(self) -> None:
         """Suspend the process: the kernel still accepts connections, but it does not answer."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it has stopped
 
     def resume(self) -> None:
         """Resume the process."""

@@ -84,15 +84,15 @@ def test_a_wait_in_another_thread(kind):
         def take(future=future, results=results, waiting=waiting):
             waiting.set()
             try:
-                results.append(future.result(10))
+                results.append(future.result(30))
             except ValueError as error:
                 results.append(error)
 
         thread = threading.Thread(target=take)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(30)
         settle(future, outcome)
-        thread.join(10)
+        thread.join(30)
         assert results == [outcome]
 
 
@@ -174,14 +174,14 @@ def test_no_wait_is_lost_in_a_race():
         future, barrier, results = LightFuture(), threading.Barrier(2), []
 
         def take(future=future, barrier=barrier, results=results):
-            barrier.wait(10)
-            results.append(future.result(10))
+            barrier.wait(30)
+            results.append(future.result(30))
 
         thread = threading.Thread(target=take)
         thread.start()
-        barrier.wait(10)
+        barrier.wait(30)
         future.settle(5)
-        thread.join(20)
+        thread.join(30)
         assert results == [5]
 
 
@@ -191,19 +191,19 @@ def test_all_waiting_threads_are_woken_before_a_callback_runs(kind, ending):
     future, began, awake = make(), threading.Barrier(4), threading.Barrier(4)
 
     def take():
-        began.wait(10)
+        began.wait(30)
         with contextlib.suppress(CancelledError):
-            future.result(10)
-        awake.wait(10)
+            future.result(30)
+        awake.wait(30)
 
     threads = [threading.Thread(target=take) for _ in range(3)]
-    future.add_done_callback(lambda done: awake.wait(10))  # fails if the threads still wait
+    future.add_done_callback(lambda done: awake.wait(30))  # fails if the threads still wait
     for thread in threads:
         thread.start()
-    began.wait(10)
+    began.wait(30)
     future.cancel() if ending == "cancelled" else settle(future, 1)
     for thread in threads:
-        thread.join(20)
+        thread.join(30)
     assert not awake.broken
 
 
@@ -212,14 +212,14 @@ def test_no_callback_is_lost_in_a_race():
         future, barrier, called = LightFuture(), threading.Barrier(2), []
 
         def add(future=future, barrier=barrier, called=called):
-            barrier.wait(10)
+            barrier.wait(30)
             future.add_done_callback(called.append)
 
         thread = threading.Thread(target=add)
         thread.start()
-        barrier.wait(10)
+        barrier.wait(30)
         LightFuture.settle_all([future], None)
-        thread.join(20)
+        thread.join(30)
         assert called == [future]
 
 
@@ -314,21 +314,21 @@ class TestReceipts:
             receipt = Receipt.make(mark, 1)
 
             def take(receipt=receipt, barrier=barrier, results=results):
-                barrier.wait(10)
-                results.append(receipt.result(10))
+                barrier.wait(30)
+                results.append(receipt.result(30))
 
             thread = threading.Thread(target=take)
             thread.start()
-            barrier.wait(10)
+            barrier.wait(30)
             LightFuture.settle_all(mark.advance(1), None)
-            thread.join(20)
+            thread.join(30)
             assert results == [None]
 
     @pytest.mark.parametrize("step", range(40))
     def test_an_interruption_between_two_steps_loses_no_wait(self, step):
         """Ctrl-C can arrive after each instruction while a future is settled; settling it again then wakes the rest."""
         future, results = LightFuture(), []
-        thread = threading.Thread(target=lambda: results.append(future.result(10)))
+        thread = threading.Thread(target=lambda: results.append(future.result(30)))
         thread.start()
         deadline = time.monotonic() + 10
         while "_done_callbacks" not in future.__dict__:
@@ -353,5 +353,5 @@ class TestReceipts:
             future.settle(None)
         sys.settrace(before)
         future.settle(None)
-        thread.join(5)
+        thread.join(30)
         assert results == [None]

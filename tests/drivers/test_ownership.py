@@ -268,7 +268,7 @@ def test_the_order_of_the_calls_is_kept_by_a_reconnect(make: Make, server: Scrip
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_a_client_receives_its_own_message_a_thousand_times(broker: Broker, kind: str) -> None:
     if kind == "blocking":
-        with mqttws.connect(broker.url, timeout=20) as client:
+        with mqttws.connect(broker.url, timeout=30) as client:
             for number in range(1_000):
                 client.subscribe_nowait(f"own/{number}")
                 client.publish_nowait(f"own/{number}", b"%d" % number, number % 2)
@@ -276,7 +276,7 @@ def test_a_client_receives_its_own_message_a_thousand_times(broker: Broker, kind
     else:
 
         async def main() -> list[int]:
-            async with mqttws.aio.connect(broker.url, timeout=20) as client:
+            async with mqttws.aio.connect(broker.url, timeout=30) as client:
                 for number in range(1_000):
                     client.subscribe_nowait(f"own/{number}")
                     client.publish_nowait(f"own/{number}", b"%d" % number, number % 2)
@@ -295,7 +295,7 @@ def test_a_client_receives_its_own_message_a_thousand_times(broker: Broker, kind
 def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
     """1,500 messages, many reads; each is answered, and the acknowledgement of the answer is awaited."""
     count, answered = 1_500, threading.Semaphore(0)
-    with mqttws.connect(broker.url, timeout=20) as other:
+    with mqttws.connect(broker.url, timeout=30) as other:
         burst = lambda: [other.publish_nowait("request", b"%d" % number) for number in range(count)]  # noqa: E731
         if kind == "callback":
 
@@ -306,9 +306,9 @@ def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
             with mqttws.Client(broker.url, on_message=answer, timeout=20) as client:
                 client.subscribe("request")
                 burst()
-                assert all(answered.acquire(timeout=20) for _ in range(count))
+                assert all(answered.acquire(timeout=30) for _ in range(count))
         elif kind == "iteration":
-            with mqttws.connect(broker.url, timeout=20) as client:
+            with mqttws.connect(broker.url, timeout=30) as client:
                 client.subscribe("request")
                 burst()
                 for _, message in zip(range(count), client.messages(20), strict=False):
@@ -330,7 +330,7 @@ def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
                         for _ in range(count):
                             await take(await anext(messages))
                     else:
-                        assert await asyncio.to_thread(lambda: all(answered.acquire(timeout=20) for _ in range(count)))
+                        assert await asyncio.to_thread(lambda: all(answered.acquire(timeout=30) for _ in range(count)))
                         answered.release(count)
 
             asyncio.run(run())
@@ -340,7 +340,7 @@ def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
 def test_three_thousand_retained_messages_then_a_publish(broker: Broker) -> None:
     for number in range(3_000):
         broker.publish(f"kept/{number}", b"x", retain=True)
-    with mqttws.connect(broker.url, timeout=20) as client:
+    with mqttws.connect(broker.url, timeout=30) as client:
         client.subscribe("kept/#")
         client.publish("a", b"x", 1)
         assert sum(1 for _ in zip(range(3_000), client.messages(PATIENCE), strict=False)) == 3_000

@@ -63,13 +63,13 @@ USE = """
     with mqttws.connect(url) as client:
         client.subscribe("a", 1)
         client.publish("a", b"x", 1)
-        assert next(client.messages(10)).payload == b"x"
+        assert next(client.messages(30)).payload == b"x"
 
     async def main():
         async with mqttws.aio.connect(url.replace("127.0.0.1", "localhost")) as client:
             await client.subscribe("a", 1)
             await client.publish("a", b"y", 1)
-            assert (await anext(client.messages(10))).payload == b"y"
+            assert (await anext(client.messages(30))).payload == b"y"
 
     asyncio.run(main())
     with pubsub.PubSub(pubsub.MqttOverWSProvider(url)) as ps:

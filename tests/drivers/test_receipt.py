@@ -178,7 +178,7 @@ def test_the_helpers_of_asyncio(kind):
         for one in made[1:5]:
             loop.call_soon(one.hand_over)
         assert await asyncio.gather(*futures[:5]) == [None] * 5
-        assert await asyncio.wait_for(futures[3], 10) is None
+        assert await asyncio.wait_for(futures[3], 30) is None
         assert [await one for one in asyncio.as_completed(futures[:5], timeout=10)] == [None] * 5
         made[5].fail(LookupError("over"))
         (outcome,) = await asyncio.gather(futures[5], return_exceptions=True)

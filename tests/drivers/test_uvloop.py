@@ -20,7 +20,7 @@ def test_it_connects_publishes_and_receives(host: str, which: int) -> None:
             for qos in (0, 1, 2):
                 await client.publish("a", b"%d" % qos, qos)
             payloads = []
-            async for message in client.messages(timeout=10):
+            async for message in client.messages(timeout=30):
                 payloads.append(message.payload)
                 if len(payloads) == 3:
                     return payloads

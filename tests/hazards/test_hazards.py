@@ -46,8 +46,8 @@ class TestCancelling:
                     call = asyncio.ensure_future(client.publish("t", b"x", qos))
                     await self.cancel_after(turns, call)
                     finished += not call.cancelled()
-                    await client.publish("t", b"barrier", 2, timeout=10)
-                    await client.publish("t", b"barrier", 1, timeout=10)
+                    await client.publish("t", b"barrier", 2, timeout=30)
+                    await client.publish("t", b"barrier", 1, timeout=30)
                     assert len(client.session.sender) == 0
                     assert len(client.session.identifiers) == 0
                 assert 0 < finished < POINTS  # cancelled before and after the end of the call
@@ -60,7 +60,7 @@ class TestCancelling:
             async with Broker(sys_interval=None) as broker, aio.connect(broker.url) as client:
                 for turns in range(POINTS):
                     await self.cancel_after(turns, asyncio.ensure_future(getattr(client, verb)("t")))
-                    await client.unsubscribe("t", timeout=10)
+                    await client.unsubscribe("t", timeout=30)
                     assert len(client.session.identifiers) == 0
                     assert client.session.subscriptions == {}
                 await client.subscribe("t", 1)
@@ -104,7 +104,7 @@ class TestCancelling:
                     await self.cancel_after(turns, asyncio.ensure_future(client.close()))
                     await client.close()
                     assert client.state.name == "disconnected"
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while any(task.get_name().startswith("mqttws ") for task in asyncio.all_tasks()):
                         await asyncio.sleep(0)
 

@@ -150,7 +150,7 @@ def test_retained_topics(victim, join, depth):
     assert figures["retained messages/count"] == (500 if depth else 10_000)
     assert figures["retained messages/dropped"] == 20_000 - figures["retained messages/count"]
     assert victim.grown() < (64 if depth else 32) * MIB
-    assert victim.log().count("is not retained") == 20
+    assert 20 <= victim.log().count("is not retained") < 40  # 20 at first, then one now and then
 
 
 def test_retained_bytes(attack, join):

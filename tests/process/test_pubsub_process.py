@@ -93,11 +93,11 @@ def test_a_pubsub_that_was_opened_before_a_fork_works_in_the_child(broker: Broke
 ps = PubSub(MqttOverWSProvider(url))
 closes = []
 subscription = ps.subscribe("a", qos=1).subscribe(close=lambda: closes.append(os.getpid()))
-subscription.ready(10)
+subscription.ready(30)
 messages = iter(ps.subscribe("b"))
-messages.ready(10)
+messages.ready(30)
 future = ps.publish_nowait("a", 0, qos=1)
-future.result(10)
+future.result(30)
 
 def work():
     said = [str(ps.connection_state), subscription.closed, str(subscription.error)]
@@ -108,19 +108,19 @@ def work():
         except mqttws.MQTTError as error:
             said.append(type(error).__name__)
     subscription.unsubscribe()
-    ps.publish("a", 1, qos=1, timeout=10)
-    with ps.subscribe("c", timeout=10) as again:
-        again.ready(10)
+    ps.publish("a", 1, qos=1, timeout=30)
+    with ps.subscribe("c", timeout=30) as again:
+        again.ready(30)
         ps.publish("c", 2, qos=1)
         said.append(next(again).value)
     ps.close()
-    ps.publish_nowait("a", 3, qos=1).result(10)
+    ps.publish_nowait("a", 3, qos=1).result(30)
     ps.close()
     return said + closes
 
 print(in_child(work))
 print(ps.connection_state, subscription.closed, closes)
-ps.publish("a", 4, qos=1, timeout=10)
+ps.publish("a", 4, qos=1, timeout=30)
 ps.close()
 """,
         broker,
@@ -137,22 +137,22 @@ def test_forks_while_twenty_threads_publish_and_subscribe(broker: Broker) -> Non
     said = lines(
         """
 ps = PubSub(MqttOverWSProvider(url))
-ps.connect(timeout=10)
+ps.connect(timeout=30)
 stop = threading.Event()
 
 def keep_busy(number):
     while not stop.is_set():
-        ps.publish_nowait(f"t/{number}", number, qos=1).result(20)
+        ps.publish_nowait(f"t/{number}", number, qos=1).result(30)
         with ps.subscribe(f"s/{number}") as messages:
-            messages.ready(20)
+            messages.ready(30)
 
 threads = [threading.Thread(target=keep_busy, args=(number,)) for number in range(20)]
 for thread in threads:
     thread.start()
 
 def work():
-    ps.publish("child", 1, qos=1, timeout=15)
-    ps.subscribe("child").subscribe(next=id).ready(15)
+    ps.publish("child", 1, qos=1, timeout=30)
+    ps.subscribe("child").subscribe(next=id).ready(30)
     ps.close(2)
     return "works"
 
@@ -160,7 +160,7 @@ for _ in range(10):
     print(in_child(work))
 stop.set()
 for thread in threads:
-    thread.join(20)
+    thread.join(30)
 ps.close()
 """,
         broker,
@@ -177,15 +177,15 @@ ps = pubsub.aio.PubSub(MqttOverWSProvider(url))
 
 async def begin():
     subscription = ps.subscribe("a").subscribe(next=id)
-    await subscription.ready(10)
+    await subscription.ready(30)
     return subscription
 
 async def again():
     try:
-        await subscription.ready(10)
+        await subscription.ready(30)
     except mqttws.ConnectionClosed as error:
         print(error, flush=True)
-    await ps.publish("a", 1, qos=1, timeout=10)
+    await ps.publish("a", 1, qos=1, timeout=30)
     await ps.close()
     return "works"
 
@@ -219,7 +219,7 @@ def logins():
 identity = CognitoIdentity(name, "eu-west-1", logins, endpoint=server.endpoint)
 refresh = threading.Thread(target=identity.get_frozen_credentials)
 refresh.start()
-entered.wait(10)
+entered.wait(30)
 
 def work():
     released.set()
@@ -280,7 +280,7 @@ def test_sys_exit_in_a_callback_ends_an_asyncio_program(broker: Broker) -> None:
         """
 async def main():
     async with pubsub.aio.PubSub(MqttOverWSProvider(url)) as ps:
-        await ps.subscribe("a").subscribe(next=lambda message: sys.exit(7), close=lambda: print("closed")).ready(10)
+        await ps.subscribe("a").subscribe(next=lambda message: sys.exit(7), close=lambda: print("closed")).ready(30)
         await ps.publish("a", 1)
         await asyncio.sleep(30)
 
@@ -306,7 +306,7 @@ async def next_(message):
     await got.put(message.value)
 
 async def main():
-    async with asyncio.timeout(20), pubsub.aio.PubSub(MqttOverWSProvider(url)) as ps:
+    async with asyncio.timeout(30), pubsub.aio.PubSub(MqttOverWSProvider(url)) as ps:
         await ps.subscribe("a", qos=1).subscribe(next=next_).ready()
         for number in range(3):
             await ps.publish("a", number, qos=1)
@@ -452,7 +452,7 @@ def interrupt(*_):
 armed = False
 signal.signal(signal.SIGALRM, interrupt)
 sys.unraisablehook = lambda unraisable: None  # where CPython itself is interrupted in a weak reference's callback
-ps = PubSub(MqttOverWSProvider(url), timeout=20)
+ps = PubSub(MqttOverWSProvider(url), timeout=30)
 got, published, failures = [0], [0, 0], []
 stop = threading.Event()
 
@@ -467,19 +467,19 @@ def publish(number):
 def observe(message):
     got[0] += 1
 
-ps.subscribe("w", qos=1).subscribe(next=observe).ready(10)
+ps.subscribe("w", qos=1).subscribe(next=observe).ready(30)
 threads = [threading.Thread(target=publish, args=(number,)) for number in range(2)]
 for thread in threads:
     thread.start()
 
 def subscribe_and_end():
     subscription = ps.subscribe("a").subscribe(next=id)
-    subscription.ready(10)
+    subscription.ready(30)
     subscription.unsubscribe(10)
 
 def iterate():
-    with ps.subscribe("b", qos=1, timeout=10) as messages:
-        messages.ready(10)
+    with ps.subscribe("b", qos=1, timeout=30) as messages:
+        messages.ready(30)
         ps.publish("b", 1, qos=1)
         next(messages)
 
@@ -490,7 +490,7 @@ calls = [
     lambda: ps.publish("a", 1, qos=1),
     lambda: ps.publish("a", 1),
     lambda: ps.publish(["a", "c"], 1, qos=1),
-    lambda: ps.publish_nowait("a", 1, qos=1).result(10),
+    lambda: ps.publish_nowait("a", 1, qos=1).result(30),
     lambda: repr(ps),
     subscribe_and_end,
     iterate,

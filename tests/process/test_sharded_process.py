@@ -115,11 +115,11 @@ ps = PubSub(pubsub.Sharded(MqttOverWSProvider(url), (2, 2), connect_rate=500))
 got = []
 ended = []
 both = ps.subscribe(["t/1", "t/2"], qos=1)
-both.subscribe(next=lambda m: got.append(m.value), close=lambda: ended.append(1)).ready(10)
+both.subscribe(next=lambda m: got.append(m.value), close=lambda: ended.append(1)).ready(30)
 
 def work():
     states = set(ps.connection_states.values())
-    ps.subscribe("t/3", qos=1).subscribe(next=lambda m: got.append(m.value)).ready(10)
+    ps.subscribe("t/3", qos=1).subscribe(next=lambda m: got.append(m.value)).ready(30)
     ps.publish("t/3", "child", qos=1)
     while "child" not in got:
         time.sleep(0.01)
@@ -159,7 +159,7 @@ def test_ctrl_c_at_any_time_leaves_it_usable(broker: Broker) -> None:
         """
 ps = PubSub(pubsub.Sharded(MqttOverWSProvider(url), (2, 2), connect_rate=500))
 got = []
-ps.subscribe([f"t/{n}" for n in range(8)], qos=1).subscribe(next=lambda m: got.append(m.value)).ready(10)
+ps.subscribe([f"t/{n}" for n in range(8)], qos=1).subscribe(next=lambda m: got.append(m.value)).ready(30)
 interrupts = 0
 armed = False
 
@@ -179,11 +179,11 @@ while interrupts < 100 and time.monotonic() - begin < 20:
             ps.publish_nowait(f"t/{number % 8}", number, qos=1)
             if number % 50 == 0:
                 ps.resize((random.randint(1, 3), random.randint(1, 3)))
-                ps.flush(10)
+                ps.flush(30)
         armed = False
     except KeyboardInterrupt:
         interrupts += 1
-ps.publish("t/0", "after", qos=1, timeout=20)
+ps.publish("t/0", "after", qos=1, timeout=30)
 while "after" not in got:
     time.sleep(0.01)
 begin = time.monotonic()

@@ -117,7 +117,7 @@ def crt_signs(request, *, in_query: bool, expires=None) -> http.HttpRequest:
         signed_body_value=_hash(request["body"]),
     )
     wire = http.HttpRequest(request["method"], request["target"], http.HttpHeaders(request["headers"]))
-    return auth.aws_sign_request(wire, config).result(10)
+    return auth.aws_sign_request(wire, config).result(30)
 
 
 def _hash(body: bytes) -> str:

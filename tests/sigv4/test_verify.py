@@ -72,7 +72,7 @@ def test_the_sdk_v2_signs_connection_and_host():
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Protocol", "mqtt"),
     ]
-    signed = auth.aws_sign_request(http.HttpRequest("GET", "/mqtt", http.HttpHeaders(headers)), config).result(10)
+    signed = auth.aws_sign_request(http.HttpRequest("GET", "/mqtt", http.HttpHeaders(headers)), config).result(30)
     answer = judge(signed.path, headers=headers)
     assert isinstance(answer, Verified)
     assert answer.signed_headers == ("connection", "host")
@@ -170,7 +170,7 @@ def test_the_c_library_signs_plus_as_a_plus_sign_and_is_accepted():
         date=NOW,
     )
     request = http.HttpRequest("GET", "/mqtt?a=b+c", http.HttpHeaders([("Host", HOST)]))
-    signed = auth.aws_sign_request(request, config).result(10)
+    signed = auth.aws_sign_request(request, config).result(30)
     assert judge(signed.path, headers=list(signed.headers))
 
 

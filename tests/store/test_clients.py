@@ -80,9 +80,9 @@ def test_messages_left_by_close_are_reported_and_kept(make: Callable[..., Any]) 
     gone = client.publish_nowait("t", b"gone")
     client.close()
     with pytest.raises(ConnectionClosed, match="the store keeps the message"):
-        kept.result(5)
+        kept.result(30)
     with pytest.raises(ConnectionClosed) as error:
-        gone.result(5)
+        gone.result(30)
     assert "store" not in str(error.value)
     store.crash()
     assert len(store) == 1
@@ -219,7 +219,7 @@ def test_the_overflow_of_a_full_queue(
     assert inner.dropped == len(failed)
     for number in failed:
         with pytest.raises(QueueFull):
-            futures[number].result(5)
+            futures[number].result(30)
     client.open()
     assert received(make, broker, len(sent)) == [b"%d" % number for number in sent]
     if durable:

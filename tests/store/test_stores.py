@@ -213,14 +213,14 @@ def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
 
         def slow(self: SQLiteStore, connection: Any, batch: dict[bytes, bytes | None]) -> None:
             writing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             write(self, connection, batch)
 
         monkeypatch.setattr(SQLiteStore, "_write", slow)
         store.put(b"a", b"1")
         committing = threading.Thread(target=store.commit)
         committing.start()
-        assert writing.wait(10)
+        assert writing.wait(30)
         store.put(b"a", b"2")  # returns
         store.delete(b"b")
         assert list(store._pending) == [b"a", b"b"]
@@ -229,8 +229,8 @@ def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
         late.join(0.05)
         assert late.is_alive()
         go_on.set()
-        committing.join(10)
-        late.join(10)
+        committing.join(30)
+        late.join(30)
         assert store.load(b"") == [(b"a", b"2")]
 
 
