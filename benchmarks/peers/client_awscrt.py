@@ -75,6 +75,7 @@ def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str,
 
 
 def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> dict[str, float]:
+    expected = work.payload(size)  # made before memory and time are measured
     done = threading.Event()
     got = end = 0
     watch = Stopwatch()
@@ -83,7 +84,7 @@ def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> d
         nonlocal got
         got += 1
         if got == end:
-            assert payload == work.payload(size)
+            assert payload == expected
             done.set()
 
     with Connected(port, tls) as connection:

@@ -60,6 +60,7 @@ def publish_acknowledged(port: int, count: int, warm: int, qos: int, tls: int = 
 
 
 def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> dict[str, float]:
+    expected = work.payload(size)  # made before memory and time are measured
     done = threading.Event()
     got = end = 0
     watch = Stopwatch()
@@ -68,7 +69,7 @@ def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> d
         nonlocal got
         got += 1
         if got == end:
-            assert message.payload == work.payload(size)
+            assert message.payload == expected
             done.set()
 
     with connect(port, tls, on_message=on_message) as client:

@@ -93,6 +93,7 @@ def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str,
 
 
 def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> dict[str, float]:
+    expected = work.payload(size)  # made before memory and time are measured
     done = threading.Event()
     got = end = 0
     watch = Stopwatch()
@@ -101,7 +102,7 @@ def receive(port: int, count: int, warm: int, tls: int = 0, size: int = 64) -> d
         nonlocal got
         got += 1
         if got == end:
-            assert message.payload == work.payload(size)
+            assert message.payload == expected
             done.set()
 
     connected = Connected(port, tls)
