@@ -73,7 +73,7 @@ class Pump(asyncio.Protocol):
         """Handle received bytes."""
         acknowledge_at_once(self._socket)
         self._receive(self._link.receive_data, data)
-        size = read_size(self._link.missing)
+        size = READ_SIZE if len(data) < READ_SIZE else read_size(self._link.missing)
         if size != self._read_size and self._transport is not None:
             self._read_size = size
             limit_reads(self._transport, size)

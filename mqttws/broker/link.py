@@ -676,7 +676,7 @@ class Link(asyncio.Protocol):
 
     def _write(self, now: float) -> bool:
         """Write one piece. Return whether there was one."""
-        data = self._connection.data_to_send(now)
+        data = self._connection.piece_to_send(now)
         self._pending = 0
         handler = self._handler
         if self._connection.closed and handler is not None and handler.subscriber is not None:

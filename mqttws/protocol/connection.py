@@ -115,8 +115,12 @@ class Connection(ABC, Generic[M]):
         Args:
             now: The current time in seconds.
         """
-        self._collect(now)
-        return self._framing.data_to_send()
+        framing = self._framing
+        before = framing.data_to_send() if framing.long is not None else b""  # the rest, if a piece was taken
+        data = self.piece_to_send(now)
+        if framing.long is not None:
+            data = b"".join([data, framing.data_to_send()])
+        return before + data if before else data
 
     def piece_to_send(self, now: float) -> bytes:
         """Return the next bytes to send; empty if there are none. Call this again until it returns no bytes.
@@ -127,19 +131,19 @@ class Connection(ABC, Generic[M]):
         Args:
             now: The current time in seconds.
         """
-        if self._framing.long is None:
-            self._collect(now)
-        return self._framing.next_piece()
-
-    def _collect(self, now: float) -> None:
-        """Pass the output of the machine, and the end of the connection, to the framing."""
-        if self._framing.opened:
-            data = self.machine.data_to_send(now)
-            if data:
-                self._framing.send(data)
-        if self.machine.state is CLOSED and not self._closing:
-            self._closing = True
-            self._framing.close(*_close_code(self.machine.error))
+        framing = self._framing
+        if framing.long is None:
+            if framing.opened:
+                data = self.machine.data_to_send(now)
+                if data:
+                    framing.send(data)
+                del data  # it may be long, and is copied below
+            if self.machine.state is CLOSED and not self._closing:
+                self._closing = True
+                framing.close(*_close_code(self.machine.error))
+            if framing.long is None:
+                return framing.data_to_send()
+        return framing.next_piece()
 
     def events(self) -> Iterator[Event]:
         """Yield the events in order, including those that occur during the iteration."""
@@ -354,7 +358,7 @@ class ClientConnection(Connection[ClientMachine]):
             The bytes to write; None if the message would overtake others, must not be sent now, or is long: then it is
             sent in pieces.
         """
-        if self._framing.has_output or len(packet) > LONG or not self.machine.may_overtake(now):
+        if self._framing.long is not None or len(packet) > LONG or not self.machine.may_overtake(now):
             return None
         return self._framing.frame(packet)
 

@@ -35,7 +35,7 @@ from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 from mqttws.poll import READ, WRITE, Poller
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import acknowledge_at_once, read_size, socket_pair
+from mqttws.sockets import READ_SIZE, acknowledge_at_once, read_size, socket_pair
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
@@ -95,6 +95,7 @@ class Network(Owner):
         self._attempt: Attempt | None = None
         self._dialer: Dialer | None = None
         self._socket: socket.socket | None = None
+        self._read_size = READ_SIZE
         self._unsent = _NOTHING
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
@@ -533,6 +534,7 @@ class Network(Owner):
                 link.broke(data, now)
             elif data:
                 link.receive_data(data, now)
+                self._read_size = READ_SIZE if len(data) < READ_SIZE else read_size(link.missing)
             elif data is not None:
                 link.receive_eof(now)
             if is_due:
@@ -575,15 +577,14 @@ class Network(Owner):
         Returns:
             The received bytes; b"" at EOF; the error that broke the connection; or None if there was nothing to read.
         """
-        link, connection = self.core.link, self._socket
-        assert link is not None
+        connection = self._socket
         assert connection is not None
         self._watch(connection)
         ready = self._select(until, deadline)
         if connection not in ready or not self.core.reading:
             return None
         try:
-            data = connection.recv(read_size(link.missing))
+            data = connection.recv(self._read_size)
         except BlockingIOError:
             return None
         except OSError as error:
