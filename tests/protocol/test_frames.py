@@ -228,6 +228,15 @@ class TestPieces:
         pair.server.receive_data(b"".join(pieces), 0.0)
         assert [event.topic for event in pair.server.events() if isinstance(event, Publish)] == ["a", "b"]
 
+    def test_how_much_is_missing_is_known(self) -> None:
+        pair = Pair(Connect("c")).open()
+        stream = binary_frame(Publish("a", bytes(3 * LONG)).encode(), None)
+        assert pair.client.machine.missing == 2
+        pair.client.receive_data(stream[:LONG], 0.0)
+        assert pair.client.machine.missing == len(stream) - LONG
+        pair.client.receive_data(stream[LONG:], 0.0)
+        assert pair.client.machine.missing == 2
+
     def test_nothing_overtakes_it(self) -> None:
         pair = Pair(Connect("c")).open()
         packet = bytes.fromhex("30 04 00 01 61 78")
