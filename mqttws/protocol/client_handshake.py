@@ -213,7 +213,7 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
         and target.isprintable()
         and " " not in target
         and not any(name.lower() in _OF_HTTP for name, _ in lines)
-        and all(map(_split_line, written))
+        and list(map(_split_line, written)) == lines  # a name with a colon would be read as another header
     ):
         head = [b"GET %s HTTP/1.1" % target.encode(), b"Host: %s" % host.encode(), *written]
         return b"\r\n".join([*head, b"", b""])

@@ -59,6 +59,7 @@ def interrupt(step: int, call: Callable[[], object]) -> bool:
         return trace
 
     known = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 traces no opcodes unless a frame asks for them before
     sys.settrace(trace)
     try:
         call()

@@ -24,7 +24,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 def run(project: pytest.Pytester, text: str, *options: str) -> pytest.RunResult:
     project.makepyfile(test_it=text)
-    return project.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", *options, timeout=60)
+    return project.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", *options, timeout=300)
 
 
 def test_the_examples_of_the_page_pass(project: pytest.Pytester) -> None:

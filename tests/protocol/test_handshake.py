@@ -122,6 +122,8 @@ class TestClientRequest:
             ("h", "/", [("Authorization", "secret\N{EURO SIGN}")]),
             ("h", "/", [("Bad Name", "secret")]),
             ("h", "/", [("Nul", "secret\0")]),
+            ("h", "/", [("Authorization:", "secret")]),
+            ("h", "/", [("Authorization: secret", "secret")]),
         ],
     )
     def test_invalid_text_is_refused_without_repeating_it(
