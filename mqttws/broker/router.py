@@ -38,6 +38,7 @@ from mqttws.broker.subscriptions import (
     is_well_formed_share,
     split_share,
 )
+from mqttws.codec.memory import Memory as Cache
 from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
@@ -97,8 +98,8 @@ class Router:
         self.sys = Retained()
         self._sys_anonymous = sys_anonymous
         self._subscriptions = Subscriptions()
-        self._open_topics: set[str] = set()  # a cache of topics to which clients may publish
-        self._open_characters = 0
+        #: A cache of topics to which clients may publish.
+        self._open_topics: Cache[str, bool] = Cache(MAX_ANSWERS, MAX_CHARACTERS)
         limited = self.limits.max_payload is not None or self.limits.publish_rate is not None
         asked = self.hooks.authorizer is not None or self.hooks.on_published is not None
         self.in_runs = not asked and not limited
@@ -273,7 +274,7 @@ class Router:
             MQTTError: The connection must be closed.
             Unfinished: Finish the lookup, then repeat this call.
         """
-        if topic not in self._open_topics and not self._is_open(topic):
+        if topic not in self._open_topics.table and not self._is_open(topic):
             for payload in payloads:
                 self.publish_from(peer, Publish(topic, payload))
             return
@@ -304,16 +305,12 @@ class Router:
         Raises:
             MQTTError: It exceeds a limit.
         """
-        if topic in self._open_topics:
+        if topic in self._open_topics.table:
             return True
         self.limits.check_topic(topic, "the Topic Name")
         if self.is_reserved(topic):
             return False
-        if len(self._open_topics) >= MAX_ANSWERS or self._open_characters + len(topic) > MAX_CHARACTERS:
-            self._open_topics.clear()
-            self._open_characters = 0
-        self._open_topics.add(topic)
-        self._open_characters += len(topic)
+        self._open_topics.offer(topic, True)
         return True
 
     def is_reserved(self, topic: str) -> bool:

@@ -1,7 +1,8 @@
 """Subscription lookup by topic, with a bounded cache.
 
-Programs publish to few topics many times, so results are cached. Any change of a subscription clears the cache. It is
-bounded by the number of topics, their characters, and the subscribers in all results together.
+Programs publish to the same topics many times, so results are cached. Any change of a subscription clears the cache. It
+is bounded by the number of topics and their characters, and publishing to ever new topics does not clear it (see
+`mqttws.codec.memory`). Topics that match the same filters share one result; these are bounded by their subscribers.
 
 A lookup usually takes a few steps per level of the topic. Filters chosen by an attacker (every mixture of "+" and text
 at 200 levels) can make it long; then it is interrupted (`Unfinished`) and continued when there is time.
@@ -18,12 +19,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mqttws.broker.subscriber import Subscriber
+from mqttws.codec.memory import Memory
 from mqttws.codec.topics import Search, TopicTree
 
-#: The limits of the cache: results, characters of their topics, and subscribers in all results together.
-MAX_ANSWERS = 1024
-MAX_CHARACTERS = 256 * 1024
-_MAX_NAMED = 65_536
+#: The limits of the cache: topics, their characters, and filters and subscribers in all results together.
+MAX_ANSWERS = 131_072
+MAX_CHARACTERS = 4 * 1024 * 1024
+_MAX_NAMED = 131_072
 #: How many nodes of the tree a search visits before it is interrupted, and between two reads of the clock.
 STEPS = 500
 
@@ -99,9 +101,10 @@ class Subscriptions:
         self._tree: TopicTree[Subscription] = TopicTree()
         self._groups: dict[str, Group] = {}
         self._shared = 0  # the members of all groups
-        self._answers: dict[str, Recipients] = {}
+        self._answers: Memory[str, Recipients] = Memory(MAX_ANSWERS, MAX_CHARACTERS)
+        self._results: dict[tuple[int, ...], Recipients] = {}  # by the number of "/" and the nodes found
         self._named = 0
-        self._characters = 0
+        self._finished: tuple[str, Recipients] | None = None  # the last search that was interrupted, once complete
 
     def __len__(self) -> int:
         """Return the number of subscriptions."""
@@ -144,7 +147,9 @@ class Subscriptions:
 
     def _forget(self) -> None:
         self._answers.clear()
-        self._named = self._characters = 0
+        self._results.clear()
+        self._named = 0
+        self._finished = None
 
     def find(self, topic: str) -> Recipients:
         """Return the recipients of a Topic Name.
@@ -152,8 +157,10 @@ class Subscriptions:
         Raises:
             Unfinished: The search takes long; continue it with `go_on`.
         """
-        recipients = self._answers.get(topic)
+        recipients = self._answers.table.get(topic)
         if recipients is None:
+            if self._finished is not None and self._finished[0] == topic:
+                return self._finished[1]
             search = self._tree.search(topic)
             if not search.advance(STEPS):
                 raise Unfinished(topic, search)
@@ -164,11 +171,29 @@ class Subscriptions:
         """Continue a search. Return whether it is complete; then `find` returns its result, if called immediately."""
         if not unfinished.search.advance(STEPS):
             return False
-        self._remember(unfinished.topic, unfinished.search.found)
+        self._finished = unfinished.topic, self._remember(unfinished.topic, unfinished.search.found)
         return True
 
-    def _remember(self, topic: str, found: Iterable[Mapping[object, Subscription]]) -> Recipients:
+    def _remember(self, topic: str, found: list[dict[object, Subscription]]) -> Recipients:
         slashes = topic.count("/")
+        nodes = (
+            slashes,
+            *map(id, found),
+        )  # while no subscription changes, the identities stay those of the tree's dicts
+        recipients = self._results.get(nodes)
+        if recipients is None:
+            recipients = self._collect(slashes, found)
+            named = len(recipients.subscribers) + len(recipients.groups) + len(nodes)
+            if self._named + named > _MAX_NAMED:
+                self._forget()
+            self._results[nodes] = recipients
+            self._named += named
+        self._answers.offer(topic, recipients)
+        return recipients
+
+    @staticmethod
+    def _collect(slashes: int, found: Iterable[Mapping[object, Subscription]]) -> Recipients:
+        """Collect the recipients in the values of all matching filters."""
         granted: dict[Subscriber, int] = {}
         groups: list[Group] = []
         for values in found:
@@ -180,14 +205,4 @@ class Subscriptions:
                     else:
                         assert isinstance(key, Group)
                         groups.append(key)
-        named = len(granted) + len(groups)
-        if (
-            len(self._answers) >= MAX_ANSWERS
-            or self._named + named > _MAX_NAMED
-            or self._characters + len(topic) > MAX_CHARACTERS
-        ):
-            self._forget()
-        recipients = self._answers[topic] = Recipients(granted, tuple(groups))
-        self._named += named
-        self._characters += len(topic)
-        return recipients
+        return Recipients(granted, tuple(groups))

@@ -43,14 +43,18 @@ class Memory(Generic[K, V]):
         self._marks = 0  # how many slots of `_seen` have been written
         self._turned_away = 0
 
+    def clear(self) -> None:
+        """Remove all values. A key that has been offered before is cached at once when it is offered again."""
+        self._turned_away = self._held = 0
+        self.table.clear()
+
     def offer(self, key: K, value: V) -> None:
         """Cache a value if its key has been offered before and the cache is not full."""
         if len(self.table) >= self._size or self._held + len(key) > self._most:
             self._turned_away += 1
             if self._turned_away < self._size * PATIENCE:
                 return
-            self._turned_away = self._held = 0
-            self.table.clear()
+            self.clear()
         # A key has two slots. If only one were possible, two keys with the same slot, which are used by turns, would
         # replace each other's mark for ever: one key in seven of 10,000.
         digest = hash(key)

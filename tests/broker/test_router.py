@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from mqttws import Connect, Decoder, Message, Publish, Session, topic_matches
 from mqttws.broker import Accepted, Limits, Peer
+from mqttws.broker.limits import Departures
 from mqttws.broker.registry import Registry
 from mqttws.broker.retained import Retained
 from mqttws.broker.router import Router
 from mqttws.broker.subscriber import Subscriber
-from mqttws.broker.subscriptions import MAX_ANSWERS, MAX_CHARACTERS, Subscriptions, Unfinished
+from mqttws.broker.subscriptions import Subscriptions, Unfinished
 
 LEVELS = st.sampled_from(["a", "b", "", "$x"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -145,41 +146,71 @@ def test_cached_answers_follow_every_change_of_the_tree(steps):
     assert len(routes) == len(naive)
 
 
-def test_the_cache_is_bounded():
-    router = Router()
-    registry = Registry(router)
-    peer = Peer("mqtt", ("127.0.0.1", 1))
+def connected(router: Router, topic_filter: str) -> tuple[Peer, Outlet]:
+    """Return a client that has subscribed, and its outlet."""
+    peer, outlet = Peer("mqtt", ("127.0.0.1", 1)), Outlet()
     peer.client_id = "c"
-    outlet = Outlet()
-    router.subscribe(registry.attach(peer, Connect("c"), Accepted(), outlet)[0], [("#", 0)])
-    for number in range(3 * MAX_ANSWERS):
-        router.publish_run(peer, f"a/{number}", [b"x"])
-        assert len(router._subscriptions._answers) <= MAX_ANSWERS
-        assert router._subscriptions._named <= MAX_ANSWERS
-        assert len(router._open_topics) <= MAX_ANSWERS
-    for number in range(20):  # long topics are cached, too, within the bound of characters
-        topic = f"{number}" + "b" * 60_000
+    router.subscribe(Registry(router).attach(peer, Connect("c"), Accepted(), outlet)[0], [(topic_filter, 0)])
+    return peer, outlet
+
+
+def test_the_caches_are_bounded(monkeypatch):
+    for module in ("router", "subscriptions"):
+        monkeypatch.setattr(f"mqttws.broker.{module}.MAX_ANSWERS", 100)
+        monkeypatch.setattr(f"mqttws.broker.{module}.MAX_CHARACTERS", 1_000)
+    router = Router()
+    peer, outlet = connected(router, "#")
+    caches = router._subscriptions._answers.table, router._open_topics.table
+    for number in range(300):
+        for _ in range(3):  # the first time from the tree, then it is cached, then from the cache
+            router.publish_run(peer, f"a/{number}", [b"x"])
+    router.publish_run(peer, "b" * 990, [b"x"])
+    router.publish_run(peer, "b" * 990, [b"x"])
+    for cache in caches:
+        assert list(cache) == [f"a/{number}" for number in range(100)]  # others evict nothing
+    long = [f"{number}" + "b" * 400 for number in range(5)]
+    for topic in long * (8 * 100):  # a program that uses other topics from now on
         router.publish_run(peer, topic, [b"x"])
-        for remembered in (router._subscriptions._answers, router._open_topics):
-            assert topic in remembered
-            assert sum(map(len, remembered)) <= MAX_CHARACTERS
-    assert len(router._subscriptions._answers) > 1  # a topic does not evict all others
-    assert len(router._open_topics) > 1
-    assert len(outlet.packets) == 3 * MAX_ANSWERS + 20
+    for cache in caches:
+        assert set(cache) < set(long)
+        assert len(cache) == 2
+    assert len(outlet.packets) == 900 + 2 + 4_000
+
+
+def test_topics_with_the_same_filters_share_a_result():
+    router = Router()
+    peer, outlet = connected(router, "a/+")
+    for _ in range(2):
+        for number in range(1_000):
+            router.publish_run(peer, f"a/{number}", [b"x"])
+    routes = router._subscriptions
+    assert len(routes._answers.table) == 1_000
+    assert len({id(result) for result in routes._answers.table.values()}) == len(routes._results) == 1
+    assert len(outlet.packets) == 2_000
+
+
+def test_the_number_of_levels_is_part_of_what_is_shared():
+    """With the departure of AWS IoT, "a/#" does not match "a", though both topics are found at the same nodes."""
+    router = Router(departures=Departures(parent_level=False))
+    peer, outlet = connected(router, "a/#")
+    for topic in ("a/", "a", "a/b", "a/b/c", "a"):
+        router.publish_run(peer, topic, [b"x"])
+    assert len(outlet.packets) == 3
 
 
 @pytest.mark.parametrize("topic_filter", ["#", "$share/{}/#"])
-def test_the_cache_is_bounded_by_subscribers(monkeypatch, topic_filter):
-    """Bounded by subscribers and groups; a group of any size counts as one."""
-    monkeypatch.setattr("mqttws.broker.subscriptions._MAX_NAMED", 10)
+def test_results_are_bounded_by_subscribers(monkeypatch, topic_filter):
+    """Bounded by subscribers and groups, and by the nodes found; a group of any size counts as one."""
+    monkeypatch.setattr("mqttws.broker.subscriptions._MAX_NAMED", 24)
     routes = Subscriptions()
     peer = Peer("mqtt", ("127.0.0.1", 1))
     for number in range(4):
         routes.set(topic_filter.format(number), Subscriber(str(number), Session(), None, peer), 0, 0)
     for number in range(10):
-        assert sum(map(len, routes.find(f"{number}"))) == 4
-        assert sum(sum(map(len, route)) for route in routes._answers.values()) <= 10
-        assert len(routes._answers) <= 2
+        for _ in range(2):
+            assert sum(map(len, routes.find("/" * number))) == 4
+        assert sum(sum(map(len, result)) + len(nodes) for nodes, result in routes._results.items()) <= 24
+        assert len(routes._results) <= 4
 
 
 @given(st.lists(st.tuples(TOPICS, st.lists(st.binary(max_size=3), min_size=1))), st.lists(FILTERS, max_size=3))

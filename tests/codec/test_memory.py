@@ -39,6 +39,15 @@ def test_a_full_cache_is_cleared_after_a_while() -> None:
     assert memory.table == {"9": 9}
 
 
+def test_a_cleared_cache_is_filled_again_at_once() -> None:
+    memory: Memory[str, int] = Memory(2, 2)
+    offer_twice(memory, 1, 2)
+    memory.clear()
+    assert memory.table == {}
+    offer(memory, 1, 2)
+    assert memory.table == {"1": 1, "2": 2}
+
+
 def test_keys_are_bounded_by_their_length_together() -> None:
     memory: Memory[str, int] = Memory(100, 10)
     offer_twice(memory, *range(100_000, 100_004))
