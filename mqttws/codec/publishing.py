@@ -15,7 +15,7 @@ from mqttws.hints import ClassVar, Final, NoReturn, Self
 #: QoS 0, for comparison by identity, which is faster than checking value and type (False equals 0). Values that are
 #: equal but not identical are handled like the other QoS, where `Message` checks them.
 AT_MOST_ONCE: Final = 0
-#: Checked Topic Names in recent use -> their encoded form. Only short names; at most about 6 MiB.
+#: Checked Topic Names in recent use -> their encoded form. Only short names; at most about 30 MiB.
 _MEMORY: Final[Memory[str, bytes]] = Memory(131_072, 4 * 1024 * 1024)
 _TOPICS: Final[dict[str, bytes]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 128

@@ -19,7 +19,7 @@ from mqttws.hints import Final
 FAILURE = 0x80
 
 _QOS: Final = (b"\0", b"\1", b"\2")
-#: Checked Topic Filters in recent use -> their encoded form. Only short filters; at most about 2 MiB.
+#: Checked Topic Filters in recent use -> their encoded form. Only short filters; at most about 1 MiB.
 _MEMORY: Final[Memory[str, bytes]] = Memory(4_096, 128 * 1024)
 _FILTERS: Final[dict[str, bytes]] = _MEMORY.table
 #: The length of the longest filter in the caches of both directions, encoded.
