@@ -15,8 +15,10 @@ from mqttws.hints import Final, Generic, TypeVar
 K = TypeVar("K", bound="str | bytes")
 V = TypeVar("V")
 
-#: Slots of the table of keys seen once, of one byte each. It is emptied when half of them may be in use.
-_SLOTS: Final = 1 << 18
+#: The first and the largest size of the table of keys seen once, which has one byte for each slot. When half of the
+#: slots may be in use, an empty table of four times the size takes its place, or finally one of the same size.
+_FIRST_SLOTS: Final = 1 << 12
+_MOST_SLOTS: Final = 1 << 18
 #: How many keys a full cache rejects before it is cleared, as a multiple of its size.
 PATIENCE: Final = 8
 
@@ -57,17 +59,17 @@ class Memory(Generic[K, V]):
             self.clear()
         # A key has two slots. If only one were possible, two keys with the same slot, which are used by turns, would
         # replace each other's mark for ever: one key in seven of 10,000.
-        digest = hash(key)
-        slot, other, mark = digest & (_SLOTS - 1), digest >> 20 & (_SLOTS - 1), digest >> 40 & 0x7F | 0x80
         seen = self._seen  # once: another thread may begin a new table
         if not seen:
-            seen = self._seen = bytearray(_SLOTS)
+            seen = self._seen = bytearray(_FIRST_SLOTS)
+        digest, mask = hash(key), len(seen) - 1
+        slot, other, mark = digest & mask, digest >> 20 & mask, digest >> 40 & 0x7F | 0x80
         if seen[slot] == mark or seen[other] == mark:
             self.table[key] = value
             self._held += len(key)
             return
         seen[other if seen[slot] else slot] = mark
         self._marks += 1
-        if self._marks > _SLOTS // 2:
-            self._seen = bytearray()
+        if self._marks > len(seen) // 2:
+            self._seen = bytearray(min(4 * len(seen), _MOST_SLOTS))
             self._marks = 0
