@@ -180,13 +180,13 @@ def test_the_caches_are_bounded(monkeypatch):
 def test_topics_with_the_same_filters_share_a_result():
     router = Router()
     peer, outlet = connected(router, "a/+")
-    for _ in range(2):
-        for number in range(1_000):
+    for number in range(100):
+        for _ in range(2):  # cached the second time
             router.publish_run(peer, f"a/{number}", [b"x"])
     routes = router._subscriptions
-    assert len(routes._answers.table) == 1_000
+    assert len(routes._answers.table) == 100
     assert len({id(result) for result in routes._answers.table.values()}) == len(routes._results) == 1
-    assert len(outlet.packets) == 2_000
+    assert len(outlet.packets) == 200
 
 
 def test_the_number_of_levels_is_part_of_what_is_shared():

@@ -329,7 +329,7 @@ fault(
     (TOPICS + "Search.advance", 'reached.append(children["+"])', 'reached.append(children["+"])\n                    found.append(children["+"].values)'),
 )
 fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "PubRec.header", "PubAck.header"))
-fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.subscriptions:Subscriptions._remember", "granted.get(key, -1) < qos", "key not in granted"))
+fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.subscriptions:Subscriptions._collect", "granted.get(key, -1) < qos", "key not in granted"))
 fault("3.3.5-2", "a denied message is never answered", (ROUTER + "publish_from", "return verdict.acknowledge", "return False"))
 fault("3.3.5-2", "a denied message is delivered", (ROUTER + "publish_from", "if not verdict.allowed:", "if False:"))
 
