@@ -33,6 +33,12 @@ INTERPRETED = {
 #: The modules in C. Python prefers each to the `.py` file beside it, which is its reference.
 IN_C = ("mqttws/protocol/masking.c",)
 
+#: Compiled as well: the hot half of the client's core and of the broker.
+COMPILED = {
+    "mqttws/client": ("callbacks", "core", "inbox", "layers", "pending", "posted", "routes", "sent"),
+    "mqttws/broker": ("handler", "memory", "metrics", "router", "subscriber", "subscriptions", "turns"),
+}
+
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Adds compiled modules and the SBOM to a wheel."""
@@ -149,6 +155,7 @@ def compile_modules(folder: Path) -> dict[str, Path]:
         for path in Path(package).glob("*.py")
         if path.as_posix() not in INTERPRETED
     )
+    sources += [f"{package}/{name}.py" for package, names in COMPILED.items() for name in names]
     # wsproto is not installed at build time, and the strict settings of the project are for its own checks.
     options = ["--config-file=", "--ignore-missing-imports"]
     modules = mypycify([*options, *sources], group_name="mqttws", opt_level="3", target_dir=str(folder / "c"))

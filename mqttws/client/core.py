@@ -245,11 +245,11 @@ class Core(Generic[F]):
         self.error, self._left_for, self._dropped = None, None, False
         self._set_state(State("connecting"))
 
-    def make_attempt(self, url: str, now: float) -> attempt.Attempt:
+    def make_attempt(self, url: Any, now: float) -> attempt.Attempt:
         """Continue an attempt with its URL. The caller opens the TCP connection next.
 
         Args:
-            url: The URL to connect to.
+            url: The URL to connect to. It may come from a callable of the user, and is not checked yet.
             now: The current time in seconds.
 
         Raises:

@@ -122,22 +122,23 @@ def test_asyncio_posts_to_its_loop(tcp_server: Scripted) -> None:
 
 
 def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scripted) -> None:
-    """The handler runs at the instruction that takes the lock, and at those that follow."""
+    """The handler runs while the lock is held."""
     client = mqttws.Client(tcp_server.url)
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept().welcome()
     opening.result(PATIENCE)
-    pending, publish = client._core.pending, client._core.pending.publish
+    network, wake = client._network, client._network.wake
 
-    def interrupted(*arguments: Any) -> Any:
-        pending.publish = publish  # type: ignore[method-assign]
-        signal.raise_signal(signal.SIGUSR1)  # while the lock is held
-        return publish(*arguments)
+    def interrupted() -> None:
+        network.wake = wake  # type: ignore[method-assign]
+        signal.raise_signal(signal.SIGUSR1)
+        assert len(network.posted) == 1
+        wake()
 
     futures: list[Any] = []
     before = signal.signal(signal.SIGUSR1, lambda *_: futures.append(client.publish_nowait("a", b"handler", 1)))
     try:
-        pending.publish = interrupted  # type: ignore[method-assign]
+        network.wake = interrupted  # type: ignore[method-assign]
         futures.append(client.publish_nowait("a", b"main", 1))
     finally:
         signal.signal(signal.SIGUSR1, before)

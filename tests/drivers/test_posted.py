@@ -13,7 +13,7 @@ import pytest
 
 import mqttws
 import mqttws.aio
-from mqttws import MQTTError, Publish
+from mqttws import MQTTError, Publish, compiled
 
 #: CPython runs a signal handler at the end of one of these instructions.
 POINTS = ("CALL", "RESUME", "JUMP_BACKWARD")
@@ -90,7 +90,7 @@ def in_steps(kind: Any, attempt: Callable[[Any, int], bool]) -> None:
         step = 0
         while attempt(kind("mqtt://127.0.0.1:1", max_queued=3, overflow="raise"), step):
             step += 1
-        assert step > 3
+        assert step > 3 or compiled  # no signal handler runs in the middle of compiled code
 
     asyncio.run(run())
 
@@ -135,7 +135,7 @@ def test_an_interrupted_posted_publish_has_an_outcome_and_is_not_repeated(kind: 
         return was_interrupted
 
     in_steps(kind, attempt)
-    assert {(False, 1), (True, 0), (True, 1)} <= fates
+    assert compiled or {(False, 1), (True, 0), (True, 1)} <= fates
 
 
 @pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
