@@ -120,9 +120,9 @@ def test_an_interrupted_posted_publish_has_an_outcome_and_is_not_repeated(kind: 
     fates = set()
 
     def attempt(client: Any, step: int) -> bool:
-        topic = f"posted/{step}"  # a topic that is not cached is checked, and this can be interrupted
+        topic, other = f"posted/{step}", f"other/{step}"  # of which none is cached: their check can be interrupted
         future = inside(client, lambda: client.publish_nowait(topic, b"1", 1))
-        was_interrupted = interrupt(step, lambda: client.publish_nowait("b", b"2", 1))
+        was_interrupted = interrupt(step, lambda: client.publish_nowait(other, b"2", 1))
         client._network.call(lambda: None)
         client._core.callbacks.run()
         fates.add((future.done(), queued(client, topic)))
