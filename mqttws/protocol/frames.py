@@ -53,6 +53,17 @@ def binary_frame(payload: bytes, key: bytes | None) -> bytes:
     return header + key + mask(payload, key)
 
 
+def close_frame(key: bytes | None) -> bytes:
+    """Return a close frame with the code 1000 (normal closure) and without a reason.
+
+    Args:
+        key: See `binary_frame`.
+
+    Spec: RFC 6455 §5.5.1
+    """
+    return b"\x88" + binary_frame(b"\x03\xe8", key)[1:]
+
+
 class LongFrame:
     """A masked binary message that consists of one frame, sent in pieces. Each piece is masked when it is due.
 

@@ -7,8 +7,9 @@ traffic: binary messages in a single frame (first byte 0x82). It parses them its
 incomplete. Every other frame goes to wsproto, byte for byte. MQTT packets are independent of message boundaries
 [MQTT-6.0.0-2], so payload bytes are passed on as they arrive; only the header of a frame is buffered.
 
-wsproto is imported by the functions that use it. Most connections need it only at their end, if at all, and importing
-it together with h11 takes longer than connecting and publishing a first message.
+wsproto is imported by the functions that use it. A connection that is closed normally never needs it: close frames with
+the code 1000 are made and recognized here. Importing it together with h11 takes longer than connecting and publishing a
+first message.
 
 All output of one turn is sent as one binary message.
 
@@ -28,6 +29,7 @@ from mqttws.protocol.frames import (
     BINARY_FRAME,
     LongFrame,
     binary_frame,
+    close_frame,
     header_size,
     parse_header,
     take_masked,
@@ -104,10 +106,14 @@ class WebSocketFraming(Framing, ABC):
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """See `Framing.close`. Spec: RFC 6455 §7.1.2."""
         if self._is_open:
-            from wsproto.events import CloseConnection
+            self._is_open = False
+            if self._ws is None and code == NORMAL and not reason:
+                self._out.append(close_frame(self._next_key() if self._is_client else None))
+            else:
+                from wsproto.events import CloseConnection
 
-            self._is_open, self._closing = False, True
-            self._out.append(self._wsproto().send(CloseConnection(code=code, reason=reason)))
+                self._out.append(self._wsproto().send(CloseConnection(code=code, reason=reason)))
+            self._closing = True
         elif not self._closing:
             self.finished = True
 
@@ -119,8 +125,11 @@ class WebSocketFraming(Framing, ABC):
         """Return wsproto's state of the open WebSocket; create it if necessary."""
         if self._ws is None:
             from wsproto.connection import Connection, ConnectionType
+            from wsproto.events import CloseConnection
 
             self._ws = Connection(ConnectionType.CLIENT if self._is_client else ConnectionType.SERVER)
+            if self._closing:  # this end has sent its close frame already
+                self._ws.send(CloseConnection(code=NORMAL))
         return self._ws
 
     def _next_key(self) -> bytes:
@@ -177,14 +186,32 @@ class WebSocketFraming(Framing, ABC):
             following = position + header
             if self._ours:
                 self._key = data[following - 4 : following] if masked else None
+            elif (
+                self._closing
+                and self._ws is None
+                and header == header_size(size, masked)
+                and data.startswith(close_frame(data[following - 4 : following] if masked else None), position)
+            ):
+                self._report(payloads, events)
+                events.append(self._closed(NORMAL, ""))
             else:
                 if first & 0x0F < 8:  # a data frame, not a control frame
                     self._fragmented = not first & 0x80
                 self._receive_unusual(data[position:following], payloads, events)
             position = following
+        self._report(payloads, events)
+        return events
+
+    def _report(self, payloads: list[bytes], events: list[FramingEvent]) -> None:
+        """Report the payloads received so far, before another event."""
         if payloads:
             events.append(b"".join(payloads))
-        return events
+            payloads.clear()
+
+    def _closed(self, code: int | None, reason: str) -> Ended:
+        """Handle the close frame of the peer, which is answered if necessary."""
+        self.finished = True
+        return Ended(ConnectionClosed("the peer closed the WebSocket", code, reason))
 
     def _unmask(self, chunk: bytes) -> bytes:
         """Unmask part of a payload, and rotate the key for the next part."""
@@ -210,9 +237,7 @@ class WebSocketFraming(Framing, ABC):
                 if self._is_open:
                     self._out.append(ws.send(event.response()))
             elif isinstance(event, (TextMessage, CloseConnection)):
-                if payloads:
-                    events.append(b"".join(payloads))
-                    payloads.clear()
+                self._report(payloads, events)
                 events.append(self._end(event))
                 break
 
@@ -236,9 +261,8 @@ class WebSocketFraming(Framing, ABC):
             return Ended(RemoteProtocolError(f"a malformed WebSocket frame: {shown(event.reason)}", "RFC 6455 §5"))
         if ws.state is ConnectionState.REMOTE_CLOSING:
             self._out.append(ws.send(event.response()))
-        self.finished = True
         code = None if event.code == CloseReason.NO_STATUS_RCVD else int(event.code)
-        return Ended(ConnectionClosed("the peer closed the WebSocket", code, shown(event.reason or "")))
+        return self._closed(code, shown(event.reason or ""))
 
 
 def shown(complaint: object) -> str:

@@ -687,6 +687,60 @@ class TestClosing:
         assert framing.finished
         assert framing.data_to_send() == b""
 
+    def test_a_normal_closure_needs_no_wsproto(self, side: Side) -> None:
+        framing, masked = side
+        arriving = frame(0x82, b"last", masked=masked)
+        assert gather(framing.receive_data(arriving[:-1])) == [b"las"]
+        framing.close()
+        sent = framing.data_to_send()
+        if masked:  # the server's end, whose frames are not masked
+            assert sent == b"\x88\x02\x03\xe8"
+        else:
+            assert sent[:2] == b"\x88\x82"
+            assert mask(sent[6:], sent[2:6]) == b"\x03\xe8"
+        assert not framing.finished
+        events = framing.receive_data(arriving[-1:] + frame(0x88, b"\x03\xe8", masked=masked))
+        assert events[0] == b"t"
+        assert isinstance(events[1], Ended)
+        assert isinstance(events[1].error, ConnectionClosed)
+        assert events[1].error.code == 1000
+        assert len(events) == 2
+        assert framing.finished
+        assert framing._ws is None
+        assert framing.receive_data(b"\x82\x00") == []
+        assert framing.data_to_send() == b""
+
+    @pytest.mark.parametrize("payload", [b"", b"\x03\xe9", b"\x03\xe8bye"])
+    def test_another_close_frame_after_a_normal_closure(self, side: Side, payload: bytes) -> None:
+        framing, masked = side
+        framing.close()
+        framing.data_to_send()
+        (ended,) = framing.receive_data(frame(0x88, payload, masked=masked))
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, ConnectionClosed)
+        assert ended.error.code == (int.from_bytes(payload[:2], "big") or None)
+        assert framing.finished
+        assert framing.data_to_send() == b""
+
+    def test_a_normal_closure_in_pieces(self, side: Side) -> None:
+        framing, masked = side
+        framing.close()
+        framing.data_to_send()
+        events = [
+            each for byte in frame(0x88, b"\x03\xe8", masked=masked) for each in framing.receive_data(bytes((byte,)))
+        ]
+        assert [type(event) for event in events] == [Ended]
+        assert framing.finished
+        assert framing.data_to_send() == b""
+
+    def test_a_close_frame_with_the_wrong_masking(self, side: Side) -> None:
+        framing, masked = side
+        framing.close()
+        framing.data_to_send()
+        (ended,) = framing.receive_data(frame(0x88, b"\x03\xe8", masked=not masked))
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, RemoteProtocolError)
+
     def test_a_received_close_frame_is_answered(self, side: Side) -> None:
         framing, masked = side
         data = frame(0x82, b"last", masked=masked) + frame(0x88, b"\x03\xe9bye", masked=masked)
