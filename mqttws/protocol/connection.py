@@ -132,18 +132,18 @@ class Connection(ABC, Generic[M]):
             now: The current time in seconds.
         """
         framing = self._framing
-        if framing.long is None:
-            if framing.opened:
-                data = self.machine.data_to_send(now)
-                if data:
-                    framing.send(data)
-                del data  # it may be long, and is copied below
-            if self.machine.state is CLOSED and not self._closing:
-                self._closing = True
-                framing.close(*_close_code(self.machine.error))
-            if framing.long is None:
-                return framing.data_to_send()
-        return framing.next_piece()
+        if framing.long is not None:
+            return framing.next_piece()
+        if framing.opened:
+            data = self.machine.data_to_send(now)
+            if data:
+                framing.send(data)
+            del data  # it may be long, and is copied below
+        if self.machine.state is CLOSED and not self._closing:
+            self._closing = True
+            framing.close(*_close_code(self.machine.error))
+        # `send` may have set it; for mypyc, which compiles this, `framing.long` is still None.
+        return framing.data_to_send() if self._framing.long is None else framing.next_piece()
 
     def events(self) -> Iterator[Event]:
         """Yield the events in order, including those that occur during the iteration."""
