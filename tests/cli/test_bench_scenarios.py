@@ -144,7 +144,9 @@ def test_connections_a_second_and_their_phases(secured: tuple[Broker, str], sche
     connections = found["connections"]
     assert (connections["asked"], connections["failed"], found["messages"]["published"]) == (0, 0, 0)
     assert connections["connecting"]["count"] == connections["churned"] >= 4
-    assert found["throughput"]["connected_per_second"] == pytest.approx(connections["churned"], rel=0.2)
+    # The sum of the rates of both processes, each over its own time, of which `measured_seconds` is the longer one.
+    mean = connections["churned"] / found["measured_seconds"]
+    assert mean * 0.99 <= found["throughput"]["connected_per_second"] < mean * 1.9
     phases = {name for name, figures in connections["phases"].items() if figures["count"]}
     assert phases == {"lookup", "tcp", "connack"} | PHASES[scheme]
     middle = sum(connections["phases"][name]["mean_ms"] for name in phases)

@@ -333,7 +333,7 @@ def test_an_ill_formed_filter_raises_and_sends_nothing(make: Make, server: Scrip
 
 
 def test_a_missing_suback_is_a_timeout(make: Make, server: Scripted) -> None:
-    client, _ = connected(make, server, timeout=0.2)
+    client, _ = connected(make, server, timeout=1.0)
     with pytest.raises(TimeoutError):
         client.subscribe("a")
 

@@ -385,7 +385,7 @@ def flood(client: Any, server: Scripted, end: End) -> None:
 @pytest.mark.parametrize("call", ["publish", "subscribe", "unsubscribe", "flush"])
 def test_a_timeout_names_messages_that_are_not_taken(make: Make, server: Scripted, call: str) -> None:
     """There is neither `on_message` nor an iteration, although another thread could start one."""
-    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=0.5)
+    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=1.0)
     flood(client, server, end)
     if call == "flush":
         client.publish_nowait("b", b"x", 1)
@@ -397,7 +397,7 @@ def test_a_timeout_names_messages_that_are_not_taken(make: Make, server: Scripte
 
 
 def test_a_timeout_with_a_full_queue_names_messages_that_are_not_taken(make: Make, server: Scripted) -> None:
-    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=0.5, max_queued=1, max_in_flight=1)
+    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=1.0, max_queued=1, max_in_flight=1)
     flood(client, server, end)
     client.publish_nowait("b", b"x", 1)
     wait_until(lambda: core_of(client).session.sender.in_flight == 1)

@@ -51,7 +51,9 @@ class End:
 
     def _upgrade(self) -> None:
         while b"\r\n\r\n" not in self._raw:
-            self._raw += self._recv()
+            data = self._recv()
+            assert data, "the client closed the connection before its upgrade request was complete"
+            self._raw += data
         self.head, _, self._raw = self._raw.partition(b"\r\n\r\n")
         lines = self.head.split(b"\r\n")
         (key,) = [line.partition(b":")[2].strip() for line in lines if line.lower().startswith(b"sec-websocket-key:")]
