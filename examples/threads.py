@@ -22,10 +22,10 @@ def main(url: str) -> None:
             ps.publish("demo/answer", {"sum": sum(message.value)}, qos=1)
 
         def on_answer(message: Message) -> None:
-            print("answer:", message.value)
+            print(f"answer: {message.value}")
             answered.set()
 
-        ps.connection_state_changes.subscribe(lambda change: print("connection:", change.state))
+        ps.connection_state_changes.subscribe(lambda change: print(f"connection: {change.state}"))
         questions = ps.subscribe("demo/question", qos=1).subscribe(on_question, error=print)
         answers = ps.subscribe("demo/answer", qos=1).subscribe(on_answer, error=print, close=lambda: print("done"))
         questions.ready()
@@ -36,7 +36,7 @@ def main(url: str) -> None:
 
         ps.publish("demo/config", {"unit": "°C"}, retain=True, qos=1)
         for message in ps.subscribe("demo/config", timeout=5):
-            print("retained:" if message.retain else "live:", message.value)
+            print(f"{'retained' if message.retain else 'live'}: {message.value}")
             break
 
 

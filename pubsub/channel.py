@@ -349,10 +349,8 @@ class Channel:
     # Called by the client.
 
     def _on_state(self, state: State) -> None:
-        if state.name == "connected":
-            if self._may_precede and self._held.begin(time.monotonic()):
-                self._runtime.later(self.provider.hold_seconds, self._stop_holding)
-            settle(self.opened)
+        if state.name == "connected" and self._may_precede and self._held.begin(time.monotonic()):
+            self._runtime.later(self.provider.hold_seconds, self._stop_holding)
         if state.session_present is False:
             with self._runtime.lock:
                 self._router.session_lost()
@@ -360,6 +358,8 @@ class Channel:
         if state.error is not None:
             self._last_error = self.explain(state.error)
         self._change(connection_state(state, self._last_error), self._last_error if state.error is not None else None)
+        if state.name == "connected":  # after the change, which `connect` must not overtake in another thread
+            settle(self.opened)
 
     def _on_part(self, index: int, state: State | None) -> None:
         """Record the state of one of several connections; None: the connection was removed."""

@@ -15,6 +15,7 @@ from mqttws import ConnectError, ConnectionRefused, LocalProtocolError, QueueFul
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Refused
 from pubsub import ConnectionState, ConnectionStateChange, DecodeFailed, Message, MqttOverWSProvider, PublishFailed
+from pubsub.channel import Channel
 
 Api = Threads | Loop
 
@@ -497,6 +498,19 @@ def test_the_sequence_of_states(api: Api) -> None:
     assert watch.closed
     api.call(api.ps.connect)
     assert len(changes) == 4
+
+
+def test_the_state_is_connected_when_connect_returns(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, change = [], Channel._change
+
+    def note(self: Channel, state: ConnectionState, error: Exception | None) -> None:
+        if state is ConnectionState.CONNECTED:
+            opened.append(self.opened.done())
+        change(self, state, error)
+
+    monkeypatch.setattr(Channel, "_change", note)
+    api.call(api.ps.connect)
+    assert opened == [False]
 
 
 def test_reauthenticate_reconnects_and_keeps_subscriptions(api: Api, recorder: Recorder, world: Any) -> None:
