@@ -33,11 +33,17 @@ class Wire:
     def upgraded(self) -> None:
         """Read the response to the upgrade, and send CONNECT."""
         while b"\r\n\r\n" not in self.rest:
-            self.rest += self.socket.recv(65_536)
+            self.rest += self._read()
         self.rest = self.rest.partition(b"\r\n\r\n")[2]
         client_id = f"floor-{time.monotonic_ns()}".encode()
         body = b"\0\x04MQTT\x04\x02\0\x3c" + len(client_id).to_bytes(2, "big") + client_id
         self.send(b"\x10" + work.remaining_length(len(body)) + body)
+
+    def _read(self) -> bytes:
+        data = self.socket.recv(65_536)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        return data
 
     def accepted(self) -> None:
         """Read the CONNACK."""
@@ -50,7 +56,7 @@ class Wire:
     def payloads(self) -> list[bytes]:
         """Read until a frame is complete, and return the payloads of complete frames."""
         while True:
-            self.rest += self.socket.recv(65_536)
+            self.rest += self._read()
             data, position, end, payloads = self.rest, 0, len(self.rest), []
             while end - position >= 2:
                 size, start = data[position + 1], position + 2

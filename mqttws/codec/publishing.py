@@ -68,7 +68,10 @@ class Message:
         qos: int = 0,
         retain: bool = False,
     ) -> None:
-        name = _TOPICS.get(topic)
+        try:
+            name = _TOPICS.get(topic)
+        except TypeError:  # it is not hashable, such as a list of topics: the check has a better message
+            name = None
         if name is None:
             name = encode_topic(topic)
         if type(qos) is not int or not 0 <= qos <= 2:
@@ -164,7 +167,7 @@ class Publish(Packet):
         _checked: bool = False,  # True from the decoder's loop, which has made the same checks
     ) -> None:
         if not _checked:
-            if topic not in _TOPICS:
+            if type(topic) is not str or topic not in _TOPICS:
                 encode_topic(topic)
             if packet_id is None:
                 if qos or dup:
@@ -242,7 +245,10 @@ def encode_publish(
     Raises:
         LocalProtocolError: A field breaks a rule of the standard.
     """
-    name = _TOPICS.get(topic)
+    try:
+        name = _TOPICS.get(topic)
+    except TypeError:  # see `Message`
+        name = None
     if name is None:
         name = encode_topic(topic)
     length = len(name) + len(payload)

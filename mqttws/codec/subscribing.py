@@ -78,7 +78,7 @@ class Subscribe(Packet):
         if not self.topic_filters:
             raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
         for topic_filter, qos in self.topic_filters:
-            if topic_filter not in _FILTERS:
+            if type(topic_filter) is not str or topic_filter not in _FILTERS:
                 encode_topic_filter(topic_filter)
             if type(qos) is not int or not 0 <= qos <= 2:  # checked here first: formatting the message is slow
                 check_qos(qos, f"the QoS requested for {topic_filter!r}", "MQTT-3.8.3-4")
@@ -182,7 +182,7 @@ class Unsubscribe(Packet):
         if not self.topic_filters:
             raise LocalProtocolError("an Unsubscribe needs at least one Topic Filter", "MQTT-3.10.3-2")
         for topic_filter in self.topic_filters:
-            if topic_filter not in _FILTERS:
+            if type(topic_filter) is not str or topic_filter not in _FILTERS:
                 encode_topic_filter(topic_filter)
 
     def _encode_body(self) -> bytes:

@@ -24,7 +24,9 @@ def read_request(connection: socket.socket) -> bytes:
     lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     length = int(lengths[0].partition(b":")[2]) if lengths else 0
     while len(body) < length:
-        body += connection.recv(65536)
+        more = connection.recv(65536)
+        assert more, "the client closed the connection within its request"
+        body += more
     return head + b"\r\n\r\n" + body
 
 

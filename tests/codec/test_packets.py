@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import packet_strategies as some
 import pytest
@@ -443,6 +445,22 @@ def test_a_publish_is_refused_alike_with_and_without_the_object(
     with pytest.raises(LocalProtocolError) as caught:
         make(**{"topic": "a", "payload": b"x", **fields})
     assert caught.value.statement == statement
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda topic: Message(topic),
+        lambda topic: Publish(topic),
+        lambda topic: encode_publish(topic, b"x"),
+        lambda topic: Subscribe(1, [(topic, 0)]),
+        lambda topic: Unsubscribe(1, [topic]),
+    ],
+)
+@pytest.mark.parametrize("topic", [["a"], {"a": 1}])
+def test_a_topic_that_is_not_hashable_is_named_by_its_type(make: Callable[[Any], object], topic: Any) -> None:
+    with pytest.raises(TypeError, match="object expected" if compiled else "must be a str, not"):
+        make(topic)
 
 
 class TestValues:

@@ -230,7 +230,9 @@ def test_the_flags_of_all_packets_of_a_broker(wire):
     peer.send(Connect("c"), Subscribe(1, [("a", 2)]), Publish("a", b"x", 2, packet_id=9), "c0 00")
     said = b""
     while len(said) < 4 + 5 + 4 + 8 + 2:  # CONNACK, SUBACK, PUBREC, PUBLISH and PINGRESP, the last ones in any order
-        said += peer.socket.recv(65536)
+        more = peer.socket.recv(65536)
+        assert more, f"the broker closed the connection after {said.hex()}"
+        said += more
     first = {said[0]}
     position = 0
     while position < len(said):
@@ -240,5 +242,7 @@ def test_the_flags_of_all_packets_of_a_broker(wire):
     peer.socket.sendall(bytes.fromhex("50 02 00 01  62 02 00 09  a2 05 00 02 00 01 61"))
     said = b""
     while len(said) < 12:
-        said += peer.socket.recv(65536)
+        more = peer.socket.recv(65536)
+        assert more, f"the broker closed the connection after {said.hex()}"
+        said += more
     assert said == bytes.fromhex("62 02 00 01  70 02 00 09  b0 02 00 02")

@@ -45,7 +45,10 @@ class Proxy:
         client = self._stack.enter_context(self._listener.accept()[0])
         client.settimeout(PATIENCE)
         while b"\r\n\r\n" not in self.asked:
-            self.asked += client.recv(65536)
+            asked = client.recv(65536)
+            if not asked:  # the client gave up
+                return
+            self.asked += asked
         for start in range(0, len(self._answer), self._drip):
             client.sendall(self._answer[start : start + self._drip])
         if self._target is None:

@@ -104,7 +104,9 @@ def attempt(kind: str, url: str, **options: Any) -> BaseException:
 def request(connection: socket.socket) -> bytes:
     data = b""
     while not data.endswith(b"\r\n\r\n"):
-        data += connection.recv(65536)
+        more = connection.recv(65536)
+        assert more, "the client closed the connection before its request was complete"
+        data += more
     return data
 
 

@@ -671,17 +671,18 @@ class TestText:
 
 
 class TestClosing:
-    def test_our_close_frame_is_answered(self, side: Side) -> None:
+    @pytest.mark.parametrize(("code", "reason"), [(4001, "why"), (NORMAL, "")])
+    def test_our_close_frame_is_answered(self, side: Side, code: int, reason: str) -> None:
         framing, masked = side
-        framing.close(4001, "why")
+        framing.close(code, reason)
         sent = framing.data_to_send()
         assert sent[0] == 0x88
         if masked:
-            assert sent == b"\x88\x05\x0f\xa1why"
+            assert sent == frame(0x88, code.to_bytes(2, "big") + reason.encode(), masked=False)
         assert not framing.finished
         assert framing.receive_data(frame(0x89, b"", masked=masked)) == []  # no longer answered
         assert gather(framing.receive_data(frame(0x82, b"late", masked=masked))) == [b"late"]
-        events = framing.receive_data(frame(0x88, b"\x0f\xa1", masked=masked))
+        events = framing.receive_data(frame(0x88, code.to_bytes(2, "big"), masked=masked))
         assert len(events) == 1
         assert isinstance(events[0], Ended)
         assert framing.finished
