@@ -33,7 +33,7 @@ class EnvironmentProvider:
         self._environ = environ
 
     def get_frozen_credentials(self) -> Credentials:
-        """Read the variables now.
+        """Return the credentials of the environment, whose variables are read now.
 
         Raises:
             CredentialsUnavailable: One of the two keys is not set or is empty.
@@ -70,7 +70,7 @@ class SharedFileProvider:
         self._environ = environ
 
     def get_frozen_credentials(self) -> Credentials:
-        """Read the files now.
+        """Return the credentials of the profile, whose files are read now.
 
         Raises:
             CredentialsUnavailable: There is no file, no such profile, no keys in it, or a file cannot be parsed.

@@ -16,7 +16,7 @@ from mqttws.codec.publishing import Publish
 
 
 class Messages(AsyncIterator[Publish]):
-    """See `Client.messages`.
+    """The asynchronous iterator that `Client.messages` returns.
 
     Args:
         network: The network of the client.

@@ -26,10 +26,24 @@ class Turns(Protocol):
     """The interface of a `ConnectBudget`, which schedules attempts."""
 
     def reserve(self, now: float) -> float:
-        """Reserve the time of an attempt. Return it: `now` or later."""
+        """Reserve the time of an attempt.
+
+        Args:
+            now: The current time in seconds, of `time.monotonic`.
+
+        Returns:
+            The reserved time: `now`, or later.
+        """
 
     def begin(self, now: float) -> float:
-        """Begin the attempt that is due. Return `now`, or a later time that is reserved for it instead."""
+        """Begin the attempt that is due.
+
+        Args:
+            now: The current time in seconds, of `time.monotonic`.
+
+        Returns:
+            `now`, or a later time that is reserved for the attempt instead.
+        """
 
 
 class Reconnect(Value):

@@ -133,7 +133,7 @@ class Connect(Packet):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Connect:
-        """Decode; see `Packet.decode`.
+        """Decode a CONNECT; see `Packet.decode`.
 
         Raises:
             MalformedPacket: With the statement "MQTT-3.1.2-2" for an unsupported protocol level, and "MQTT-3.1.3-8"
@@ -223,7 +223,7 @@ class ConnAck(Packet):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> ConnAck:
-        """Decode; see `Packet.decode`."""
+        """Decode a CONNACK; see `Packet.decode`."""
         acknowledge = reader.uint8("the acknowledge flags")
         return_code = reader.uint8("the return code")
         reader.end()

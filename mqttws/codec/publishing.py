@@ -307,7 +307,7 @@ class PacketIdOnly(Packet):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Self:
-        """Decode; see `Packet.decode`."""
+        """Decode an acknowledgement; see `Packet.decode`."""
         packet_id = reader.uint16("the packet identifier")
         reader.end()
         return cls(packet_id)

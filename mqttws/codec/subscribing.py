@@ -92,7 +92,7 @@ class Subscribe(Packet):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Subscribe:
-        """Decode; see `Packet.decode`."""
+        """Decode a SUBSCRIBE; see `Packet.decode`."""
         packet_id = reader.uint16("the packet identifier")
         topic_filters = []
         while reader:
@@ -142,7 +142,7 @@ class SubAck(Packet):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> SubAck:
-        """Decode; see `Packet.decode`."""
+        """Decode a SUBACK; see `Packet.decode`."""
         return cls(reader.uint16("the packet identifier"), reader.rest("the return codes"))
 
 
@@ -193,7 +193,7 @@ class Unsubscribe(Packet):
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Unsubscribe:
-        """Decode; see `Packet.decode`."""
+        """Decode an UNSUBSCRIBE; see `Packet.decode`."""
         packet_id = reader.uint16("the packet identifier")
         topic_filters = []
         while reader:

@@ -193,7 +193,7 @@ class ClientMachine(Machine):
         return True
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """See `Machine.receive_data`."""
+        """Handle bytes from the server; see `Machine.receive_data`."""
         before = len(self.events)
         Machine.receive_data(self, data, now)  # not `super()`, which costs as much as two calls before Python 3.12
         if self._stall is not None and self.state is CONNECTED:
@@ -202,7 +202,7 @@ class ClientMachine(Machine):
             self._pace.count(now, sum(isinstance(event, Publish) for event in islice(self.events, before, None)))
 
     def data_to_send(self, now: float) -> bytes:
-        """See `Machine.data_to_send`. Expired messages are not sent."""
+        """Return the next bytes to send; see `Machine.data_to_send`. Expired messages are not sent."""
         if self.state is not CONNECTED:
             return super().data_to_send(now)
         if self.session.sender.ages is not None:
@@ -224,7 +224,7 @@ class ClientMachine(Machine):
             self.events.append(Expired(tokens))
 
     def resume_reading(self, now: float) -> None:
-        """See `Machine.resume_reading`."""
+        """Record that the driver has resumed reading; see `Machine.resume_reading`."""
         super().resume_reading(now)
         if self._stall is not None:  # acknowledgements that arrived during the pause are read only now
             self._stall.restart(now)
@@ -244,7 +244,7 @@ class ClientMachine(Machine):
         self.close()
 
     def next_deadline(self) -> float | None:
-        """See `Machine.next_deadline`."""
+        """Return the time by which `handle_timeout` must be called; see `Machine.next_deadline`."""
         if self.state is not CONNECTED:
             return None
         deadline = self._keep_alive_at()
@@ -317,7 +317,10 @@ class ClientMachine(Machine):
         return max(ping_sent, self._last_received) + self._ping_timeout
 
     def close(self, error: MQTTError | None = None) -> None:
-        """See `Machine.close`. The end may identify a message or request that the server does not accept."""
+        """End the connection; see `Machine.close`.
+
+        The end may identify a message or request that the server does not accept.
+        """
         if self._rejects and self.state is CONNECTED and is_evidence(error):
             probing = self._probing
             alone, is_late = (None, False) if probing is None else (probing.alone, probing.is_late)
@@ -396,7 +399,7 @@ class ClientMachine(Machine):
 
     @staticmethod
     def violation(state: str, packet: Packet) -> RemoteProtocolError:
-        """See `Machine.violation`."""
+        """Return the error for a packet that the server must not send in a state; see `Machine.violation`."""
         name = type(packet).__name__
         if state is NEW:
             return RemoteProtocolError(f"the server sent {name} before there was a CONNECT", "MQTT-3.1.0-1")

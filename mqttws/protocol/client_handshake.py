@@ -103,7 +103,7 @@ class ClientWebSocket(WebSocketFraming):
         ]
 
     def start(self) -> list[FramingEvent]:
-        """See `Framing.start`."""
+        """Start, without an event: the upgrade request is in the output. See `Framing.start`."""
         return []
 
     def receive_eof(self) -> Ended | None:

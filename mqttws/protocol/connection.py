@@ -336,15 +336,39 @@ class ClientConnection(Connection[ClientMachine]):
 
     @property
     def finished(self) -> bool:
-        """See `Connection.finished`."""
+        """Whether to close the transport, after writing `data_to_send`; after an error without waiting for the peer."""
         return super().finished or self.machine.error is not None
 
     def subscribe(self, topic_filters: list[tuple[str, int]]) -> int:
-        """Send SUBSCRIBE; see `ClientMachine.subscribe`."""
+        """Send SUBSCRIBE.
+
+        Args:
+            topic_filters: Pairs of a Topic Filter and the requested QoS, at least one.
+
+        Returns:
+            A token, which `Subscribed` contains.
+
+        Raises:
+            LocalProtocolError: A Topic Filter is not valid, or there is no connection.
+
+        Spec: §3.8
+        """
         return self.machine.subscribe(topic_filters)
 
     def unsubscribe(self, topic_filters: list[str]) -> int:
-        """Send UNSUBSCRIBE; see `ClientMachine.unsubscribe`."""
+        """Send UNSUBSCRIBE.
+
+        Args:
+            topic_filters: Topic Filters, at least one.
+
+        Returns:
+            A token, which `Unsubscribed` contains.
+
+        Raises:
+            LocalProtocolError: A Topic Filter is not valid, or there is no connection.
+
+        Spec: §3.10
+        """
         return self.machine.unsubscribe(topic_filters)
 
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
@@ -363,7 +387,14 @@ class ClientConnection(Connection[ClientMachine]):
         return self._framing.frame(packet)
 
     def disconnect(self, now: float, goodbye: bool = True) -> None:
-        """Send DISCONNECT and close the connection; see `ClientMachine.disconnect`."""
+        """Send everything that may be sent now, then DISCONNECT, and close the connection.
+
+        Args:
+            now: The current time in seconds.
+            goodbye: Whether to send DISCONNECT. Without it the server publishes the Will Message.
+
+        Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
+        """
         self.machine.disconnect(goodbye)
         self._settle(now)
 

@@ -83,7 +83,7 @@ class WebSocketFraming(Framing, ABC):
         self._fragmented = False  # whether wsproto is inside a fragmented message
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
-        """See `Framing.receive_data`."""
+        """Handle bytes from the peer; see `Framing.receive_data`."""
         if self.finished or not data:  # h11 takes an empty input for EOF
             return []
         if self.opened:
@@ -91,7 +91,7 @@ class WebSocketFraming(Framing, ABC):
         return self._receive_handshake(data)
 
     def send(self, data: bytes) -> None:
-        """See `Framing.send`. After `close` it does nothing."""
+        """Send MQTT bytes in one message; see `Framing.send`. After `close` it does nothing."""
         if not self._is_open:
             return
         if self._is_client and len(data) > LONG:
@@ -100,11 +100,11 @@ class WebSocketFraming(Framing, ABC):
             self._out.append(binary_frame(data, self._next_key() if self._is_client else None))
 
     def frame(self, data: bytes) -> bytes:
-        """See `Framing.frame`."""
+        """Return MQTT bytes as one message; see `Framing.frame`."""
         return binary_frame(data, self._next_key() if self._is_client else None)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """See `Framing.close`. Spec: RFC 6455 §7.1.2."""
+        """Send a close frame; see `Framing.close`. Spec: RFC 6455 §7.1.2."""
         if self._is_open:
             self._is_open = False
             if self._ws is None and code == NORMAL and not reason:

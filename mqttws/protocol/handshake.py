@@ -69,11 +69,11 @@ class ServerWebSocket(WebSocketFraming):
         self._early = b""  # bytes that arrived after the request and before the answer
 
     def start(self) -> list[FramingEvent]:
-        """See `Framing.start`."""
+        """Start, without an event: the client sends first. See `Framing.start`."""
         return []
 
     def take_whole(self, data: bytes) -> bytes | None:
-        """See `Framing.take_whole`."""
+        """Handle bytes that consist of whole binary messages; see `Framing.take_whole`."""
         if self._left or self._header or self._fragmented or not self._is_open:
             return None
         short = take_short(data)

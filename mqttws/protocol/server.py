@@ -98,7 +98,7 @@ class ServerMachine(Machine):
         self.keep_alive = 0
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """See `Machine.receive_data`."""
+        """Handle bytes from the client; see `Machine.receive_data`."""
         if self.state is not CONNECTED:
             self._receive_opening(data, now)
             return
@@ -146,7 +146,7 @@ class ServerMachine(Machine):
                 self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
 
     def resume_reading(self, now: float) -> None:
-        """See `Machine.resume_reading`."""
+        """Record that the driver has resumed reading; see `Machine.resume_reading`."""
         super().resume_reading(now)
         if self.packet_begun is not None:
             self.packet_begun = now
@@ -233,7 +233,7 @@ class ServerMachine(Machine):
         self._send(UnsubAck(packet_id))
 
     def next_deadline(self) -> float | None:
-        """See `Machine.next_deadline`."""
+        """Return the time by which `handle_timeout` must be called; see `Machine.next_deadline`."""
         if self.state is not CONNECTED or not self._reading:
             return None
         deadline = min(self._silent_at(), self._late_at())
@@ -269,7 +269,7 @@ class ServerMachine(Machine):
 
     @staticmethod
     def violation(state: str, packet: Packet) -> RemoteProtocolError:
-        """See `Machine.violation`."""
+        """Return the error for a packet that the client must not send in a state; see `Machine.violation`."""
         name = type(packet).__name__
         if state is NEW:
             return RemoteProtocolError(f"the client's first packet is {name}; it must be Connect", "MQTT-3.1.0-1")

@@ -66,20 +66,20 @@ class MemoryStore:
         return len(self.load(b""))
 
     def put(self, key: bytes, value: bytes) -> None:
-        """See `Store.put`."""
+        """Set a value; see `Store.put`."""
         self._pending[key] = value
 
     def delete(self, key: bytes) -> None:
-        """See `Store.delete`."""
+        """Delete a value; see `Store.delete`."""
         self._pending[key] = None
 
     def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """See `Store.load`."""
+        """Return the (key, value) pairs whose keys start with a prefix; see `Store.load`."""
         both = self._safe | self._pending
         return sorted((key, value) for key, value in both.items() if value is not None and key.startswith(prefix))
 
     def commit(self) -> None:
-        """See `Store.commit`."""
+        """Commit all changes; see `Store.commit`."""
         if self._pending:
             for key, value in self._pending.items():
                 if value is None:

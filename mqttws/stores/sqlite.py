@@ -107,17 +107,17 @@ class SQLiteStore:
         return max(4, min(_LOG_PAGES, free // (4 * 4096)))
 
     def put(self, key: bytes, value: bytes) -> None:
-        """See `Store.put`."""
+        """Set a value; see `Store.put`."""
         with self._lock:
             self._pending[key] = value
 
     def delete(self, key: bytes) -> None:
-        """See `Store.delete`."""
+        """Delete a value; see `Store.delete`."""
         with self._lock:
             self._pending[key] = None
 
     def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """See `Store.load`.
+        """Return the (key, value) pairs whose keys start with a prefix; see `Store.load`.
 
         Raises:
             StoreError: The file cannot be read.
@@ -137,7 +137,7 @@ class SQLiteStore:
         return sorted((key, value) for key, value in found.items() if value is not None)
 
     def commit(self) -> None:
-        """See `Store.commit`."""
+        """Make all changes durable, in one transaction; see `Store.commit`."""
         if not self._pending and not self._batch:
             return
         with self._writing:  # the commit of another thread may include the changes of this one

@@ -217,8 +217,8 @@ class Client:
         """Publish a message, and wait until it is delivered to the server with its QoS.
 
         Args:
-            topic: A Topic Name.
-            payload: Bytes, or a str, which is encoded as UTF-8.
+            topic: A Topic Name: 1 to 65,535 bytes of UTF-8, without wildcards.
+            payload: Bytes, or a str, which is encoded as UTF-8; at most 256 MiB with the topic.
             qos: 0: wait until the message is passed to the operating system; 1 or 2: until it is completely
                 acknowledged.
             retain: Whether the server keeps the message for later subscribers.
@@ -229,8 +229,10 @@ class Client:
         Raises:
             LocalProtocolError: The topic or the QoS is not valid.
             MessageExpired: The message waited for too long, and was not sent.
+            QueueFull: Too many messages are already waiting, and the option `overflow` is not "block".
             TimedOut: It took too long. A message that has not been sent yet is withdrawn; one that has been sent may
                 still be delivered.
+            WouldDeadlock: The call is in a callback or a signal handler, where its wait could not end.
             MQTTError: The client was closed, has given up, or is not open.
 
         Spec: §3.3, §4.3
@@ -272,8 +274,8 @@ class Client:
         """Queue a message for publishing; also before `open` and while disconnected.
 
         Args:
-            topic: A Topic Name.
-            payload: Bytes, or a str, which is encoded as UTF-8.
+            topic: A Topic Name: 1 to 65,535 bytes of UTF-8, without wildcards.
+            payload: Bytes, or a str, which is encoded as UTF-8; at most 256 MiB with the topic.
             qos: 0, 1 or 2.
             retain: Whether the server keeps the message for later subscribers.
             expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the

@@ -15,7 +15,7 @@ from mqttws.sync.network import Network
 
 
 class Messages(Iterator[Publish]):
-    """See `Client.messages`.
+    """The iterator that `Client.messages` returns.
 
     Args:
         network: The network thread of the client.

@@ -208,6 +208,9 @@ def load(lines: Iterable[str | bytes], limit: int = LIMIT) -> Loaded:
     Args:
         lines: The lines, with or without their ends.
         limit: The bytes of one unit that are kept.
+
+    Returns:
+        The records, and the faults of lines that cannot be read.
     """
     loader = Loader(limit)
     records = [record for line in lines for record in loader.add(line)]

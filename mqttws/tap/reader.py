@@ -104,7 +104,7 @@ class SessionReader:
         return self.taken()
 
     def reading(self, sender: str, data: bytes, time: float) -> Iterator[None]:
-        """Decode data as `receive_data` does, one unit per step. `taken` returns the records.
+        """Return an iterator that decodes data as `receive_data` does, one unit per step. `taken` returns the records.
 
         Args:
             sender: "client" or "server".

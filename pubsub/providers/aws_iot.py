@@ -371,12 +371,12 @@ class AWSIoTProvider(Provider):
 
     @property
     def max_subscriptions(self) -> int | None:
-        """See `Provider.max_subscriptions`."""
+        """The maximum number of Topic Filters of one connection, by the limits of AWS IoT."""
         return self._limits.max_subscriptions
 
     @property
     def subscribe_rate(self) -> float | None:
-        """See `Provider.subscribe_rate`."""
+        """The maximum rate of Topic Filters, per second, of all connections' SUBSCRIBEs, by the limits of AWS IoT."""
         return self._limits.subscribe_rate
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:

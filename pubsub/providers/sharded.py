@@ -87,31 +87,34 @@ class Sharded(Provider):
 
     @property
     def max_subscriptions(self) -> int | None:
-        """See `Provider.max_subscriptions`; of each connection."""
+        """The maximum number of Topic Filters of each connection; None if unknown."""
         return self.provider.max_subscriptions
 
     def url(self) -> Urls:
-        """See `Provider.url`."""
+        """Return the URL of one connection, or several; see `Provider.url`."""
         return self.provider.url()
 
     def url_async(self) -> Urls | Awaitable[Urls]:
-        """See `Provider.url_async`."""
+        """Return the URL of one connection for the asyncio client; see `Provider.url_async`."""
         return self.provider.url_async()
 
     def client_options(self) -> dict[str, Any]:
-        """See `Provider.client_options`; of each connection."""
+        """Return the options of the client for one new connection; see `Provider.client_options`."""
         return self.provider.client_options()
 
     def with_turns(self, options: dict[str, Any]) -> dict[str, Any]:
-        """See `Provider.with_turns`."""
+        """Return the options of one connection with its budget of CONNECTs; see `Provider.with_turns`."""
         return self.provider.with_turns(options)
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
-        """See `Provider.objection_to_publish`."""
+        """Return why the server would not accept a message; see `Provider.objection_to_publish`."""
         return self.provider.objection_to_publish(topic, payload, qos)
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
-        """See `Provider.objections_to_subscribe`. Topic Filters beyond the limit of all connections are refused."""
+        """Return why the server would not accept some Topic Filters; see `Provider.objections_to_subscribe`.
+
+        Topic Filters beyond the limit of all connections are refused.
+        """
         most, objections = self.max_subscriptions, dict[str, Exception]()
         count = len(standing)
         for topic_filter, qos in wanted.items():
@@ -127,23 +130,23 @@ class Sharded(Provider):
         return self.most_connections - 1 if self.connections == "auto" else split(self.connections).receiving
 
     def explain(self, error: Exception) -> Exception:
-        """See `Provider.explain`."""
+        """Return an explanation of an error of a connection; see `Provider.explain`."""
         return self.provider.explain(error)
 
     def recover(self, error: Exception) -> bool:
-        """See `Provider.recover`."""
+        """Handle a failed attempt; see `Provider.recover`."""
         return self.provider.recover(error)
 
     def reauthenticate(self) -> None:
-        """See `Provider.reauthenticate`."""
+        """Discard cached credentials."""
         self.provider.reauthenticate()
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
-        """See `Provider.configure`."""
+        """Set the settings of the provider; see `Provider.configure`."""
         return self.provider.configure(settings)
 
     def same_as(self, other: Provider) -> bool:
-        """See `Provider.same_as`."""
+        """Return whether another provider has the same settings and options; see `Provider.same_as`."""
         return self is other or (
             isinstance(other, Sharded)
             and (self.name, self.connections, self.most_connections, self.budget.rate)
