@@ -571,6 +571,7 @@ class Link(asyncio.Protocol):
             return False
         self._connection.machine.send_encoded(packets, not full)
         self._pending += size
+        # Messages are collected until they fill a piece, or the iteration ends: a system call costs more than copying.
         if self._pending >= _PIECE and not full:
             try:
                 self._write(self._hub.loop.time())

@@ -274,6 +274,7 @@ class Router:
             MQTTError: The connection must be closed.
             Unfinished: Finish the lookup, then repeat this call.
         """
+        # A topic that clients may not publish to: `publish_from` refuses and logs each message.
         if topic not in self._open_topics.table and not self._is_open(topic):
             for payload in payloads:
                 self.publish_from(peer, Publish(topic, payload))
@@ -457,7 +458,7 @@ class Router:
                     subscriber.due[topic_filter] = tuple(again)
                 store = self.sys if is_sys(topic_filter) else self.retained
                 walk = subscriber.walk = store.walk(topic_filter)
-            message = walk.next(steps)
+            message = walk.next(steps)  # None after many nodes without a match, so that others have their turn
             if walk.done:
                 subscriber.walk = None
             if message is None:

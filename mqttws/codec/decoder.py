@@ -130,6 +130,8 @@ class Decoder:
             raise self._fault
         packets: list[Packet] = []
         try:
+            # First complete the packet that earlier data began. It gets only the bytes that it lacks, so the packets
+            # after it are decoded where they are, without a copy.
             while self._partial and data:
                 part, data = data[: self._missing], data[self._missing :]
                 self._missing -= len(part)
@@ -139,13 +141,15 @@ class Decoder:
                     self._partial += part
                 if not self._missing:
                     self._go_on(packets)
-            if self._passing:
+            if self._passing:  # inside a packet that is skipped because of its size
                 passed = min(self._passing, len(data))
                 self._passing -= passed
                 data = data[passed:]
             if data:
                 self._cut(data, packets)
         except MalformedPacket as fault:
+            # The stream ends here: nothing marks where a packet begins after a malformed one. The good packets before
+            # it are returned first.
             self._fault = fault
             self._partial = bytearray()
             if not packets:
@@ -168,11 +172,11 @@ class Decoder:
         size = data[1] + 2
         rest = data[3] + 4
         topic = _TOPICS.get(data[2:rest])
-        if topic is None or not rest <= size <= self.max_packet_size or size > 129:
+        if topic is None or not rest <= size <= self.max_packet_size or size > 129:  # 129: one byte of length
             return None
         if size == end:
             return topic, [data[rest:]]
-        if end % size:
+        if end % size:  # not all packets have this size, or the last one is incomplete
             return None
         head = data[:rest]
         payloads = []
@@ -243,6 +247,7 @@ class Decoder:
                                     packet.packet_id = None
                                     packets.append(packet)
                                 # A second message with this topic and length: take the rest of the run in one go.
+                                # The cache returns one object for each name, so identity is enough.
                                 if topic is not topic_before:
                                     topic_before = topic
                                 elif length == length_before and blank is not None:
@@ -294,6 +299,7 @@ class Decoder:
                 packets.append(_EMPTY[first])
                 position = following
                 continue
+            # Every other packet, and every packet with an error, which the reference decoder finds again and raises.
             found = None
             shortcut = SHORTCUTS.get(first)
             if shortcut is not None and not self.lenient and self.max_filters is None:
@@ -339,6 +345,7 @@ class Decoder:
                     f"a packet has {size:,} bytes; the maximum here is {self.max_packet_size:,}", "§2.2.3", size=size
                 )
             self._missing = size - len(data)
+            # A long PUBLISH: wait for its head alone, then collect the payload where it will stay (`collecting`).
             if length >= _LONG and data[0] >> 4 == Publish.type:
                 head = publish_head(data, start)
                 if len(data) < head <= size:

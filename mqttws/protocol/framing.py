@@ -148,7 +148,7 @@ class WebSocketFraming(Framing, ABC):
         events: list[FramingEvent] = []
         payloads: list[bytes] = []
         masked = not self._is_client
-        if self._header:
+        if self._header:  # all that is kept between two calls: at most 13 bytes
             data, self._header = self._header + data, b""
         position, end = 0, len(data)
         while position < end and not self.finished:
@@ -185,13 +185,14 @@ class WebSocketFraming(Framing, ABC):
             self._left = size
             following = position + header
             if self._ours:
-                self._key = data[following - 4 : following] if masked else None
+                self._key = data[following - 4 : following] if masked else None  # the last bytes of the header
             elif (
                 self._closing
                 and self._ws is None
                 and header == header_size(size, masked)
                 and data.startswith(close_frame(data[following - 4 : following] if masked else None), position)
             ):
+                # The peer's answer to the close frame that was made here: it needs no wsproto either.
                 self._report(payloads, events)
                 events.append(self._closed(NORMAL, ""))
             else:
@@ -230,7 +231,7 @@ class WebSocketFraming(Framing, ABC):
         ws = self._wsproto()
         ws.receive_data(data)
         for event in ws.events():
-            self._is_open = ws.state is ConnectionState.OPEN
+            self._is_open = ws.state is ConnectionState.OPEN  # the fast path stops at a close frame
             if isinstance(event, BytesMessage):
                 payloads.append(bytes(event.data))
             elif isinstance(event, Ping):
@@ -239,7 +240,7 @@ class WebSocketFraming(Framing, ABC):
             elif isinstance(event, (TextMessage, CloseConnection)):
                 self._report(payloads, events)
                 events.append(self._end(event))
-                break
+                break  # whatever follows a close frame is ignored (RFC 6455 §5.5.1)
 
     def _end(self, event: TextMessage | CloseConnection) -> Ended:
         """Handle an event that ends the WebSocket: a close frame, a malformed frame, or a text message."""

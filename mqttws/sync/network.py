@@ -619,7 +619,7 @@ class Network(Owner):
         return ready
 
     def _drain_wake(self) -> None:
-        with self.lock:
+        with self.lock:  # a call that is made after this writes a byte again, so no wake-up is lost
             self.woken = False
             assert self._wake_in is not None
             try:
@@ -630,7 +630,7 @@ class Network(Owner):
     def _lost(self, error: Exception | None) -> None:
         """Handle the end of a connection or of an attempt: close the socket, and schedule the next attempt, if any."""
         self._step = None
-        try:
+        try:  # `judge` calls `end_on`, a function of the user, and so runs outside the lock
             verdict = self.core.judge(error, time.monotonic())
         except BaseException:  # `SystemExit`
             report_exception(self.core.judge)
