@@ -192,18 +192,18 @@ class ConnectionClosed(MQTTError):
 
     Attributes:
         code: The WebSocket close code of the peer (1000 to 4999), or None if there was none.
-        said: The reason in the peer's close frame; on a server, the reason to send in its own. The message does not
-            contain it, because the peer can send any text.
+        close_reason: The reason in the peer's close frame; on a server, the reason to send in its own. The message does
+            not contain it, because the peer can send any text.
         fate: For the future of a message that is kept: when the message will be sent. Otherwise "".
     """
 
     def __init__(
-        self, message: str = "the connection was closed by the peer", code: int | None = None, said: str = ""
+        self, message: str = "the connection was closed by the peer", code: int | None = None, close_reason: str = ""
     ) -> None:
         super().__init__(message, code)
         self.message = message
         self.code = code
-        self.said = said
+        self.close_reason = close_reason
         self.fate = ""
 
     def __str__(self) -> str:

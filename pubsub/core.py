@@ -518,7 +518,7 @@ class PubSubCore(Generic[O, F]):
                 channel.is_closing = channel.over = True
                 raise
         if gone is not None and not gone.over:
-            gone.abandon(ConnectionClosed("the event loop of the connection was closed; subscribe anew"))
+            gone.abandon(ConnectionClosed("the event loop of the connection was closed; subscribe again"))
         return channel
 
     def _usable(self, provider: Provider) -> Channel | None:
@@ -562,7 +562,7 @@ class PubSubCore(Generic[O, F]):
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
             channel.abandon(
-                ConnectionClosed("the process was forked, and the connection belongs to the parent; subscribe anew")
+                ConnectionClosed("the process was forked, and the connection belongs to the parent; subscribe again")
             )
 
     def __repr__(self) -> str:

@@ -94,9 +94,7 @@ def parse_endpoint(endpoint: str) -> Endpoint:
     if "#" in path_and_query:
         raise SigningError("endpoint: expected no fragment ('#'), which is never sent")
     if "@" in authority:
-        raise SigningError(
-            "endpoint: expected a host with no user name before it; credentials sign, they do not go here"
-        )
+        raise SigningError("endpoint: expected a host without a user name; pass the credentials as an argument")
     host, port = _host_and_port(authority)
     path, _, query = path_and_query.partition("?")
     header = host if port in (None, _OWN_PORTS[scheme]) else f"{host}:{port}"

@@ -155,7 +155,7 @@ class Network(Owner):
             retries: Whether a first attempt that fails is followed by others.
 
         Raises:
-            MQTTError: The client is open already, possibly in another event loop.
+            MQTTError: The client is already open, possibly in another event loop.
         """
         if self._has_lost_store:
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
@@ -540,7 +540,7 @@ class Network(Owner):
             if attempt is not None:
                 raise attempt.failed(error) from None
             if self._patience is not None and self._patience.expired():
-                raise ConnectTimeout(f"there was no URL within {self._options.timeout:g} s") from None
+                raise ConnectTimeout(f"the callable returned no URL within {self._options.timeout:g} s") from None
             raise
         finally:
             self._patience = None

@@ -187,8 +187,8 @@ class Handler:
     def cut(self, error: MQTTError, now: float) -> None:
         """Close the connection and discard the client's events that have not been handled."""
         self._routing = None
-        if self._hub.router.departures.tells_limits and isinstance(error, LimitExceeded) and not error.said:
-            error.said = error.message
+        if self._hub.router.departures.names_limits and isinstance(error, LimitExceeded) and not error.close_reason:
+            error.close_reason = error.message
         events = self._connection.event_queue
         closed = [event for event in events if isinstance(event, Closed)]
         events.clear()

@@ -210,8 +210,8 @@ class Verdict:
         acknowledge: If a "publish" is denied and the connection stays open: whether to acknowledge the message. False
             deviates from the standard, to imitate a server that does so.
         reason: If denied: a text for the log.
-        told: If the connection is closed: the reason for the client, in the close frame of its WebSocket; at most 123
-            bytes are sent. Spec: RFC 6455 §5.5.1.
+        close_reason: If the connection is closed: the reason for the client, in the close frame of its WebSocket. At
+            most 123 bytes are sent. Spec: RFC 6455 §5.5.1.
     """
 
     allowed: bool
@@ -219,7 +219,7 @@ class Verdict:
     close: bool = False
     acknowledge: bool = True
     reason: str = "the authorizer denied it"
-    told: str = ""
+    close_reason: str = ""
 
 
 #: The two verdicts that most authorizers need.

@@ -185,11 +185,11 @@ class Departures:
         dollar_topics: Whether clients can publish to topics that begin with "$", except "$SYS". Spec: §4.7.2.
         lenient_websocket: Whether to accept WebSocket clients that violate RFC 6455 in harmless ways; see
             `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1.
-        tells_limits: Whether the WebSocket close frame names the limit that a client exceeded. Spec: RFC 6455 §5.5.1.
+        names_limits: Whether the WebSocket close frame names the limit that a client exceeded. Spec: RFC 6455 §5.5.1.
     """
 
     parent_level: bool = True
     retained_for_wildcards: bool = True
     dollar_topics: bool = False
     lenient_websocket: bool = False
-    tells_limits: bool = False
+    names_limits: bool = False

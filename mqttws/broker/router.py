@@ -152,7 +152,9 @@ class Router:
         if verdict.allowed:
             return min(qos, verdict.max_qos)
         if verdict.close:
-            raise AccessDenied(f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}", said=verdict.told)
+            raise AccessDenied(
+                f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}", close_reason=verdict.close_reason
+            )
         self._log_refusal(peer, "SUBSCRIBE to %r denied: %s", topic_filter, verdict.reason)
         return None
 
@@ -250,7 +252,9 @@ class Router:
             if not verdict.allowed:
                 self.metrics.publish_denied += 1
                 if verdict.close:
-                    raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}", said=verdict.told)
+                    raise AccessDenied(
+                        f"PUBLISH to {topic!r} denied: {verdict.reason}", close_reason=verdict.close_reason
+                    )
                 self._log_refusal(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
                 return verdict.acknowledge
         if self.hooks.on_published is not None:

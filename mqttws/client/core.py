@@ -211,10 +211,10 @@ class Core(Generic[F]):
             retries: Whether to make further attempts if the first one fails.
 
         Raises:
-            MQTTError: It is open already.
+            MQTTError: It is already open.
         """
         if self.running:
-            raise MQTTError("the client is open already")
+            raise MQTTError("the client is already open; close it first")
         self.running, self.stopping, self._opening = True, False, True
         self._retries, self._says_goodbye = retries, True
         self.error = self.pending.ended = None

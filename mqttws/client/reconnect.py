@@ -79,7 +79,9 @@ class Reconnect(Value):
     ) -> None:
         # The conditions are negated so that they also refuse a NaN, for which every comparison is false.
         if not 0 < initial <= maximum:
-            raise ValueError(f"0 < initial <= maximum does not hold: initial={initial}, maximum={maximum}")
+            raise ValueError(
+                f"initial is {initial} and maximum {maximum}; initial must be above 0, and at most maximum"
+            )
         if attempts is not None and not attempts >= 1:
             raise ValueError(f"attempts is {attempts}; it must be at least 1, or None for no limit")
         if not takeovers >= 1:

@@ -302,7 +302,7 @@ def _close_code(error: MQTTError | None) -> tuple[int, str]:
     if isinstance(error, SessionTakenOver):
         return ws.TAKEN_OVER, "session taken over"
     if isinstance(error, (AccessDenied, LimitExceeded)):
-        return ws.POLICY_VIOLATION, _fitting(error.said)
+        return ws.POLICY_VIOLATION, _fitting(error.close_reason)
     if isinstance(error, ProtocolError):
         return ws.PROTOCOL_ERROR, error.statement
     if error is None or isinstance(error, ConnectError):

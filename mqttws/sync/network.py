@@ -196,7 +196,7 @@ class Network(Owner):
             retries: Whether a first attempt that fails is followed by others.
 
         Raises:
-            MQTTError: The client is open already.
+            MQTTError: The client is already open.
         """
         self.check_not_owned()
         if self._has_lost_store:
@@ -240,7 +240,7 @@ class Network(Owner):
         thread = self._thread
         if thread is None or self.is_current or self.owned():
             return
-        # In Python 3.11 an exception that interrupts `Thread.join` makes later calls believe that the thread has ended
+        # In Python 3.11 an exception that interrupts `Thread.join` makes later calls return as if the thread had ended
         # (bpo-45274). So wait for `_clean_up` first, which sets `_thread` to None.
         deadline = time.monotonic() + timeout
         while self._thread is thread and time.monotonic() < deadline:
@@ -451,7 +451,9 @@ class Network(Owner):
             with self.lock:
                 attempt = self.core.make_attempt(url, time.monotonic())
         except BaseException as error:
-            self._lost(error if isinstance(error, Exception) else ConnectError(f"asked for the URL: {error!r}"))
+            self._lost(
+                error if isinstance(error, Exception) else ConnectError(f"the callable for the URL raised {error!r}")
+            )
             return
         assert self._poller is not None
         self._attempt, self._step = attempt, self._dial

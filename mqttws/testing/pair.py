@@ -66,7 +66,7 @@ class FakeClock:
             ValueError: `seconds` is negative.
         """
         if seconds < 0:
-            raise ValueError(f"time went back by {-seconds} s")
+            raise ValueError(f"seconds is {seconds}; it must not be negative, because time cannot go back")
         self.now += seconds
 
 

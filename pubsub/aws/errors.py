@@ -113,11 +113,11 @@ class ConnectionCut(AWSIoTError, ConnectionClosed):
     """AWS IoT has closed the connection because of something that the client did."""
 
     def __init__(self, error: ConnectionClosed, reason: Reason, detail: str) -> None:
-        super().__init__(detail, error.code, error.said)
+        super().__init__(detail, error.code, error.close_reason)
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (ConnectionClosed(self.message, self.code, self.said), self.reason, self.message)
+        return type(self), (ConnectionClosed(self.message, self.code, self.close_reason), self.reason, self.message)
 
     def __str__(self) -> str:
         return f"AWS IoT closed the connection ({self.reason}): {super().__str__()}"
@@ -201,7 +201,7 @@ def explain_error(
 
 
 def _explain_cut(error: ConnectionClosed, last_asked: tuple[str, str] | None) -> ConnectionCut:
-    said = _without_secrets(error.said)
+    said = _without_secrets(error.close_reason)
     if said:  # by the local endpoint, in its mode `explain`
         limited = isinstance(error, LimitExceeded) or _names_a_limit(said)
         return ConnectionCut(error, Reason.LIMIT if limited else Reason.POLICY, said)
@@ -218,8 +218,8 @@ def _explain_cut(error: ConnectionClosed, last_asked: tuple[str, str] | None) ->
 
 def _explain_refusal(error: PublishRejected | SubscribeRejected, last_cut: ConnectionCut | None) -> Exception:
     topic = error.topic if isinstance(error, PublishRejected) else error.topic_filter
-    cut = last_cut if last_cut is not None and last_cut.said else None
-    if cut is not None and ("iot:" not in cut.said or f"/{topic}'" in cut.said):
+    cut = last_cut if last_cut is not None and last_cut.close_reason else None
+    if cut is not None and ("iot:" not in cut.close_reason or f"/{topic}'" in cut.close_reason):
         reason, detail = cut.reason, cut.message
     elif isinstance(error, PublishRejected):
         reason, detail = Reason.POLICY, "most likely no policy allows iot:Publish (or iot:RetainPublish) on this topic"

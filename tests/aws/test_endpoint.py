@@ -516,9 +516,9 @@ def test_a_closed_connection_is_explained_on_request(
     error = ended(client)
     assert isinstance(error, ConnectionClosed)
     assert error.code == 1008
-    assert (said in error.said) is explain
-    assert explain or error.said == ""
-    assert "123456789012" not in error.said
+    assert (said in error.close_reason) is explain
+    assert explain or error.close_reason == ""
+    assert "123456789012" not in error.close_reason
 
 
 def test_shared_subscriptions(bench: Callable[..., Bench], caplog: Any) -> None:

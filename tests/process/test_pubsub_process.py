@@ -126,7 +126,7 @@ ps.close()
         broker,
     )
     assert said == [
-        "['Disconnected', True, 'the process was forked, and the connection belongs to the parent; subscribe anew', "
+        "['Disconnected', True, 'the process was forked, and the connection belongs to the parent; subscribe again', "
         "'ConnectionClosed', 'ConnectionClosed', 'SubscriptionEnded', 2]",
         "Connected False []",
     ]
@@ -196,7 +196,7 @@ loop.close()
 """,
         broker,
     )
-    assert said == ["the process was forked, and the connection belongs to the parent; subscribe anew", "works"]
+    assert said == ["the process was forked, and the connection belongs to the parent; subscribe again", "works"]
 
 
 @needs_fork

@@ -125,7 +125,7 @@ class LocalIoTEndpoint:
                 retained_for_wildcards=self.limits.retained_for_wildcards,
                 dollar_topics=True,  # the hooks decide about reserved topics
                 lenient_websocket=True,  # as AWS IoT is: its own SDK v1 needs it
-                tells_limits=explain,
+                names_limits=explain,
             ),
             sys_interval=None,
         )

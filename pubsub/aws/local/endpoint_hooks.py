@@ -262,7 +262,9 @@ class IoTHooks:
     def _closing(self, reason: str) -> Verdict:
         """Return the verdict that closes a connection. The client is sent the reason only in the mode `explain`."""
         here = f"arn:{self._identities.partition}:iot:{self._identities.region}:{self._identities.account_id}:"
-        return Verdict(False, close=True, reason=reason, told=reason.replace(here, "") if self._explains else "")
+        return Verdict(
+            False, close=True, reason=reason, close_reason=reason.replace(here, "") if self._explains else ""
+        )
 
     # --- lifecycle messages ---
 
