@@ -90,7 +90,7 @@ def test_the_region_of_similar_hosts_is_unknown(endpoint):
     ("endpoint", "says"),
     [
         ("https://host/mqtt", "wss://"),
-        ("wss://user:hunter2@host/mqtt", "no user name"),
+        ("wss://user:hunter2@host/mqtt", "without a user name"),
         ("wss://host/mqtt#part", "fragment"),
         ("wss://host:0/", "port of 1 to 65,535"),
         ("wss://host:99999/", "port of 1 to 65,535"),
