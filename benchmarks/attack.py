@@ -332,7 +332,10 @@ def round_trips(port: int, until: Callable[[], bool], took: list[float], ready: 
             connection.sendall(Publish("good/topic", b"%d" % packet_id, 1, packet_id=packet_id).encode())
             missing = {PubAck, Publish}
             while missing:
-                for packet in decoder.feed(connection.recv(1 << 16)):
+                data = connection.recv(1 << 16)
+                if not data:
+                    raise ConnectionError("the broker closed the connection")
+                for packet in decoder.feed(data):
                     missing.discard(type(packet))
                     if isinstance(packet, Publish) and packet.packet_id is not None:
                         connection.sendall(PubAck(packet.packet_id).encode())

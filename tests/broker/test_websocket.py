@@ -216,13 +216,19 @@ def test_a_connect_sent_with_the_end_of_the_tls_handshake_is_processed(start, pe
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context(cafile=pem).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     with socket.create_connection(("127.0.0.1", broker._ports["mqtts"]), PATIENCE) as raw:
+
+        def read() -> None:
+            data = raw.recv(65536)
+            assert data, "the broker closed the connection"
+            incoming.write(data)
+
         while True:
             try:
                 tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
                 raw.sendall(outgoing.read())
-                incoming.write(raw.recv(65536))
+                read()
         tls.write(Connect("c").encode())
         raw.sendall(outgoing.read())  # Finished and CONNECT together
         got = b""
@@ -230,7 +236,7 @@ def test_a_connect_sent_with_the_end_of_the_tls_handshake_is_processed(start, pe
             try:
                 got += tls.read(4)
             except ssl.SSLWantReadError:
-                incoming.write(raw.recv(65536))
+                read()
         assert got == bytes.fromhex("20 02 00 00")
 
 

@@ -105,7 +105,7 @@ def test_every_message_of_all_processes_is_accounted_for(embedded: Broker, words
     process = found["process"]
     assert process["processes"] == found["plan"]["processes"] == 2
     assert process["busiest_share"] < process["cpu_share"] < 2.5
-    assert process["delay"]["count"] > 10  # of 100 a second in each process, unless the machine is busy
+    assert process["delay"]["count"] > 0
     assert sum(count for _, _, count in found["latency"]["buckets_ms"]) == 300 * copies
 
 

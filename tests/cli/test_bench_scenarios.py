@@ -9,7 +9,8 @@ import subprocess
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from benching import PATIENCE, bench, command, measured
@@ -19,7 +20,11 @@ from servers import free_port
 
 from mqttws.broker import Broker
 from mqttws.testing import mint_authority
+from pubsub.bench.fleet import Fleet
+from pubsub.bench.plan import Plan
 from pubsub.bench.returns import STEP, STEPS, Returns, busiest
+from pubsub.bench.scenarios import Churn
+from pubsub.bench.workers import Tally
 
 SECOND = 10**9
 
@@ -120,6 +125,47 @@ def test_a_storm_that_does_not_come_or_does_not_end_is_a_failure(embedded: Broke
 
 
 # --- churn, and the phases ---
+
+
+class Churned:
+    """A client of a fleet that connects at once."""
+
+    timings = None
+
+    async def open(self) -> None:
+        await asyncio.sleep(0)
+
+    async def close(self, timeout: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_each_client_of_a_process_connects_again_and_again(rate: float | None) -> None:
+    plan = Plan(publishers=0, subscribers=0, churn=5, connect_rate=rate, processes=2, run="1")
+    fleet, made = SimpleNamespace(tally=Tally()), Counter[str]()
+    churn = Churn(plan, 1, cast(Fleet, fleet), lambda: 100 * SECOND)
+
+    def make_client(client_id: str) -> Churned:
+        made[client_id] += 1
+        return Churned()
+
+    fleet.make_client = make_client
+
+    async def some() -> None:
+        running = asyncio.create_task(churn.go(0))
+        while fleet.tally.connects < 200:
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running})
+
+    asyncio.run(some())
+    assert set(made) == {plan.client_id("r", 1), plan.client_id("r", 3)}
+    assert min(made.values()) >= 99
+    count, connecting = fleet.tally.connects, fleet.tally.connecting
+    assert connecting.count == count
+    if rate is not None:  # those of this process are due at 1/50 s, 3/50 s, 5/50 s and so on, and counted from there
+        assert connecting.greatest == 100 * SECOND - SECOND // 50
+        assert connecting.least == 100 * SECOND - (2 * count - 1) * SECOND // 50
 
 
 @pytest.fixture(scope="module")

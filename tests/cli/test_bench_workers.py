@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from mqttws import LocalProtocolError, Publish, State
 from pubsub.bench.fleet import Connections, Watch
 from pubsub.bench.plan import HEADER, SHARE, Plan, Schedule
+from pubsub.bench.system import DelaySampler
 from pubsub.bench.workers import MAX_REASON, Flow, Publisher, Subscriber, Tally, Turns
 
 MS = 1_000_000
@@ -120,6 +122,35 @@ def test_a_stall_of_the_generator_itself_counts_too() -> None:
     stage.serve()
     assert stage.tally.lag.count == 501
     assert stage.tally.take_recent().greatest == SECOND // 2
+
+
+def test_each_time_that_a_busy_loop_misses_is_a_sample() -> None:
+    clock = Clock()
+    sampler = DelaySampler(clock)
+
+    async def sampled(count: int) -> list[tuple[int, int, int]]:
+        async with asyncio.timeout(30):
+            while sampler.histogram.count < count:
+                await asyncio.sleep(0)
+        return list(sampler.histogram.buckets())
+
+    async def main() -> None:
+        sampler.start()
+        for number in (1, 2, 3):
+            clock.now += 10 * MS
+            assert await sampled(number) == [(0, 0, number)]
+        clock.now += 35 * MS
+        late = [
+            sum(count for least, most, count in await sampled(6) if least <= delay * MS <= most)
+            for delay in (5, 15, 25)
+        ]
+        assert late == [1, 1, 1]
+        sampler.stop()
+        clock.now += 5 * MS
+        sampler.take()
+        assert sampler.histogram.count == 7
+
+    asyncio.run(main())
 
 
 def test_without_a_rate_latency_counts_from_the_hand_over() -> None:

@@ -199,6 +199,7 @@ def test_a_missing_client_certificate_is_reported(make: Make, listen, authority:
 )
 def test_a_server_without_tls_is_an_error(make: Make, authority: Authority, answer: bytes, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
 
         def serve() -> None:
             with listener.accept()[0] as connection:

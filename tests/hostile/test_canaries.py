@@ -153,7 +153,7 @@ def attempt(kind: str, url: Any, cage: Cage, **options: Any) -> None:
         try:
             async with client:
                 cage.add(client)
-                async for _ in client:
+                async for _ in client.messages(timeout=PATIENCE):
                     pass
         finally:
             cage.add(client, client.state)

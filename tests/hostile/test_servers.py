@@ -84,7 +84,7 @@ def attempt(kind: str, url: str, **options: Any) -> BaseException:
 
     async def with_asyncio() -> None:
         async with mqttws.aio.connect(url, **options) as client:
-            async for _ in client:
+            async for _ in client.messages(timeout=PATIENCE):
                 pass
             raise client.state.error or AssertionError("no error")
 

@@ -24,6 +24,7 @@ class Server:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
         self.url = f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"
         self.subscribed: list[tuple[tuple[str, int], ...]] = []
         self.unsubscribed: list[tuple[str, ...]] = []
@@ -37,6 +38,7 @@ class Server:
             self._connection, _ = self._listener.accept()
         except OSError:
             return
+        self._connection.settimeout(PATIENCE)
         decoder = mqttws.Decoder()
         while data := self._connection.recv(4096):
             for packet in decoder.feed(data):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections import deque
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -132,11 +133,11 @@ class Wire:
         """Return all bytes until the broker closes, including packets not yet received by the test."""
         data = b"".join(packet.encode() for packet in self._packets)
         self._packets.clear()
-        while True:
-            more = self._read()
-            if not more:
-                return data
+        deadline = time.monotonic() + PATIENCE
+        while more := self._read():
             data += more
+            assert time.monotonic() < deadline, "the broker does not close the connection"
+        return data
 
     def _read(self) -> bytes:
         """Return the next MQTT bytes; b"" at the end of the connection or at a close frame."""
