@@ -62,11 +62,9 @@ def page() -> str:
     lines = [
         "# Import times",
         "",
-        "How long a program waits for its imports: milliseconds, each module at its best of "
+        "This page shows how long a program waits for its imports: milliseconds, each module at its best of "
         f"{RUNS} new processes, {version} on {platform.machine()}. `python benchmarks/import_times.py docs/imports.md` "
-        "writes this page. What the time until a first message is beside other libraries, "
-        "`python benchmarks/first_message.py` measures; `tests/test_imports.py` says which modules each face must not "
-        "import.",
+        "writes it. `tests/test_imports.py` checks which modules each face must not import.",
         "",
         "| face | statement | modules | ms | of these ours | wsproto and h11 |",
         "|---|---|---|---|---|---|",
@@ -79,6 +77,7 @@ def page() -> str:
     for face, (_, times) in faces.items():
         longest = sorted(times.items(), key=lambda item: -item[1])[:NAMED]
         lines.append(f"- {face}: " + ", ".join(f"`{module}` {time / 1e3:.1f}" for module, time in longest))
+    lines += ["", "**Next:** [performance](performance.md#until-the-first-message), the time until a first message."]
     return "\n".join(lines) + "\n"
 
 
