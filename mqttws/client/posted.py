@@ -1,9 +1,9 @@
-"""A posted call whose outcome a future gets.
+"""The calls that a signal handler or a finalizer makes in the middle of another call of the same client.
 
-A call that a signal handler or a finalizer makes in the middle of another call is posted: its caller gets a future, and
-the owner of the core makes the call later. The exception of another signal handler can interrupt it then. The owner
-makes it again, since a call that has not begun would be lost otherwise. But one that has begun may have had its effect,
-and a message must not be published twice. So its future fails.
+Such a call is posted: its caller gets a future, and the owner of the core makes the call later. The exception of
+another signal handler can interrupt it then. The owner makes it again, since a call that has not begun would be lost
+otherwise. But one that has begun may have had its effect, and a message must not be published twice. So its future
+fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The size of a client's queue. It is loaded by the first program that asks for it, because it needs `typing`."""
+"""`Waiting`, the size of a client's queue. It is imported on first use, because it needs `typing`."""
 
 from __future__ import annotations
 

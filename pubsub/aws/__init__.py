@@ -6,7 +6,7 @@
     endpoint_url       the URL to connect to with a certificate or a custom authorizer
     reserved_topics    the topics that begin with `$`, and what a client may do with each
     errors             the cause of a refusal: clock, token, signature, policy or limit
-    learnt_clock       the correct time, from the `Date` of a 403
+    corrected_clock    the correct time, from the `Date` of a 403
     limits             the limits of AWS IoT, by name; the local endpoint enforces the same ones
 
 Import each module separately, so that a program which only gets credentials loads no server. None of them imports

@@ -32,7 +32,7 @@ from mqttws import (
     PublishRejected,
     SubscribeRejected,
 )
-from pubsub.aws.learnt_clock import LearntClock, read_date
+from pubsub.aws.corrected_clock import CorrectedClock, read_date
 
 __all__ = [
     "AWSIoTError",
@@ -162,7 +162,7 @@ class BeyondLimit(AWSIoTError, ValueError):
 def explain_error(
     error: Exception,
     *,
-    clock: LearntClock,
+    clock: CorrectedClock,
     ends: datetime | None,
     client_id: str | None,
     last_asked: tuple[str, str] | None = None,
@@ -235,7 +235,7 @@ def _names_a_limit(said: str) -> bool:
     return "iot:" not in said
 
 
-def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetime | None) -> Exception:
+def _explain_upgrade(error: HandshakeRejected, clock: CorrectedClock, ends: datetime | None) -> Exception:
     if error.status == 429:
         return UpgradeRefused(error, Reason.LIMIT, "there were too many attempts to connect; the next delay is longer")
     if error.status != 403:

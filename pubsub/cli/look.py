@@ -21,7 +21,7 @@ from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.aws_link import add_aws_link_arguments, check_without_aws, signed_taps
 from pubsub.cli.options import documentation, port, positive
 from pubsub.cli.streams import complain, show
-from pubsub.look.differing import MOST, compare
+from pubsub.look.comparing import MOST, compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look, show_page
 from pubsub.look.reading import Source, Unreadable, read_all

@@ -5,7 +5,7 @@ reading.py        a file of any supported format -> records
 saving.py         records -> .jsonl, .pcapng, .qlog, .html
 ladder.py         records -> lines for a terminal
 totals.py         records -> a summary
-differing.py      two files -> their differences
+comparing.py      two files -> their differences
 live.py           a live view of a tap
 web.py, page.py   the web page of a session
 documentation.py  links from that page to the documentation

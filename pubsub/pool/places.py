@@ -1,4 +1,4 @@
-"""The table of the Topic Filters of a pool: their parts, and the owner of each message. No I/O.
+"""Which connection (part) of a pool subscribes to each Topic Filter, and which one delivers a message. No I/O.
 
 A message arrives once through each part that has a matching filter. The rule: of all matching filters, the oldest owns
 the message. It is delivered if it arrives through the part of its owner; otherwise it is a copy. A new filter never

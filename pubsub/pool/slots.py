@@ -1,4 +1,4 @@
-"""The table of the parts through which topics are published. No I/O.
+"""The table of the connections (parts) of a pool through which topics are published. No I/O.
 
 The hash of a topic selects one of a fixed number of slots, and each slot belongs to one part. So the table is bounded,
 however many topics there are, and all messages of a topic are sent through one connection, in order.

@@ -7,8 +7,8 @@ The kind of authentication determines what happens at each attempt:
     custom authorizer    url(), and new headers, because the token may have changed
     certificate          url() is fixed; the TLS context has the certificate, and on port 443 the ALPN name
 
-Nothing that expires is cached here. The source of the credentials decides when to fetch new ones. Only the time is
-learnt here, from the `Date` of a 403 (`LearntClock`); then the attempt is repeated, once.
+Nothing that expires is cached here. The source of the credentials decides when to fetch new ones. Only the
+clock is corrected here, by the `Date` of a 403 (`CorrectedClock`); then the attempt is repeated, once.
 
 AWS IoT closes the connection of a client that does something forbidden, without a reason. So this provider refuses what
 is known to be forbidden (`IoTLimits`) before it is sent, and the client keeps below AWS's rates.
@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 from mqttws import HandshakeRejected, Reconnect, tls_context
 from pubsub.aws.connect_turns import ConnectTurns
+from pubsub.aws.corrected_clock import CorrectedClock, read_date
 from pubsub.aws.endpoint_url import FreshHeaders, alpn_for, unsigned_url
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectionCut, Reason, explain_error
-from pubsub.aws.learnt_clock import LearntClock, read_date
 from pubsub.aws.limits import IoTLimits
 from pubsub.errors import ProviderError
 from pubsub.providers.base import ClientOptions, Provider
@@ -137,7 +137,7 @@ class AWSIoTProvider(Provider):
         }
         self._limits = limits or IoTLimits()
         super().__init__(name=name, offline=offline, settings=settings, **options)
-        self._clock = LearntClock(clock, skew=skew)
+        self._clock = CorrectedClock(clock, skew=skew)
         self._made_with = (self._limits, skew, clock)
         self._last_asked: tuple[str, str] | None = None  # the last publish or subscription
         self._last_cut: ConnectionCut | None = None
@@ -438,7 +438,7 @@ class AWSIoTProvider(Provider):
         date = read_date(dict(error.headers).get("date"))
         # The date of a proxy's response would not be that of AWS's clock.
         answered_by_aws = any(name.startswith("x-amzn-") for name, _ in error.headers)
-        if date is not None and answered_by_aws and self._clock.learn(date):
+        if date is not None and answered_by_aws and self._clock.correct(date):
             logger.warning("%s: %s; the clock is corrected with the date of the response", self.name, meaning)
             return True
         expired = isinstance(meaning, AWSIoTError) and meaning.reason is Reason.EXPIRED_TOKEN

@@ -136,7 +136,7 @@ def test_a_pool_paces_each_of_its_connections(account: Account, stack: ExitStack
 
 
 def test_a_refused_upgrade_takes_no_turn(account: Account, stack: ExitStack) -> None:
-    """The clock is off: the time is learnt from the 403, and the next attempt follows at once."""
+    """The clock is off: it is corrected by the 403, and the next attempt follows immediately."""
     limits = IoTLimits(client_connect_rate=0.02)
     provider = account.provider("late", limits=limits, clock=lambda: time.time() - 3600)
     connected(Threads, provider, stack)

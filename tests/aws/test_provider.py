@@ -27,9 +27,9 @@ from mqttws.broker import Broker, Peer
 from mqttws.testing import mint_authority
 from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PubSub
 from pubsub.aws.cognito import CognitoIdentity
+from pubsub.aws.corrected_clock import CorrectedClock, read_date
 from pubsub.aws.custom_auth import CustomAuthorizer
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectRefused, Reason, UpgradeRefused
-from pubsub.aws.learnt_clock import LearntClock, read_date
 from pubsub.aws.local.authorizers import AuthorizerGrant, LocalAuthorizer
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
 from pubsub.aws.local.identities import ALLOW_ALL, Identities
@@ -188,29 +188,29 @@ def test_a_wrong_clock_is_corrected_after_a_403(endpoint: LocalIoTEndpoint, ca_f
 
 def test_the_clock_is_corrected_at_most_once_an_interval() -> None:
     now, steady = [0.0], [0.0]
-    clock = LearntClock(lambda: now[0], monotonic=lambda: steady[0])
+    clock = CorrectedClock(lambda: now[0], monotonic=lambda: steady[0])
     hour = datetime.fromtimestamp(3600, UTC)
-    assert not clock.learn(datetime.fromtimestamp(300, UTC))
-    assert clock.learn(hour)
+    assert not clock.correct(datetime.fromtimestamp(300, UTC))
+    assert clock.correct(hour)
     assert clock.now() == hour
-    assert not clock.learn(hour + timedelta(hours=1))  # a server that reports another time at each request
+    assert not clock.correct(hour + timedelta(hours=1))  # a server that reports another time at each request
     steady[0] += 61
-    assert clock.learn(hour + timedelta(hours=1))
+    assert clock.correct(hour + timedelta(hours=1))
     assert clock.offset == 7200
 
 
 def test_a_request_signed_just_before_a_correction_is_retried() -> None:
     now, steady = [0.0], [0.0]
-    clock = LearntClock(lambda: now[0], monotonic=lambda: steady[0])
+    clock = CorrectedClock(lambda: now[0], monotonic=lambda: steady[0])
     clock.date()  # long ago
     steady[0] += 100
     for _ in range(3):  # for three connections
         clock.date()
     hour = datetime.fromtimestamp(3600, UTC)
-    assert [clock.learn(hour) for _ in range(4)] == [True, True, True, False]
+    assert [clock.correct(hour) for _ in range(4)] == [True, True, True, False]
     clock.date()
     steady[0] += 100
-    assert not clock.learn(hour)
+    assert not clock.correct(hour)
 
 
 @pytest.mark.parametrize("text", [None, "", "yesterday", "Mon, 99 Nov 2026 20:12:45 GMT"])

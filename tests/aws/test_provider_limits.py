@@ -17,8 +17,8 @@ import pytest
 import pubsub.aio
 from mqttws import ConnectionClosed, LimitExceeded, PublishRejected, Reconnect, SubscribeRejected
 from pubsub import AWSIoTProvider, ProviderError, PublishFailed, PubSub
+from pubsub.aws.corrected_clock import CorrectedClock
 from pubsub.aws.errors import BeyondLimit, PublishRefused, Reason, SubscribeRefused, explain_error
-from pubsub.aws.learnt_clock import LearntClock
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
 from pubsub.aws.local.identities import Identities
@@ -225,7 +225,7 @@ def test_without_reconnecting_there_is_no_interval() -> None:
 
 # --- why the endpoint closed the connection ---
 
-EMPTY = LearntClock()
+EMPTY = CorrectedClock()
 
 
 def explained(error: Exception, **known: Any) -> Any:

@@ -1,4 +1,4 @@
-"""However a connection ends, nothing of it waits for the garbage collector: faults would fill the memory otherwise."""
+"""The end of a connection, for any reason, frees all of its objects immediately, without the garbage collector."""
 
 from __future__ import annotations
 

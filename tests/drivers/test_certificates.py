@@ -1,3 +1,5 @@
+"""Development certificates: who is trusted with them, in TLS handshakes in memory, and the errors for wrong calls."""
+
 from __future__ import annotations
 
 import ssl

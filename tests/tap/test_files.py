@@ -20,7 +20,7 @@ from mqttws import ConnAck, Connect, Disconnect, Packet, PubAck, Publish, SubAck
 from mqttws.protocol.frames import binary_frame
 from mqttws.tap import Record, SessionReader
 from pubsub.look.capture import Segment, Streams
-from pubsub.look.differing import compare
+from pubsub.look.comparing import compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.reading import Source, Unreadable
 from pubsub.look.saving import SAVERS, saver_for

@@ -1,4 +1,4 @@
-"""(f): a publisher that is the whole client without I/O: its core, with queues, futures and reconnecting.
+"""The publisher of the scenarios (f): the complete client without I/O, with its queues, futures and reconnecting.
 
 Time and randomness are choices. The explorer chooses when the next attempt is made, so the core's delay and its
 random number have no effect; when the time-out of closing expires is a choice, too.

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["LearntClock", "read_date"]
+__all__ = ["CorrectedClock", "read_date"]
 
 _MOST_DATED = 100
 
@@ -31,8 +31,8 @@ def read_date(text: str | None) -> datetime | None:
     return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
 
 
-class LearntClock:
-    """A clock with an offset that is learnt from a server.
+class CorrectedClock:
+    """A clock with an offset that is determined from the `Date` of a server.
 
     Args:
         clock: Returns this machine's time in seconds since 1970.
@@ -57,7 +57,7 @@ class LearntClock:
         self._pause = pause
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._learnt_at: float | None = None
+        self._corrected_at: float | None = None
         self._dated: deque[float] = deque(maxlen=_MOST_DATED)  # the times of `date` since the last correction
         self._overtaken = 0  # the number of requests that were dated just before the last correction
         self.offset = 0.0
@@ -80,7 +80,7 @@ class LearntClock:
         """Return whether that is more than the skew."""
         return abs(self.off_by(date)) > self._skew
 
-    def learn(self, date: datetime) -> bool:
+    def correct(self, date: datetime) -> bool:
         """Correct the offset by a server's date, if it differs by more than the skew.
 
         Args:
@@ -91,7 +91,7 @@ class LearntClock:
         """
         with self._lock:
             now = self._monotonic()
-            lately = self._learnt_at is not None and now - self._learnt_at < self._pause
+            lately = self._corrected_at is not None and now - self._corrected_at < self._pause
             if not self.is_off(date):
                 if lately and self._overtaken:
                     self._overtaken -= 1
@@ -99,7 +99,7 @@ class LearntClock:
                 return False
             if lately:
                 return False
-            self._learnt_at = now
+            self._corrected_at = now
             self.offset -= self.off_by(date)
             self._overtaken = max(0, sum(now - dated < self._pause for dated in self._dated) - 1)
             self._dated.clear()
