@@ -192,11 +192,13 @@ def sequence_drawing(*steps: Callable[[Pair], object], opening: bool = False, we
 
 #: Package -> its description in the drawing of the layers.
 _PACKAGES = {
+    "hints": "names for type hints, without the import of typing",
     "errors": "the tree of errors",
     "codec": "bytes and packets",
     "protocol": "the state machines: bytes, time and calls in, bytes and events out",
     "client": "a client without I/O",
     "stores": "sessions in files",
+    "resolver": "name resolution",
     "sync": "the blocking and the asyncio client",
     "broker": "the embedded broker",
     "tap": "records of what passes, and faults",
@@ -212,9 +214,8 @@ def layers_drawing() -> str:
         for node in tree.body
         if isinstance(node, ast.AnnAssign | ast.Assign) and "LAYERS" in ast.unparse(node).partition("=")[0]
     )
-    rows: list[list[tuple[str, str]]] = [[] for _ in range(1 + max(table.values()))]
-    for name, layer in table.items():
-        rows[layer].append((name, _PACKAGES.get(name, "")))
+    levels = sorted(set(table.values()))
+    rows = [[(name, _PACKAGES.get(name, "")) for name in table if table[name] == level] for level in levels]
     above = [
         ("pubsub", "observers, providers, AWS IoT; imports the public names of mqttws and sigv4"),
         ("sigv4", "Signature Version 4; imports the standard library only"),
