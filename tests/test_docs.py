@@ -22,6 +22,7 @@ import pytest
 import mqttws
 import pubsub
 import sigv4
+from mqttws.client.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -172,6 +173,14 @@ def test_the_reference_has_each_public_name(module: str) -> None:
     missing = {name for name in names if name not in shown and f"`{name}`" not in page}
     assert not missing, f"name them in docs/reference/{REFERENCE[module]}.md: {sorted(missing)}"
     assert shown <= set(names)
+
+
+def test_the_reference_has_the_default_of_each_option() -> None:
+    page = (ROOT / "docs" / "reference" / "mqttws.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE)
+    shown = {name: eval(text, {"SessionTakenOver": mqttws.SessionTakenOver}) for name, text in rows}
+    defaults = {name: getattr(Options, name) for name in Options.__annotations__}
+    assert shown == {name: value for name, value in defaults.items() if value not in (None, False, ())}
 
 
 def test_the_errors_page_has_each_error() -> None:
