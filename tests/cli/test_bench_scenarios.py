@@ -153,7 +153,7 @@ def test_each_client_of_a_process_connects_again_and_again(rate: float | None) -
 
     async def some() -> None:
         running = asyncio.create_task(churn.go(0))
-        while fleet.tally.connects < 200:
+        while fleet.tally.connects < 200 and not running.done():
             await asyncio.sleep(0)
         running.cancel()
         await asyncio.wait({running})
