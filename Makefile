@@ -153,7 +153,7 @@ chaos: $(VENV)/installed-test  ## 200 kills of processes during 100,000 messages
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)
 
 stress: $(VENV)/installed-test  ## storms of signals, forks, thread switches, exits and garbage collections; T=3600 seconds in all
-	STORM_SECONDS=$$(( $(or $(T),3600) / 14 )) $(BIN)/python -m pytest -q tests/process/test_storms.py
+	STORM_SECONDS=$$(( $(or $(T),3600) / 14 )) $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/process/test_storms.py
 
 clean:             ## remove all generated files
 	rm -rf $(VENV) $(COMPILED) .venv-peers .matrix site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules

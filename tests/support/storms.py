@@ -86,6 +86,7 @@ class Storm:
         client.publish("end", b"", 1, timeout=STILL)
         for future in futures:
             future.result(STILL)
+        client.flush(STILL)  # a message of QoS 2 may be complete after a later one of QoS 1
         sender = client.session.sender
         assert len(sender) == 0, f"{sender.waiting} wait and {sender.in_flight} are in flight"
         assert (sender._count, sender._size) == (0, 0), (sender._count, sender._size)
