@@ -142,6 +142,7 @@ class HandshakeRejected(ConnectError):
         status: The HTTP status code, 100 to 599.
         headers: (name, value) pairs as received, names in lower case.
         body: The start of the response body, at most 4,096 bytes.
+        detail: What was wrong with a 101; empty for every other status.
     """
 
     def __init__(

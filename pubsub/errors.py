@@ -94,6 +94,7 @@ class DecodeFailed(PubSubError):
 
     Attributes:
         message: The message; its `value` is its payload.
+        reason: The error of the codec, as text.
     """
 
     def __init__(self, message: Message, reason: str) -> None:

@@ -81,21 +81,59 @@ class ServerConnection(Connection[ServerMachine]):
         self.close(ConnectionClosed(f"the upgrade was rejected with HTTP status {status}"), now)
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
-        """Accept the CONNECT; see `ServerMachine.accept`."""
+        """Accept the CONNECT: send CONNACK 0 and the session's output, then handle the bytes received meanwhile.
+
+        Args:
+            session: The session to use.
+            session_present: Whether it is a stored session that the client resumes.
+            now: The current time in seconds.
+            keep_alive: The keep alive in seconds to enforce instead of the client's; 0 disables it.
+
+        Raises:
+            LocalProtocolError: There is no CONNECT to answer, or it requests a clean session and one is present.
+
+        Spec: [MQTT-3.1.4-4], [MQTT-3.2.0-1], [MQTT-3.2.2-1] to [MQTT-3.2.2-3]
+        """
         self.machine.accept(session, session_present, now, keep_alive=keep_alive)
         self._settle(now)
 
     def refuse(self, return_code: int, now: float) -> None:
-        """Refuse the CONNECT; see `ServerMachine.refuse`."""
+        """Refuse the CONNECT: send CONNACK and close.
+
+        Args:
+            return_code: 1 to 5.
+            now: The current time in seconds.
+
+        Raises:
+            LocalProtocolError: There is no CONNECT to answer, or the return code is not 1 to 5.
+
+        Spec: [MQTT-3.1.4-5], [MQTT-3.2.2-4], [MQTT-3.2.2-5]
+        """
         self.machine.refuse(return_code)
         self._settle(now)
 
     def suback(self, packet_id: int, return_codes: Iterable[int]) -> None:
-        """Answer a SUBSCRIBE; see `ServerMachine.suback`."""
+        """Answer a SUBSCRIBE.
+
+        Args:
+            packet_id: The packet identifier of the SUBSCRIBE.
+            return_codes: For each Topic Filter, in order, the granted QoS, or 0x80 for a failure.
+
+        Raises:
+            LocalProtocolError: There is no return code, or one is not 0, 1, 2 or 0x80.
+
+        Spec: [MQTT-3.8.4-1], [MQTT-3.8.4-5]
+        """
         self.machine.suback(packet_id, return_codes)
 
     def unsuback(self, packet_id: int) -> None:
-        """Answer an UNSUBSCRIBE; see `ServerMachine.unsuback`."""
+        """Answer an UNSUBSCRIBE.
+
+        Args:
+            packet_id: The packet identifier of the UNSUBSCRIBE.
+
+        Spec: [MQTT-3.10.4-4]
+        """
         self.machine.unsuback(packet_id)
 
     def _websocket(self) -> ServerWebSocket:
