@@ -17,7 +17,7 @@ IMPORTS = 5
 #: Prints the memory and ends the process while it is connected.
 _TELL = """
 import os, sys
-def tell():
+def report():
     with open("/proc/self/status") as status:
         kib = next(line.split()[1] for line in status if line.startswith("VmRSS:"))
     print('{"kib": %s}' % kib, flush=True)
@@ -27,14 +27,14 @@ port = int(sys.argv[1])
 _MQTTWS = """
 from mqttws import Client
 client = Client(f"ws://127.0.0.1:{port}/").open()
-tell()
+report()
 """
 #: Library -> the code that connects. The floor is a connected socket without a protocol.
 CONNECTIONS = {
     "floor": """
 import socket
 connection = socket.create_connection(("127.0.0.1", port))
-tell()
+report()
 """,
     "mqttws": _MQTTWS,
     "mqttws-compiled": _MQTTWS,
@@ -48,14 +48,14 @@ client.on_connect = lambda *arguments: ready.set()
 client.connect("127.0.0.1", port)
 client.loop_start()
 assert ready.wait(10)
-tell()
+report()
 """,
     "aiomqtt": """
 import asyncio
 import aiomqtt
 async def main():
     async with aiomqtt.Client("127.0.0.1", port, transport="websockets", websocket_path="/"):
-        tell()
+        report()
 asyncio.run(main())
 """,
     "gmqtt": """
@@ -63,7 +63,7 @@ import asyncio
 import gmqtt
 async def main():
     await gmqtt.Client("bench").connect("127.0.0.1", port, version=4)
-    tell()
+    report()
 asyncio.run(main())
 """,
     "awscrt": """
@@ -73,7 +73,7 @@ connection = mqtt.Connection(
     mqtt.Client(bootstrap), host_name="127.0.0.1", port=port, client_id="bench", use_websockets=True
 )
 connection.connect().result(10)
-tell()
+report()
 """,
     "mqttjs": """
 const client = require('mqtt').connect(`ws://127.0.0.1:${process.argv[1]}/`, { protocolVersion: 4 })

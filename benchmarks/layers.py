@@ -80,10 +80,10 @@ def sending() -> list[tuple[str, float]]:
     frame = least(lambda: binary_frame(data, b"\x01\x02\x03\x04"))
     return [
         ("check and encode it", encoded),
-        ("let it wait", queued),
+        ("queue it", queued),
         ("make its future", receipt),
         ("the call around these, with its lock", called - encoded - queued - receipt),
-        ("put it together with the others, tell", sent - queued - frame),
+        ("join it with the others", sent - queued - frame),
         ("mask and frame it, with the others", frame),
     ]
 

@@ -21,7 +21,7 @@ HEADER = struct.Struct("!4sIQq")
 NUMBER, RUN = "{n}", "{run}"
 #: The distribution of the messages: each subscriber gets all, or the messages of each publisher go to one subscriber.
 ALL, SHARE = "all", "share"
-#: A reconnect storm: this command cuts all connections, or somebody restarts the server.
+#: A reconnect storm: this command cuts all connections, or the user restarts the server.
 CUT, RESTART = "cut", "restart"
 
 SECOND = 1_000_000_000  # nanoseconds

@@ -39,14 +39,14 @@ def test_a_blocking_program_runs_it_in_a_separate_thread():
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-@pytest.mark.parametrize("how", ["in order", "cut", "refused", "while a hook thinks"])
+@pytest.mark.parametrize("how", ["in order", "cut", "refused", "while a hook waits"])
 def test_a_closed_connection_is_freed_without_the_garbage_collector(start, wire, scheme, how):
     """In a busy broker the garbage collector runs rarely, and would keep the connections of many minutes."""
     asked = threading.Event()
 
     async def decide(peer, connect):
         asked.set()
-        await asyncio.sleep(0.1 if how == "while a hook thinks" else 0)
+        await asyncio.sleep(0.1 if how == "while a hook waits" else 0)
         return how != "refused"
 
     broker = start(sys_interval=None, authenticator=decide)

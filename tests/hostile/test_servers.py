@@ -423,7 +423,9 @@ def test_a_client_of_tls_1_1_is_refused_by_a_broker(caplog):
 def test_verification_is_disabled_in_one_place_only():
     """And every context sets its minimum version."""
     root = Path(mqttws.__file__).parents[1]
-    sources = {path: path.read_text() for room in ("mqttws", "pubsub", "sigv4") for path in (root / room).rglob("*.py")}
+    sources = {
+        path: path.read_text() for package in ("mqttws", "pubsub", "sigv4") for path in (root / package).rglob("*.py")
+    }
     off = [path.name for path, text in sources.items() if "CERT_NONE" in text or "check_hostname = False" in text]
     # With a pre-shared key there is no certificate: the key authenticates the server.
     assert sorted(off) == ["options.py", "tls.py"]

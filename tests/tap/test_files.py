@@ -145,7 +145,7 @@ def test_qvis_opens_qlog(tmp_path: Path) -> None:
             # Where the first event has a group, all need one; each group becomes a connection, in order of time.
             groups.setdefault(event["group_id"], []).append(event["time"])
             assert len(event["name"].split(":")) == 2
-            assert not {"header", "packet_type"} & event["data"].keys()  # have a meaning of their own
+            assert not {"header", "packet_type"} & event["data"].keys()  # their meaning is fixed by qlog
         assert sorted(groups) == ["1", "2"]
         assert all(times == sorted(times) for times in groups.values())
     # It reads the last event of each trace that is no error, so that there must be one.
