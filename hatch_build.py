@@ -33,9 +33,11 @@ INTERPRETED = {
 #: The modules in C. Python prefers each to the `.py` file beside it, which is its reference.
 IN_C = ("mqttws/protocol/masking.c",)
 
-#: Compiled as well: the hot half of the client's core and of the broker.
+#: Compiled as well: the hot half of the client and of the broker.
 COMPILED = {
     "mqttws/client": ("callbacks", "core", "inbox", "layers", "pending", "posted", "routes", "sent"),
+    "mqttws/sync": ("delivering", "owner", "publishing"),
+    "mqttws/aio": ("delivering", "owner", "publishing"),
     "mqttws/broker": ("handler", "memory", "metrics", "router", "subscriber", "subscriptions", "turns"),
 }
 

@@ -18,6 +18,7 @@ from mqttws.client.options import Options
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import encode_publish
 from mqttws.protocol.frames import binary_frame
+from mqttws.sync.delivering import deliver
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.network import Network
 from mqttws.testing import Pair
@@ -110,13 +111,13 @@ def receiving() -> list[tuple[str, float]]:
         pair.client.machine.receive_data(packets, 0.0)
         pair.client.event_queue.clear()
 
-    def deliver() -> None:
+    def whole_delivery() -> None:
         pair.client.machine.receive_data(packets, 0.0)
         core.advance(0.0)
-        network.deliver()
+        deliver(network)
 
     decoded, handled, everything = least(lambda: decoder.feed(packets)), least(machine), least(whole)
-    delivered = least(deliver)
+    delivered = least(whole_delivery)
     return [
         ("cut the frames", everything - handled),
         ("decode and check the packets", decoded),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Unpack as Unpack
     from typing import final as final
     from typing import overload as overload
+
+    from mypy_extensions import mypyc_attr as mypyc_attr
 else:
     Any = ClassVar = Final = NoReturn = Self = Unpack = object  # only annotations contain them
 
@@ -46,3 +48,7 @@ else:
         return item
 
     overload = final
+
+    def mypyc_attr(**attributes):
+        """Return a decorator without an effect. mypyc, which compiles the class, reads its arguments."""
+        return final

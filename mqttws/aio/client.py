@@ -11,11 +11,12 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
+from mqttws.aio.publishing import Publisher
 from mqttws.aio.waits import NEXT_TURN
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
@@ -29,13 +30,10 @@ from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, 
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.session import Session
 
-if TYPE_CHECKING:
-    from mqttws.protocol.ages import Age
-
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
-class Client:
+class Client(Publisher):
     """An MQTT client, which reconnects as long as it is open. Awaiting it opens it, and so does `async with`.
 
     Args:
@@ -51,11 +49,12 @@ class Client:
         Unsupported: The `server` does not support the will.
     """
 
+    _network: Network
+
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
         check_url(url)
-        self._options = Options(**options)
-        self._network = Network(self._options, url)
-        self._has_ages = self._options.expire_after is not None or self._options.store is not None
+        values = Options(**options)
+        super().__init__(values, Network(values, url))
         _networks.add(self._network)
         if self._options.has_profile:  # imported only if needed
             from mqttws.client.guarding import put_guard
@@ -299,63 +298,6 @@ class Client:
             raise WouldDeadlock(f"{failure}: {deadlock}; it {fate}")
         raise TimedOut(f"{core.late(failure, seconds)}; it {fate}")
 
-    def publish_nowait(
-        self,
-        topic: str,
-        payload: bytes | str = b"",
-        qos: int = 0,
-        retain: bool = False,
-        *,
-        expire_after: float | None = None,
-    ) -> asyncio.Future[None]:
-        """Queue a message for publishing; also before `open` and while disconnected.
-
-        Args:
-            topic: A Topic Name: 1 to 65,535 bytes of UTF-8, without wildcards.
-            payload: Bytes, or a str, which is encoded as UTF-8; at most 256 MiB with the topic.
-            qos: 0, 1 or 2.
-            retain: Whether the server keeps the message for later subscribers.
-            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
-                `expire_after` of the options.
-
-        Returns:
-            A future that is done when `publish` would return.
-
-        Raises:
-            LocalProtocolError: The topic or the QoS is not valid.
-            QueueFull: Too many messages are already waiting; nothing has changed.
-            StoreError: The message cannot be stored; nothing has changed.
-
-        Spec: §3.3, §4.3
-        """
-        network, pending = self._network, self._network.core.pending
-        if self._has_ages or expire_after is not None:
-            message, age = Message(topic, payload, qos, retain), self._age(expire_after)
-            future = network.request(pending.publish_safe, message, age)
-            network.await_expiry()
-            return future
-        # A later message of the same turn of the loop is published as by `request`, inlined for speed.
-        inlined = network.flushing and not network.busy and not network.posted
-        if qos is not AT_MOST_ONCE:
-            message = Message(topic, payload, qos, retain)
-            if not inlined:
-                return network.request(pending.publish_safe, message)
-            network.busy = network.unflushed = True
-            try:
-                return pending.publish(message)[1]
-            finally:
-                network.busy = False
-        packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-        if not inlined:
-            return network.request(pending.publish_packet, packet)
-        network.busy = network.unflushed = True
-        try:
-            if pending.ended is None and pending.raises_when_full:
-                return network.make_receipt(pending.sent, pending.sender.enqueue_packet(packet))
-            return pending.publish_packet(packet)
-        finally:
-            network.busy = False
-
     def withdraw(self, future: asyncio.Future[None] | Receipt) -> bool:
         """Withdraw a message that has not been sent yet. Its future never completes.
 
@@ -583,10 +525,6 @@ class Client:
             return future.result()
         finally:
             del future  # the traceback of its exception refers to this frame: a cycle
-
-    def _age(self, expire_after: float | None) -> Age | None:
-        """Return the age of a message that is published now."""
-        return self._options.age(expire_after, time.monotonic(), time.time())
 
     async def _submit(self, call: tuple[Any, ...], topic: str, deadline: float, seconds: float) -> asyncio.Future[Any]:
         """Make a call that queues a message, once there is space in the queue."""

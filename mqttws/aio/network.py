@@ -17,13 +17,14 @@ from functools import partial
 from math import inf
 from typing import Any, Protocol
 
+from mqttws.aio.delivering import deliver
 from mqttws.aio.dial import connect
 from mqttws.aio.future import Receipt
 from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, Waits
 from mqttws.client.callbacks import WARNING
-from mqttws.client.core import CALLBACK_SLICE, Core
+from mqttws.client.core import Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.client.routes import Callback
@@ -62,11 +63,8 @@ class Network(Owner):
         url: See `Client`.
 
     Attributes:
-        core: The core.
         task: The task that connects and reconnects; None while the client is closed.
         iterations: The iterations over the messages.
-        flushing: Whether a flush is scheduled for the end of this iteration of the loop.
-        unflushed: Whether there may be output to write by then.
     """
 
     def __init__(self, options: Options, url: Url) -> None:
@@ -78,7 +76,7 @@ class Network(Owner):
     def _begin(self) -> None:
         """Create all state; also in a forked child, where no object of the parent may be used."""
         super().__init__()
-        self.core: Core[Future] = Core(self._options, self, time.monotonic(), time.time())
+        self.core = Core(self._options, self, time.monotonic(), time.time())
         self.task: asyncio.Task[None] | None = None
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
         self._pump: Pump | None = None
@@ -86,7 +84,6 @@ class Network(Owner):
         self._patience: asyncio.Timeout | None = None  # limits what the task awaits while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # of tasks that wait for a message, space, or the end
         self._waits = Waits()  # of tasks that wait for the outcome of a call
-        self.flushing = self.unflushed = False
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
         self._calls: deque[tuple[Callable[[Any], object], object]] = deque()
@@ -376,32 +373,12 @@ class Network(Owner):
             self.loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
+        """Call the user's callbacks; see `deliver`. Await what one returns, if it is an awaitable."""
         self._delivering = False
-        core = self.core
-        messages, routes = core.calls.messages, core.routes.entries
-        on_message = () if core.options.on_message is None else (core.options.on_message,)
-        monotonic = time.monotonic
-        end = monotonic() + CALLBACK_SLICE
         try:
-            while messages and not core.stopping:
-                message = messages.popleft()
-                takers = core.takers(message) if routes or not on_message else on_message
-                for callback in takers:  # as in `_first_awaitable`, without a call for each message
-                    try:
-                        result = callback(message)
-                    except (Exception, asyncio.CancelledError):
-                        report_exception(callback)
-                        continue
-                    if result is not None and inspect.isawaitable(result):
-                        others = iter(takers[takers.index(callback) + 1 :])
-                        awaiting = self._await_delivery(message, others, (callback, result))
-                        self._delivery = self.loop.create_task(awaiting)
-                        return
-                if message.qos and takers:  # without takers it is in the inbox of the iterations
-                    self._taken(message)
-                if monotonic() >= end:
-                    return
+            unfinished = deliver(self)
+            if unfinished is not None:
+                self._delivery = self.loop.create_task(self._await_delivery(*unfinished))
         finally:
             self.flush_soon()  # writes acknowledgements, and resumes reading if it was paused
             self.run_callbacks()

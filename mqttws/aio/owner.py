@@ -11,14 +11,19 @@ from abc import ABC, abstractmethod
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest
+from mqttws.hints import mypyc_attr
+
+if TYPE_CHECKING:
+    from mqttws.client.sent import HighWaterMark
 
 Future = asyncio.Future[Any]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Owner(ABC):
     """The event loop of a client, and the calls that are made in it.
 
@@ -26,12 +31,14 @@ class Owner(ABC):
         busy: Whether a call is changing the core.
         posted: The posted calls, which are made when no other call is being made.
         core: The core of the client.
+        flushing: Whether a flush is scheduled for the end of this iteration of the loop.
+        unflushed: Whether there may be output to write by then.
     """
 
     core: Core[Future]
 
     def __init__(self) -> None:
-        self.busy = False
+        self.busy = self.flushing = self.unflushed = False
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -142,6 +149,14 @@ class Owner(ABC):
     @abstractmethod
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Release an event loop; its futures fail. Messages that are not sent yet stay queued."""
+
+    @abstractmethod
+    def make_receipt(self, sent: HighWaterMark[Future], token: int) -> Future:
+        """See `Driver.make_receipt`."""
+
+    @abstractmethod
+    def await_expiry(self) -> None:
+        """Set the timer that expires old messages."""
 
     @abstractmethod
     def flush_soon(self) -> None:

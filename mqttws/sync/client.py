@@ -24,10 +24,11 @@ from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, 
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Self, Unpack, overload
 from mqttws.protocol.session import Session
-from mqttws.sync.future import LightFuture, Receipt
+from mqttws.sync.future import LightFuture
 from mqttws.sync.iteration import Messages
-from mqttws.sync.network import BURST, Network, Url
+from mqttws.sync.network import Network, Url
 from mqttws.sync.owner import slice_until
+from mqttws.sync.publishing import Publisher
 
 if TYPE_CHECKING:
     from concurrent.futures import Future  # which imports `logging`
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _networks: WeakSet[Network] = WeakSet()
 
 
-class Client:
+class Client(Publisher):
     """An MQTT client, which reconnects as long as it is open. Thread-safe. As a context manager it opens and closes.
 
     Args:
@@ -54,17 +55,18 @@ class Client:
         Unsupported: The `server` does not support the will.
     """
 
+    _network: Network
+
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
         check_url(url)
-        self._options = Options(**options)
+        values = Options(**options)
         for name, function in (
             ("url", url if callable(url) else None),
-            *((name, getattr(self._options, name)) for name in ("on_message", "on_state", "on_error")),
+            *((name, getattr(values, name)) for name in ("on_message", "on_state", "on_error")),
         ):
             if is_coroutine_function(function):
                 raise TypeError(f"{name} is a coroutine function, which only mqttws.aio.Client awaits")
-        self._network = Network(self._options, url)
-        self._has_ages = self._options.expire_after is not None or self._options.store is not None
+        super().__init__(values, Network(values, url))
         _networks.add(self._network)
         if self._options.has_profile:  # imported only if needed
             from mqttws.client.guarding import put_guard
@@ -261,81 +263,6 @@ class Client:
             raise TimedOut(f"{self._core.late(failure, seconds)}; it {fate}") from None
         finally:
             del future  # the traceback of its exception refers to this frame: a cycle
-
-    def publish_nowait(
-        self,
-        topic: str,
-        payload: bytes | str = b"",
-        qos: int = 0,
-        retain: bool = False,
-        *,
-        expire_after: float | None = None,
-    ) -> Future[None]:
-        """Queue a message for publishing; also before `open` and while disconnected.
-
-        Args:
-            topic: A Topic Name: 1 to 65,535 bytes of UTF-8, without wildcards.
-            payload: Bytes, or a str, which is encoded as UTF-8; at most 256 MiB with the topic.
-            qos: 0, 1 or 2.
-            retain: Whether the server keeps the message for later subscribers.
-            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
-                `expire_after` of the options.
-
-        Returns:
-            A future that is done when `publish` would return.
-
-        Raises:
-            LocalProtocolError: The topic or the QoS is not valid.
-            QueueFull: Too many messages are already waiting; nothing has changed.
-            StoreError: The message cannot be stored; nothing has changed.
-
-        Spec: §3.3, §4.3
-        """
-        network = self._network
-        core = network.core
-        pending = core.pending
-        future: LightFuture
-        if self._has_ages or expire_after is not None:
-            message, age = Message(topic, payload, qos, retain), self._age(expire_after)
-            if not core.running:  # there is no thread that would expire old messages
-                network.call(core.pass_time, time.monotonic())
-            future = network.request(pending.publish_safe, message, age)
-            if not core.running and not network.owned():
-                core.callbacks.run()
-            return future
-        # The same as `request`, inlined for speed. Python calls `_is_owned` fastest as a method of the lock itself.
-        lock = network.lock
-        if qos is not AT_MOST_ONCE:
-            message = Message(topic, payload, qos, retain)
-            if lock.owner._is_owned():
-                return network.request(pending.publish_safe, message)
-            with lock:
-                if network.posted:
-                    network.take_posted()
-                future = pending.publish(message)[1]
-                if not network.woken:
-                    network.wake()
-        else:
-            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-            if lock.owner._is_owned():
-                return network.request(pending.publish_packet, packet)
-            with lock:
-                if network.posted:
-                    network.take_posted()
-                if network.woken and pending.ended is None and pending.raises_when_full:
-                    # What `publish_packet` does then, without two calls.
-                    receipt: Receipt = Receipt()
-                    receipt.sent = pending.sent
-                    receipt.token = pending.sender.enqueue_packet(packet)
-                    return receipt
-                if not network.woken and network.send_at_once(packet, BURST):
-                    future = Receipt.make(pending.sent, 0)
-                    return future
-                future = pending.publish_packet(packet)
-                network.wake()
-        if not core.running:  # there is no thread that would settle the future of a message dropped for this one
-            core.callbacks.run()
-        return future
 
     def withdraw(self, future: Future[None]) -> bool:
         """Withdraw a message that has not been sent yet. Its future never completes.
@@ -591,10 +518,6 @@ class Client:
             if network.posted:
                 network.take_posted()
             return network.send_at_once(packet)
-
-    def _age(self, expire_after: float | None) -> Age | None:
-        """Return the age of a message that is published now."""
-        return self._options.age(expire_after, time.monotonic(), time.time())
 
     def _submit(self, message: Message, age: Age | None, deadline: float) -> tuple[int, LightFuture]:
         """Queue a message, once there is space in the queue. Return its token and its future."""

@@ -23,10 +23,10 @@ from functools import partial
 from math import inf
 
 from mqttws.client.attempt import Attempt
-from mqttws.client.callbacks import Callbacks
-from mqttws.client.core import CALLBACK_SLICE, Core, Verdict
+from mqttws.client.core import Core, Verdict
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
+from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Protocol
@@ -36,6 +36,7 @@ from mqttws.log import write as write_record
 from mqttws.poll import READ, WRITE, Poller
 from mqttws.protocol.connection import earlier
 from mqttws.sockets import READ_SIZE, acknowledge_at_once, read_size, socket_pair
+from mqttws.sync.delivering import deliver
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 
-#: Calls that are at most this many seconds apart belong to one burst.
-BURST = 20e-6
 #: The maximum seconds of one wait for the network.
 _LONGEST_WAIT = 3_600.0
 _NOTHING = memoryview(b"")
@@ -66,6 +65,24 @@ class Taker(Protocol):
     message: Publish | None
 
 
+class Lock:
+    """An `RLock` as interpreted code takes it fastest, by `with` only.
+
+    For each `with`, an `RLock` creates two bound methods, because its class defines `__enter__` and `__exit__`. Here
+    they are slots, which contain bound methods that exist already. Compiled code does not find methods in slots, and
+    takes the `RLock` itself.
+
+    Args:
+        rlock: The lock that is taken.
+    """
+
+    __slots__ = ("__enter__", "__exit__")
+
+    def __init__(self, rlock: Any) -> None:
+        self.__enter__ = rlock.__enter__
+        self.__exit__ = rlock.__exit__
+
+
 class Network(Owner):
     """The thread of one client, and its core.
 
@@ -74,9 +91,11 @@ class Network(Owner):
         url: See `Client`.
 
     Attributes:
-        core: The core that it drives.
         iterations: The iterations over the messages.
     """
+
+    #: Creates the lock; a test uses one that reports a second acquisition by the same thread.
+    make_lock = staticmethod(threading.RLock)
 
     def __init__(self, options: Options, url: Url) -> None:
         self._options = options
@@ -86,8 +105,9 @@ class Network(Owner):
 
     def _begin(self) -> None:
         """Create all state; also in a forked child, where no object of the parent may be used."""
-        super().__init__()
-        self.core: Core[LightFuture] = Core(self._options, self, time.monotonic(), time.time())
+        rlock = self.make_lock()
+        super().__init__(rlock, rlock if compiled else Lock(rlock))
+        self.core = Core(self._options, self, time.monotonic(), time.time())
         self.iterations: WeakSet[Taker] = WeakSet()
         self._thread: threading.Thread | None = None
         self._step: Callable[[float | None], None] | None = None
@@ -128,11 +148,6 @@ class Network(Owner):
     def log(self, level: int, message: tuple[Any, ...]) -> None:
         """See `Driver.log`."""
         write_record(level, message[0], message[1:])
-
-    @property
-    def callbacks(self) -> Callbacks:
-        """See `Owner.callbacks`."""
-        return self.core.callbacks
 
     # For other threads.
 
@@ -343,7 +358,7 @@ class Network(Owner):
                 if self._step is not None:
                     self._turn(None)
                 if self.core.calls.messages:
-                    self.deliver()
+                    deliver(self)
         except BaseException as error:  # a defect of this package must not make callers wait forever
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
@@ -392,35 +407,6 @@ class Network(Owner):
                 callbacks.run()
             except BaseException:
                 report_exception(self._run_callbacks)
-
-    def deliver(self) -> None:
-        """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
-        core = self.core
-        messages, manual_ack, routes = core.calls.messages, core.options.manual_ack, core.routes.entries
-        on_message = () if core.options.on_message is None else (core.options.on_message,)
-        monotonic = time.monotonic
-        end = monotonic() + CALLBACK_SLICE
-        while messages and not core.stopping:
-            message = messages.popleft()
-            takers = self._callbacks_for(message) if routes or not on_message else on_message
-            for callback in takers:
-                try:
-                    callback(message)
-                except BaseException:
-                    report_exception(callback)
-            if message.qos and not manual_ack and takers:
-                with self.lock:  # no call of this thread is interrupted here: nothing is to be posted, or woken
-                    core.acknowledge(message)
-            if monotonic() >= end:
-                break
-
-    def _callbacks_for(self, message: Publish) -> Sequence[Callable[[Publish], object]]:
-        """Return the callbacks for a message. Without any, put it into the inbox of the iterations."""
-        core = self.core
-        with self.lock:
-            takers = core.takers(message)
-            self.notify(bool(core.inbox.messages))
-        return takers
 
     def _idle(self, until: float | None) -> None:
         """Wait until the next attempt is due."""

@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from mqttws.client.callbacks import Callbacks
+from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest
 from mqttws.errors import WouldDeadlock
-from mqttws.hints import TYPE_CHECKING, Any
+from mqttws.hints import TYPE_CHECKING, Any, mypyc_attr
 from mqttws.sync.future import LightFuture
 
 if TYPE_CHECKING:
@@ -49,43 +49,29 @@ class Waiter:
                 pass
 
 
-class Lock:
-    """A lock that is taken by `with` only, and whose owner is known.
-
-    For each `with`, an `RLock` creates two bound methods, because its class defines `__enter__` and `__exit__`. Here
-    they are slots, which contain bound methods that exist already.
-
-    Args:
-        owner: The lock that is taken.
-
-    Attributes:
-        owner: That lock. `owner._is_owned()` returns whether this thread holds it.
-    """
-
-    __slots__ = ("__enter__", "__exit__", "owner")
-
-    def __init__(self, owner: Any) -> None:
-        self.owner = owner
-        self.__enter__ = owner.__enter__
-        self.__exit__ = owner.__exit__
-
-
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Owner:
     """The lock of a client's core, and the way to wake its thread.
 
+    Args:
+        rlock: An `RLock`.
+        lock: The object that takes it in a `with` statement: the `RLock` itself, or a faster one.
+
     Attributes:
+        core: The core. The subclass creates it.
+        rlock: The `RLock`.
         lock: Guards the core.
         owned: Returns whether this thread holds the lock. That is so only in a signal handler or a finalizer.
         posted: The posted calls, which are made under the lock.
         woken: Whether the network thread has been woken and has not started its next turn yet.
     """
 
-    #: Creates the lock; a test uses one that reports a second acquisition by the same thread.
-    make_lock = staticmethod(threading.RLock)
+    core: Core[LightFuture]
 
-    def __init__(self) -> None:
-        self.lock = Lock(self.make_lock())
-        self.owned: Callable[[], bool] = self.lock.owner._is_owned  # `threading` uses it, too
+    def __init__(self, rlock: Any, lock: Any) -> None:
+        self.rlock = rlock
+        self.lock = lock
+        self.owned: Callable[[], bool] = rlock._is_owned  # `threading` uses it, too
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.woken = False
         self._waiters: deque[threading.Lock] = deque()
@@ -93,11 +79,6 @@ class Owner:
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
         self._identity = 0  # the identifier of the network thread
-
-    @property
-    def callbacks(self) -> Callbacks:
-        """The calls that are due outside the lock."""
-        raise NotImplementedError
 
     @property
     def is_current(self) -> bool:
@@ -182,7 +163,7 @@ class Owner:
             posted.popleft()
 
     def _settle_later(self, futures: list[LightFuture], outcome: object) -> None:
-        self.callbacks.add(LightFuture.settle_all, futures, outcome)
+        self.core.callbacks.add(LightFuture.settle_all, futures, outcome)
 
     def wake(self) -> None:
         """Wake the network thread, unless this is that thread. Requires the lock."""
@@ -194,6 +175,10 @@ class Owner:
             except BlockingIOError:  # full of bytes that will wake the thread
                 pass
             self.woken = True
+
+    def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
+        """Send a PUBLISH of QoS 0 in the calling thread; see `Network.send_at_once`. Requires the lock."""
+        raise NotImplementedError
 
     def watch(self) -> Waiter:
         """Return an event for the next change: there is space in the queue, or the client has ended."""

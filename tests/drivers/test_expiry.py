@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from drivers import PATIENCE, Asyncio
 
-from mqttws import MessageExpired, MQTTError, QueueFull, Reconnect, SQLiteStore
+from mqttws import MessageExpired, MQTTError, QueueFull, Reconnect, SQLiteStore, compiled
 from mqttws.broker import Broker
 from mqttws.protocol.store import MemoryStore
 from pubsub.testing import RecordingBroker
@@ -167,6 +167,7 @@ def test_an_invalid_expire_after_is_refused(make: Callable[..., Any], value: flo
     for publish in (client.publish, client.publish_nowait):
         with pytest.raises(ValueError, match="expire_after"):
             publish("t", b"x", 1, expire_after=value)
-        with pytest.raises(TypeError, match="expire_after"):
+        # The compiled build checks the types of arguments first, with another message.
+        with pytest.raises(TypeError, match="expire_after|float or None" if compiled else "expire_after"):
             publish("t", b"x", 1, expire_after="1")
     assert client.waiting.messages == 0

@@ -17,7 +17,7 @@ from scripted import End, Scripted
 import mqttws.aio
 from mqttws import Client, PubAck, Publish
 from mqttws.broker import Broker
-from mqttws.sync import client as blocking
+from mqttws.sync import publishing
 from mqttws.sync.network import Network
 
 
@@ -80,7 +80,7 @@ def test_a_message_is_written_by_the_thread_that_publishes_it(connected) -> None
 
 
 def test_the_first_message_of_a_burst_is_written_directly_and_the_rest_together(connected, monkeypatch) -> None:
-    monkeypatch.setattr(blocking, "BURST", PATIENCE)
+    monkeypatch.setattr(publishing, "BURST", PATIENCE)
     client, end = connected
     taking = narrow(client)
     seen, see = threading.Event(), client._network._drain_wake
