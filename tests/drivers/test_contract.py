@@ -153,7 +153,7 @@ def test_open_again_after_a_failure(make: Make, tcp_server: Scripted) -> None:
 
 def test_open_twice_is_an_error(make: Make, tcp_server: Scripted) -> None:
     client, _ = connected(make, tcp_server)
-    with pytest.raises(MQTTError, match="open already"):
+    with pytest.raises(MQTTError, match="already open"):
         client.open()
 
 
