@@ -77,7 +77,7 @@ class Limits:
             worth. Beyond: reading is paused until the rate is met.
         stored_rate: Messages per second that a resumed session gets of those that were stored for it. Beyond: they
             wait, and so do newer messages of QoS 1 and 2, which must not overtake them. What was in flight is sent
-            again at once.
+            again immediately.
         control_characters: Whether topics and client identifiers may contain control characters and non-characters.
             If False, the connection is closed; a client identifier gets CONNACK 2.
     """

@@ -346,7 +346,7 @@ def _check_local_addresses(bind_address: str | None, unix_socket: str | None) ->
 
 
 def _check_awaits_nothing(name: str, function: object) -> None:
-    """Refuse a coroutine function: its result is needed at once, and a coroutine counts as true."""
+    """Refuse a coroutine function: its result is needed immediately, and a coroutine counts as true."""
     if function is not None and is_coroutine_function(function):
         raise TypeError(f"{name} is a coroutine function, which no client awaits; it must return a bool")
 

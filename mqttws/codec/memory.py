@@ -46,7 +46,7 @@ class Memory(Generic[K, V]):
         self._turned_away = 0
 
     def clear(self) -> None:
-        """Remove all values. A key that has been offered before is cached at once when it is offered again."""
+        """Remove all values. A key that has been offered before is cached immediately when it is offered again."""
         self._turned_away = self._held = 0
         self.table.clear()
 

@@ -343,7 +343,7 @@ class ClientConnection(Connection[ClientMachine]):
         """Send SUBSCRIBE.
 
         Args:
-            topic_filters: Pairs of a Topic Filter and the requested QoS, at least one.
+            topic_filters: Pairs of a Topic Filter and the requested QoS (0 to 2), at least one.
 
         Returns:
             A token, which `Subscribed` contains.

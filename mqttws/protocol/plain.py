@@ -93,7 +93,7 @@ class Framing:
         """Close the transport gracefully; over a WebSocket, send a close frame.
 
         Args:
-            code: The WebSocket close code.
+            code: The WebSocket close code, 1000 to 4999.
             reason: The reason in the close frame, at most 123 bytes in UTF-8.
         """
         self.finished = True

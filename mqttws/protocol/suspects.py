@@ -12,8 +12,8 @@ and no other message could get through. Therefore each end of a connection is re
     ended with only X unanswered, the second time   X is rejected, and removed from the session
     ended with only X unanswered, but late          the same, but X is rejected the 30th time
 
-Late is an end that does not follow X at once, see `probing`. A cluster without a leader, for example, receives every
-message and closes the connection after a time-out: then X is not the cause, and must not be lost.
+An end is late if it does not follow X immediately (see `probing`). A cluster without a leader, for example, receives
+every message and closes the connection after a time-out: then X is not the cause, and must not be lost.
 
 Only an end caused by the server or the network counts, and only if the server gives no other reason (a restart, a
 session takeover, a timeout). The answer to the PINGREQ shows that the connection worked a moment before. The order of
@@ -34,7 +34,7 @@ UNSUBSCRIBE: Final = "unsubscribe"
 #: A suspect: the token of a message; or the kind of a request and a Topic Filter.
 Key = int | tuple[str, str]
 
-#: How many connections must have ended with only this suspect unanswered: at once, or late.
+#: How many connections must have ended with only this suspect unanswered: immediate ends, and late ones.
 ENOUGH, ENOUGH_LATE = 2, 30
 #: WebSocket close codes with which a server gives a reason of its side: going away, restart, overload.
 _OF_THE_SERVER = frozenset({1001, 1012, 1013})
@@ -70,7 +70,7 @@ class Suspects:
         Args:
             unanswered: The keys of the messages and requests that were not answered.
             alone: The key of the suspect that was sent alone; None if there was none.
-            is_late: Whether the connection ended later than at once after that.
+            is_late: Whether the connection ended later, not immediately after that.
 
         Returns:
             Whether to reject that suspect.

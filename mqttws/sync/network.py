@@ -117,8 +117,8 @@ class Network(Owner):
         self._socket: socket.socket | None = None
         self._read_size = READ_SIZE
         self._unsent = _NOTHING
-        self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
-        self._sent_at = -inf  # when something was sent at once for the last time
+        self._sending: tuple[bytes, list[int]] | None = None  # by `send_at_once`, and how much has been written
+        self._sent_at = -inf  # when `send_at_once` has written for the last time
         self._poller: Poller | None = None
         self._watched = 0  # what the socket is watched for
 

@@ -96,7 +96,7 @@ class Tap:
         port: The port to listen on; 0 for any free port.
         limit: The bytes of one unit that are kept.
         make_line: (number of the connection, its reader) -> its `Line`; None forwards everything.
-        fresh_url: Returns, at once or when awaited, a URL of the same server for each connection, such as one that is
+        fresh_url: Returns, directly or when awaited, a URL of the same server for each connection, such as one that is
             signed anew. Its target and Host replace those of the client's upgrade request; the records show what the
             client sent.
         share: Another tap, whose numbering and records this one shares; None for separate ones.

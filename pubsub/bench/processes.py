@@ -6,7 +6,7 @@ included, comes through pipes: nothing is on its command line. Messages on the p
     to the process      ("call", number, method, arguments)   ("cancel", number)   ("end",)
     from the process    ("returned", number, result)   ("raised", number, text)   ("emitted", slice)
 
-If the pipe ends, the other process has ended: the parent then fails with `ProcessFailed`, a child exits at once.
+If the pipe ends, the other process has ended: the parent then fails with `ProcessFailed`, a child exits immediately.
 Signals are for the parent, which ends the stage in all processes; a Ctrl-C in a terminal goes to the whole group.
 """
 
