@@ -36,6 +36,7 @@ from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
+from mqttws.protocol.machine import CLOSED
 from mqttws.protocol.pacing import TokenBucket
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
@@ -325,18 +326,19 @@ class Link(asyncio.Protocol):
             self._fail(handler, error, now)
             more = False
         # With a store the answers wait for the end of the iteration, so that all connections share one commit;
-        # without one they are written now.
+        # without one they are written now. The client's close frame needs no answer, but it may end the connection.
+        machine = self._connection.machine
         if self._hub.store is not None:
             self.wake()
-        elif self._connection.has_output:
+        elif machine.state is CLOSED or self._connection.has_output:
             self.flush()
         # Before CONNACK the client's bytes count against `max_pending_bytes`; after it, work that is left over, and
         # retained messages that fit into the transport, are deferred.
         if handler.subscriber is None:
-            self._hub.admission.hold(self, self._connection.machine.opening_size)
+            self._hub.admission.hold(self, machine.opening_size)
         elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_send_retained()):
             self._defer()
-        if self._connection.machine.packet_begun is not None:  # `packet_timeout` applies from now on
+        if machine.packet_begun is not None:  # `packet_timeout` applies from now on
             self._arm()
 
     def _adapt(self, size: int, spent: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
+from contextlib import nullcontext
 
 import pytest
 from wire import PATIENCE, Wire
@@ -130,6 +132,28 @@ def test_an_orderly_end_closes_the_websocket_with_1000(client):
     assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 1000)
     peer.socket.sendall(bytes.fromhex("88 82 00 00 00 00 03 e8"))
     assert peer.socket.recv(100) == b""
+
+
+@pytest.mark.parametrize("end", ["e0 00", "30 03 00 01 61 30 03 00 01 61 f0 00"], ids=["DISCONNECT", "a violation"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_clients_close_frame_ends_the_connection(start, client, tmp_path, end, stored):
+    """The best of ten, because the machine may be busy. A client that sends no close frame is closed after 5 s."""
+    store = mqttws.SQLiteStore(tmp_path / "broker.db") if stored else None
+    broker = start(store=store)
+
+    def seconds(number: int) -> float:
+        peer = client(f"{number}", broker, "ws")
+        peer.send(end)
+        while (frame := peer.frame())[0] != 8:
+            pass
+        begun = time.monotonic()
+        peer.socket.sendall(b"\x88\x82\0\0\0\0" + frame[1][:2])
+        assert peer.socket.recv(100) == b""
+        return time.monotonic() - begun
+
+    with store or nullcontext():
+        assert any(seconds(number) < 4.0 for number in range(10))
+        broker.stop()
 
 
 def test_stopping_the_broker_closes_with_1001(start, client):
