@@ -33,8 +33,6 @@ _REFUSED = {
     "--tls-engine-kpass-sha1": "Python's ssl has no engines",
     "--keyform": "Python's ssl reads only PEM",
 }
-#: `argparse.SUPPRESS`: the help does not show an option.
-HIDDEN = "==SUPPRESS=="
 #: The versions of TLS, by their names in `ssl.TLSVersion`.
 _TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 
@@ -181,7 +179,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument("-V", "--protocol-version", type=version, metavar="V", help="mqttv311, the only version")
     for option in _REFUSED:
         # argparse needs only a function that makes the action.
-        server.add_argument(option, action=_refuse, nargs="?", help=HIDDEN)  # type: ignore[arg-type]
+        server.add_argument(option, action=_refuse, nargs="?")  # type: ignore[arg-type]
     parser.add_argument("--quiet", action="store_true", help="print no errors")
     parser.add_argument("-o", metavar="FILE", help="file of options, one per line (default: ~/.config/pubsub/COMMAND)")
     session = parser.add_argument_group("session")

@@ -97,7 +97,7 @@ class _Version(argparse.Action):
 
 
 class Refuse(argparse.Action):
-    """An option that is not supported.
+    """An option that is not supported. The help does not show it.
 
     Args:
         reasons: Option -> reason, for the error.
@@ -105,7 +105,7 @@ class Refuse(argparse.Action):
     """
 
     def __init__(self, reasons: dict[str, str], **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings, help=argparse.SUPPRESS)  # argparse compares the object, not its text
         self._reasons = reasons
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: object, values: object, option: Any = None) -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub.cli.options import HIDDEN
 from pubsub.cli.parsers import make_command_parser
 from pubsub.cli.quick import QuickParser
 
@@ -63,7 +62,7 @@ def _plain(command: str) -> list[list[str]]:
     """Return a command line for each option that argparse accepts with a valid value."""
     lines = []
     for action in make_command_parser(command)._actions:
-        if action.help == HIDDEN or action.dest in ("help", "words"):
+        if action.help == argparse.SUPPRESS or action.dest in ("help", "words"):
             continue
         values = [()] if action.nargs == 0 else [("1",), ("x: y",), ("tlsv1.3",), ("311",)]
         lines += [
@@ -100,5 +99,8 @@ def test_all_others_are_left_to_argparse(words: list[str]) -> None:
     assert quick_parser("pub").parse(["a", *words]) is None
 
 
-def test_a_hidden_option_is_one_that_argparse_hides() -> None:
-    assert HIDDEN == argparse.SUPPRESS
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_shows_no_refused_option(command: str) -> None:
+    shown = make_command_parser(command).format_help()
+    assert argparse.SUPPRESS not in shown
+    assert "--tls-engine" not in shown
