@@ -68,9 +68,11 @@ UNUSED = {
     "mqttws.client.waiting", "mqttws.client.driver", "mqttws.protocol.ages", "mqttws.protocol.journal",
     "mqttws.protocol.pacing", "mqttws.protocol.probing", "mqttws.protocol.stalling",
 }  # fmt: skip
+#: Modules for names of servers, and for iterations over messages.
+LATER = {"mqttws.resolver", "mqttws.sync.iteration"}
 #: Import statement -> the modules that it must not load.
 FACES = {
-    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LEFT | HINTS | LEAN,
+    "from mqttws import connect": HEAVY | SPECIAL | UNUSED | LATER | LEFT | HINTS | LEAN,
     "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED | HINTS,
     "from mqttws import ClientConnection, ClientMachine, Framing":
         HEAVY | SPECIAL | UNUSED | HINTS | {"socket", "threading"},
@@ -92,8 +94,8 @@ def test_modules_not_loaded_by_each_face(statement: str) -> None:
 
 #: URL scheme -> the modules that a client has not loaded when its first message is acknowledged.
 FIRST_MESSAGE = {
-    "mqtt": HEAVY | SPECIAL | UNUSED | LEFT | HINTS | LEAN,
-    "ws": (HEAVY | SPECIAL | UNUSED | LEFT | HINTS | LEAN)
+    "mqtt": HEAVY | SPECIAL | UNUSED | LATER | LEFT | HINTS | LEAN,
+    "ws": (HEAVY | SPECIAL | UNUSED | LATER | LEFT | HINTS | LEAN)
     - {"mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
 }
 
@@ -116,6 +118,7 @@ def test_modules_not_loaded_by_pub() -> None:
         HEAVY
         | SPECIAL
         | UNUSED
+        | LATER
         | LEFT
         | HINTS
         | LEAN
@@ -131,6 +134,8 @@ def test_modules_not_loaded_by_pub() -> None:
             "pathlib",
             "shlex",
             "sigv4",
+            "pubsub.cli.aws_link",
+            "pubsub.cli.tls",
         }
     )
 

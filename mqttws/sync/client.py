@@ -25,7 +25,6 @@ from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Self, Unpack, overload
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture
-from mqttws.sync.iteration import Messages
 from mqttws.sync.network import Network, Url
 from mqttws.sync.owner import slice_until
 from mqttws.sync.publishing import Publisher
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from mqttws.client.option_types import ClientOptions, TopicFilters
     from mqttws.client.waiting import Waiting
     from mqttws.protocol.ages import Age
+    from mqttws.sync.iteration import Messages
 
 _networks: WeakSet[Network] = WeakSet()
 
@@ -400,6 +400,8 @@ class Client(Publisher):
             greenhouse/temperature b'21.5'
         """
         self._core.check_iteration()
+        from mqttws.sync.iteration import Messages
+
         return Messages(self._network, timeout)
 
     def on(self, topic_filter: str, callback: Callable[[Publish], object]) -> None:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable
 
 from mqttws.hints import TYPE_CHECKING
 from mqttws.poll import WRITE, Poller
-from mqttws.resolver import Address, Lookup, look_up, resolve
 from mqttws.sockets import ATTEMPT_DELAY, is_address, socket_module, unix_address
 
 if TYPE_CHECKING:
     import socket
+
+    from mqttws.resolver import Address, Lookup
 
 #: The results of `connect_ex` while the connection is in progress; the second one on Windows.
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
@@ -69,9 +70,10 @@ class Dialer:
         if unix_socket is not None:
             self._waiting.append(unix_address(unix_socket))
         elif is_address(host):
-            # As bytes, because a str would load the codec for international names, whose tables are large.
-            self._waiting += resolve(host.encode(), port)
+            self._waiting += _addresses_of(host, port)
         else:
+            from mqttws.resolver import look_up  # not needed for an address
+
             self._lookup = look_up(host, port)
             self._lookup.watch(wake)
 
@@ -147,3 +149,19 @@ class Dialer:
             return
         self._pending[candidate] = entry
         self._poller.watch(candidate, WRITE)
+
+
+def _addresses_of(host: str, port: int) -> list[Address]:
+    """Return what the resolver would for an IP address, without the resolver for the usual form of IPv4.
+
+    Raises:
+        OSError: It is not a valid address.
+    """
+    try:
+        _socket.inet_pton(_socket.AF_INET, host)
+    except OSError:  # IPv6, or an old form such as 127.1
+        from mqttws.resolver import resolve
+
+        # As bytes, because a str would load the codec for international names, whose tables are large.
+        return resolve(host.encode(), port)
+    return [(_socket.AF_INET, _socket.IPPROTO_TCP, (host, port))]

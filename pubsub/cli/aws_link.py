@@ -15,17 +15,6 @@ if TYPE_CHECKING:
     from mqttws.tap import Record
 
 
-def add_aws_link_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a signed connection."""
-    aws = parser.add_argument_group("AWS IoT", "the URL or the host is that of the endpoint")
-    aws.add_argument("--aws", action="store_true", help="sign each connection for AWS IoT")
-    aws.add_argument("--region", metavar="REGION", help="AWS region (default: that in the endpoint's name)")
-    aws.add_argument("--profile", metavar="NAME",
-                     help="profile of ~/.aws (default: the environment, then the default profile)")  # fmt: skip
-    aws.add_argument("--cognito", metavar="FILE",
-                     help="aws-exports.js or amplify_outputs.json: use a guest of its identity pool")  # fmt: skip
-
-
 def aws_provider(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
     """Return the provider that signs.
 
@@ -115,14 +104,3 @@ def _credentials(arguments: argparse.Namespace) -> Any:
 
     botocore = BotocoreProvider(arguments.profile)
     return botocore if arguments.profile else ChainProvider(EnvironmentProvider(), botocore)
-
-
-def check_without_aws(arguments: argparse.Namespace) -> None:
-    """Refuse options that have no effect without `--aws`.
-
-    Raises:
-        Failure: There is such an option.
-    """
-    for name in ("region", "profile", "cognito"):
-        if getattr(arguments, name, None) is not None:
-            raise Failure(f"--{name} requires --aws", USAGE)

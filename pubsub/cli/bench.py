@@ -29,9 +29,8 @@ from pubsub.bench.processes import ProcessFailed
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
 from pubsub.cli import FAILED, INTERRUPTED, OK, USAGE, Failure
-from pubsub.cli.aws_link import add_aws_link_arguments
 from pubsub.cli.bench_clients import make_clients, part_of
-from pubsub.cli.options import add_link_arguments, ask_for_secrets, positive, whole
+from pubsub.cli.options import add_aws_link_arguments, add_link_arguments, ask_for_secrets, positive, whole
 from pubsub.cli.streams import complain
 
 #: The default of the longest time to wait for the end of a storm, in seconds.

@@ -13,8 +13,8 @@ from pubsub.bench.fleet import MakeClient
 from pubsub.bench.part import Part, Slice
 from pubsub.bench.plan import Plan
 from pubsub.cli import USAGE, Failure
-from pubsub.cli.aws_link import aws_provider, check_without_aws
-from pubsub.cli.options import client_options, failure_of
+from pubsub.cli.aws_link import aws_provider
+from pubsub.cli.options import check_without_aws, client_options, failure_of
 
 
 def part_of(arguments: argparse.Namespace, plan: Plan, index: int, emit: Callable[[Slice], object]) -> Part:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mqttws.tap import Record, Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
-from pubsub.cli.aws_link import add_aws_link_arguments, check_without_aws, signed_taps
-from pubsub.cli.options import documentation, port, positive
+from pubsub.cli.aws_link import signed_taps
+from pubsub.cli.options import add_aws_link_arguments, check_without_aws, documentation, port, positive
 from pubsub.cli.streams import complain, show
 from pubsub.look.comparing import MOST, compare
 from pubsub.look.ladder import Ladder, plain

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import mqttws
 from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
-from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
 from pubsub.cli.streams import ask_secret
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
@@ -33,8 +32,6 @@ _REFUSED = {
     "--tls-engine-kpass-sha1": "Python's ssl has no engines",
     "--keyform": "Python's ssl reads only PEM",
 }
-#: The versions of TLS, by their names in `ssl.TLSVersion`.
-_TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 
 
 # The types of arguments.
@@ -152,7 +149,7 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--key-password-file", metavar="FILE", help="file whose first line is the key's password")
     tls.add_argument("--ask-key-password", action="store_true", help="prompt for the key's password")
     tls.add_argument("--ciphers", metavar="LIST", help="ciphers of TLS 1.2, in OpenSSL's format")
-    tls.add_argument("--tls-version", choices=sorted(_TLS_VERSIONS), help="only this version (default: 1.2 or later)")
+    tls.add_argument("--tls-version", choices=("tlsv1.2", "tlsv1.3"), help="only this version (default: 1.2 or later)")
     tls.add_argument("--tls-alpn", action="append", default=[], metavar="NAME",
                      help="application protocol to offer; may be repeated")  # fmt: skip
     tls.add_argument(
@@ -193,6 +190,17 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     will.add_argument("--will-payload", metavar="TEXT", default="", help="payload of the will (default: empty)")
     will.add_argument("--will-qos", type=qos, default=0, help="0, 1 or 2 (default: 0)")
     will.add_argument("--will-retain", action="store_true", help="publish the will as a retained message")
+
+
+def add_aws_link_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a signed connection."""
+    aws = parser.add_argument_group("AWS IoT", "the URL or the host is that of the endpoint")
+    aws.add_argument("--aws", action="store_true", help="sign each connection for AWS IoT")
+    aws.add_argument("--region", metavar="REGION", help="AWS region (default: that in the endpoint's name)")
+    aws.add_argument("--profile", metavar="NAME",
+                     help="profile of ~/.aws (default: the environment, then the default profile)")  # fmt: skip
+    aws.add_argument("--cognito", metavar="FILE",
+                     help="aws-exports.js or amplify_outputs.json: use a guest of its identity pool")  # fmt: skip
 
 
 # From arguments to a client.
@@ -273,7 +281,9 @@ def ask_for_secrets(arguments: argparse.Namespace) -> None:
         username, password = _user(arguments)
         arguments.username, arguments.password, arguments.ask_password = username, password, False
     if arguments.ask_key_password:
-        arguments.key_password, arguments.ask_key_password = _key_password(arguments), False
+        from pubsub.cli.tls import key_password
+
+        arguments.key_password, arguments.ask_key_password = key_password(arguments), False
 
 
 def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
@@ -303,11 +313,24 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
         if not arguments.aws:
             check_without_aws(arguments)
             return mqttws.Client(arguments.url, **made, **options)
+        from pubsub.cli.aws_link import aws_provider
+
         provider = aws_provider(arguments, {name: value for name, value in made.items() if value is not None})
         arguments.explain = provider.explain
         return mqttws.Client(provider.url, recover=provider.recover, **provider.client_options(), **options)
     except (ValueError, mqttws.LocalProtocolError) as error:
         raise Failure(str(error), USAGE) from None
+
+
+def check_without_aws(arguments: argparse.Namespace) -> None:
+    """Refuse options that have no effect without `--aws`.
+
+    Raises:
+        Failure: There is such an option.
+    """
+    for name in ("region", "profile", "cognito"):
+        if getattr(arguments, name, None) is not None:
+            raise Failure(f"--{name} requires --aws", USAGE)
 
 
 def log_to_standard_error(arguments: argparse.Namespace) -> None:
@@ -341,70 +364,15 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None
 
 
 def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return the TLS context for the options; None if there are none."""
     if (arguments.psk is None) != (arguments.psk_identity is None):
         raise Failure("--psk and --psk-identity need each other", USAGE)
     given = ("cafile", "capath", "cert", "key", "ciphers", "tls_version", "tls_alpn", "insecure", "psk")
     if not any(getattr(arguments, name) for name in given):
         return None
-    if arguments.key and not arguments.cert:
-        raise Failure("--key needs --cert, the certificate of that key", USAGE)
-    if arguments.url.partition("://")[0].lower() not in ("wss", "mqtts"):
-        raise Failure("the TLS options need a URL with TLS: wss:// or mqtts://", USAGE)
-    import ssl
+    from pubsub.cli.tls import make_context
 
-    try:
-        context = mqttws.tls_context(
-            ca_file=arguments.cafile,
-            certificate=arguments.cert,
-            key=arguments.key,
-            key_password=_key_password(arguments),
-            alpn=arguments.tls_alpn,
-            insecure_no_verification=arguments.insecure,
-        )
-        if arguments.capath:
-            if not os.path.isdir(arguments.capath):
-                raise Failure(f"--capath {arguments.capath!r} is not a directory", USAGE)
-            context.load_verify_locations(capath=arguments.capath)
-        if arguments.ciphers:
-            context.set_ciphers(arguments.ciphers)
-        if arguments.tls_version:
-            context.minimum_version = context.maximum_version = ssl.TLSVersion[_TLS_VERSIONS[arguments.tls_version]]
-        if arguments.psk is not None:
-            _use_pre_shared_key(context, arguments)
-    except OSError as error:  # an ssl.SSLError is one
-        raise Failure(f"the TLS options cannot be used: {error.strerror or error}", USAGE) from None
-    return context
-
-
-def _key_password(arguments: argparse.Namespace) -> str | None:
-    if arguments.ask_key_password:
-        return ask_secret("password of the private key: ")
-    if getattr(arguments, "key_password", None) is not None:  # the answer to that question
-        return str(arguments.key_password)
-    if arguments.key_password_file is None:
-        return None
-    with open(arguments.key_password_file) as file:
-        return file.readline().rstrip("\n")
-
-
-def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) -> None:
-    """Authenticate both sides by a pre-shared key. Spec: RFC 4279."""
-    import ssl
-
-    if not hasattr(context, "set_psk_client_callback"):
-        raise Failure("--psk needs Python 3.13 or later", USAGE)
-    try:
-        key = bytes.fromhex(arguments.psk)
-    except ValueError:
-        raise Failure("--psk is not hexadecimal", USAGE) from None
-    context.check_hostname = False  # there is no certificate: the key authenticates the server, too
-    context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # Python does not provide OpenSSL's callback of TLS 1.3
-    context.set_ciphers(arguments.ciphers or "PSK")
-    for cipher in context.get_ciphers():  # with another cipher the server would not be authenticated
-        if cipher["protocol"] != "TLSv1.3" and "PSK" not in cipher["name"]:
-            raise Failure(f"--psk accepts only ciphers with a pre-shared key, not {cipher['name']}", USAGE)
-    context.set_psk_client_callback(lambda hint: (arguments.psk_identity, key))
+    return make_context(arguments)
 
 
 def end_on_sigterm() -> None:

@@ -17,6 +17,7 @@ from mqttws import ConnectError, Reconnect
 from mqttws.broker import Broker
 from mqttws.client.url import parse_url
 from mqttws.poll import Poller
+from mqttws.resolver import resolve
 from mqttws.sync import dial
 
 Make = Callable[..., Any]
@@ -171,7 +172,7 @@ def test_close_while_connecting(make: Make, black_hole: int) -> None:
 def test_both_families_take_turns(names: dict[str, list[Entry]]) -> None:
     six, four = [entry(f"::{n}", 1) for n in (1, 2, 3)], [entry(f"10.0.0.{n}", 1) for n in (1, 2)]
     names["broker.test"] = [*six, *four]
-    assert [address[2][0] for address in dial.resolve("broker.test", 1)] == [
+    assert [address[2][0] for address in resolve("broker.test", 1)] == [
         "::1",
         "10.0.0.1",
         "::2",
@@ -179,7 +180,7 @@ def test_both_families_take_turns(names: dict[str, list[Entry]]) -> None:
         "::3",
     ]
     names["broker.test"] = [*four, *six]
-    assert [address[2][0] for address in dial.resolve("broker.test", 1)][:2] == ["10.0.0.1", "::1"]
+    assert [address[2][0] for address in resolve("broker.test", 1)][:2] == ["10.0.0.1", "::1"]
 
 
 def test_other_sockets_of_the_race_are_closed(names: dict[str, list[Entry]], black_hole: int, port: int) -> None:
@@ -223,3 +224,18 @@ def test_a_time_beyond_what_the_system_can_wait_for(make: Make, port: int, name:
     client = make(f"mqtt://127.0.0.1:{port}", keep_alive=0, **{name: seconds})
     client.open()
     client.publish("a", b"x", 1, timeout=seconds)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "::1"])
+def test_an_address_is_dialed_as_the_resolver_gives_it(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual form of IPv4 is not looked up; the old forms and IPv6 are."""
+    expected = [(entry[0], entry[2], entry[4]) for entry in socket.getaddrinfo(host, 1883, type=socket.SOCK_STREAM)]
+    if host == "127.0.0.1":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: pytest.fail("it was looked up"))
+    assert dial.Dialer(host, 1883, Poller(), lambda: None)._waiting == expected
+
+
+@pytest.mark.parametrize("host", ["127.0.0.256", "1.2.3.4.5", "::1::2", "127.0.0.1."])
+def test_what_is_no_address_is_an_error(host: str) -> None:
+    with pytest.raises(OSError):
+        dial.Dialer(host, 1883, Poller(), lambda: None)
