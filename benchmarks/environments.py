@@ -100,7 +100,8 @@ class Environments:
             return
         print(f"installing {name}", file=sys.stderr)
         if not Path(self.python(name)).exists():
-            subprocess.run([sys.executable, "-m", "venv", self.directory / name], check=True)
+            # With the newest pip: up to pip 24 the start script of a command imports `re`.
+            subprocess.run([sys.executable, "-m", "venv", "--upgrade-deps", self.directory / name], check=True)
         if ours:
             packages = [str(self._copy_sources()), *packages[1:]]
         if packages:
