@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     for command_parser in commands.choices.values():
         command_parser.add_argument("--method", default="GET", help="the HTTP method (default: GET)")
         command_parser.add_argument("--region", help="the region; presign infers it from an AWS IoT host")
-        command_parser.add_argument("--service", help=f"the service signed for (default for wss: {IOT_SERVICE})")
+        command_parser.add_argument("--service", help=f"the service to sign for (default for wss: {IOT_SERVICE})")
         command_parser.add_argument("--profile", help="a profile of ~/.aws, instead of the environment's keys")
         command_parser.add_argument("--botocore", action="store_true", help="get the keys from botocore's whole chain")
     return parser

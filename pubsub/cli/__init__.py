@@ -23,7 +23,7 @@ OK, FAILED, USAGE, NO_CONNECTION, REFUSED, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4,
 COMMANDS = {
     "demo": "a broker, two subscriptions and a few messages, all in this process",
     "serve": "run the embedded broker",
-    "sub": "subscribe to topics and print what comes",
+    "sub": "subscribe to topics and print the messages",
     "pub": "publish a message to topics",
     "rr": "publish a request and print the response",
     "bench": "put load on a broker, and measure its throughput and latency",

@@ -44,7 +44,7 @@ _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "rate": ("--rate", positive(float), "R", "messages per second of all publishers together"),
     "window": ("--window", whole, "N", "maximum messages in flight of one publisher"),
     "duration": ("--duration", positive(float), "S", "seconds to measure"),
-    "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, which are not measured"),
+    "warmup": ("--warmup", positive(float), "S", "seconds of the same load before the measurement"),
     "drain": ("--drain", positive(float), "S", "seconds without a message that end the wait for messages in flight"),
     "churn": ("--churn", whole, "N", "additional clients, which connect and disconnect again and again"),
     "processes": ("--processes", whole, "N", "processes over which the clients are distributed"),
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown_live = output.add_mutually_exclusive_group()
     shown_live.add_argument("--progress", action="store_true", help="print a line per second on standard error, even "
                             "to a file")  # fmt: skip
-    shown_live.add_argument("--quiet", action="store_true", help="print nothing on standard error without errors")
+    shown_live.add_argument("--quiet", action="store_true", help="print only errors on standard error")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     live.add_argument("--insecure", action="store_true", help="do not verify the broker's certificate")
     add_aws_link_arguments(parser)
-    live.add_argument("--faults", metavar="FILE", help="TOML file of rules that inject faults; see docs/faults.md")
+    live.add_argument("--faults", metavar="FILE", help="TOML file of rules that inject faults; see docs/tap.md")
     live.add_argument("--seed", type=int, metavar="N", help="seed of the rules' random choices (default: the file's)")
     live.add_argument("--record-faults", metavar="FILE", help="file to write rules to that repeat the same faults")
 

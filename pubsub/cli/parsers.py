@@ -25,7 +25,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pubsub",
         description="Publish and subscribe over MQTT.",
-        epilog="pubsub COMMAND --help says more.",
+        epilog="Run pubsub COMMAND --help for the options of a command.",
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
