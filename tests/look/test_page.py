@@ -591,7 +591,7 @@ def test_the_page_of_the_broker(browser: Any, pytestconfig: pytest.Config) -> No
                 look.run("document.querySelector('#pub-send').click()")
                 messages = one.messages(timeout=PATIENCE)
                 assert next(message for message in messages if message.topic == "rooms/2/lamp").payload == b"off"
-                look.until("document.querySelector('#broker [role=status]').innerText.includes('1 subscribers')")
+                look.until("document.querySelector('#broker [role=status]').innerText.endsWith('to 1 subscriber')")
                 look.picture("look-broker", pytestconfig)
             assert look.complaints() == []
         finally:

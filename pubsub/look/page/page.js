@@ -401,7 +401,7 @@ function machine(steps, now) {
 // --- changing bytes ---
 
 function editor(record) {
-  if (!live) return make("p", { class: "hint" }, "Bytes can be changed and read again in a live page (pubsub look --web).");
+  if (!live) return make("p", { class: "hint" }, "Bytes can be changed and parsed again in a live page (pubsub look --web).");
   const input = make("input", { id: "edit", "aria-label": "Bytes in hexadecimal", spellcheck: "false" });
   input.value = record.data;
   const result = make("div", { id: "decoded" });
@@ -493,7 +493,7 @@ async function showBroker() {
   const said = make("span", { class: "hint", role: "status" });
   const publish = make("button", { type: "button", id: "pub-send", onclick: async () => {
     const result = await post("/publish", { topic: topic.value, payload: text.value, qos: Number(qos.value), retain: keep.checked });
-    said.textContent = visible(result.error || `given to ${result.given} subscribers`);
+    said.textContent = visible(result.error || `sent to ${result.given} subscriber${result.given === 1 ? "" : "s"}`);
     showBroker();
   } }, "publish");
   const wish = make("input", { placeholder: "Topic Filter", "aria-label": "Topic Filter", id: "sub-filter" });
