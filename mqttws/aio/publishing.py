@@ -1,6 +1,6 @@
-"""Publishing without waiting, the method of an asyncio client that programs call most often.
+"""`publish_nowait` of the asyncio client, the method that programs call most often.
 
-It is a class by itself because the compiled build compiles it. `Client` inherits from it and stays interpreted.
+It has its own class, because the compiled build compiles that. `Client` inherits from it and stays interpreted.
 """
 
 from __future__ import annotations
