@@ -144,6 +144,7 @@ class Client(Publisher):
 
         Spec: §3.1, §3.2
         """
+        await self._network.await_end()
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
         assert opened is not None
@@ -505,7 +506,7 @@ class Client(Publisher):
         return self.open().__await__()
 
     async def __aenter__(self) -> Self:
-        return self if self._core.running else await self.open()
+        return self if self._core.running and not self._core.stopping else await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -12,7 +12,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Protocol
@@ -125,7 +125,15 @@ class Network(Owner):
             return
         result = _guarded(callback, argument)
         if inspect.isawaitable(result):
-            self._calling = self.loop.create_task(self._await_calls(callback, result))
+            self._calling = self._make_task(self._await_calls(callback, result))
+
+    def _make_task(self, coroutine: Coroutine[Any, Any, None], name: str | None = None) -> asyncio.Task[None]:
+        """Return a task that begins in a later turn of the loop.
+
+        `create_task` would run it immediately with `asyncio.eager_task_factory`. But the caller has to store it first:
+        a task that ends clears the attribute that refers to it.
+        """
+        return asyncio.Task(coroutine, loop=self.loop, name=name)
 
     async def _await_calls(self, callback: Callable[[Any], object], result: object) -> None:
         try:
@@ -145,6 +153,12 @@ class Network(Owner):
 
     # For the methods of the client.
 
+    async def await_end(self) -> None:
+        """Wait for the task to end, if a `close` that was itself cancelled has cancelled it."""
+        self.bind()
+        if self.task is not None and self.task.cancelling():
+            await asyncio.wait({self.task}, timeout=1.0)
+
     def start(self, retries: bool) -> None:
         """Begin to connect, in the running event loop.
 
@@ -159,7 +173,7 @@ class Network(Owner):
         self.bind()
         self.core.begin(retries)
         self.await_expiry()  # for messages that an earlier process has stored
-        self.task = self.loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
+        self.task = self._make_task(self._run(), f"mqttws {self.core.client_id}")
 
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """See `Owner._leave_loop`."""
@@ -253,11 +267,16 @@ class Network(Owner):
                 del future  # the traceback of its exception refers to this frame: a cycle
             return True
         self.check_progress()
-        waits = self._waits.begin(future, seconds, self.loop)
+        loop = self.loop
+        task = asyncio.current_task(loop)
+        cancellations = task.cancelling() if task is not None else 0
+        waits = self._waits.begin(future, seconds, loop, task)
         try:
             await future
         except asyncio.CancelledError:
             reason = waits.get(future)
+            if task is not None and task.cancelling() > cancellations:  # also if the time was up in the same turn
+                raise
             if reason is HOPELESS:
                 self.check_progress()
                 # Reading has resumed since, but the future is cancelled. The task itself was not.
@@ -378,7 +397,7 @@ class Network(Owner):
         try:
             unfinished = deliver(self)
             if unfinished is not None:
-                self._delivery = self.loop.create_task(self._await_delivery(*unfinished))
+                self._delivery = self._make_task(self._await_delivery(*unfinished))
         finally:
             self.flush_soon()  # writes acknowledgements, and resumes reading if it was paused
             self.run_callbacks()

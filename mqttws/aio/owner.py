@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest
+from mqttws.errors import MQTTError
 from mqttws.hints import mypyc_attr
 
 if TYPE_CHECKING:
@@ -53,9 +54,14 @@ class Owner(ABC):
         """Bind the client to the running event loop, if there is one.
 
         Raises:
-            MQTTError: The client is open in another event loop.
+            MQTTError: The client is open in another event loop, or in that of another thread.
         """
         running, bound = _get_running_loop(), self._loop
+        if running is None and bound is not None and bound.is_running():
+            raise MQTTError(
+                "the event loop of the client runs in another thread; call this in the loop, by "
+                "asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+            )
         if running is not None and running is not bound:
             if bound is not None:
                 self._leave_loop(bound)

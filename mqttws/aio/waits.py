@@ -46,8 +46,10 @@ class Waits:
         self._by_length.clear()
         self._timers.clear()
 
-    def begin(self, future: Future, seconds: float, loop: asyncio.AbstractEventLoop) -> dict[Future, Wait]:
-        """Register that the current task waits for a future, which is cancelled when the time is up.
+    def begin(
+        self, future: Future, seconds: float, loop: asyncio.AbstractEventLoop, task: Task | None
+    ) -> dict[Future, Wait]:
+        """Register that a task waits for a future, which is cancelled when the time is up.
 
         Returns:
             The waits of this length, from which the caller removes this one when it is over.
@@ -55,7 +57,7 @@ class Waits:
         waits = self._by_length.get(seconds)
         if waits is None:
             waits = self._begin_length(seconds, loop)
-        waits[future] = asyncio.current_task(loop), loop.time() + seconds
+        waits[future] = task, loop.time() + seconds
         return waits
 
     def tasks(self) -> list[tuple[Future, Task]]:

@@ -465,7 +465,7 @@ class Client(Publisher):
         self._network.call(self._network.drop)
 
     def __enter__(self) -> Self:
-        return self if self._core.running else self.open()
+        return self if self._core.running and not self._core.stopping else self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -40,14 +40,14 @@ def test_waits_of_one_length_share_a_timer_and_end_in_order() -> None:
         assert isinstance(loop, Clock)
         waits, futures, ended = Waits(), [loop.create_future() for _ in range(100)], []
         before = scheduled(loop)
-        begun = [waits.begin(future, 10.0, loop) for future in futures]
+        begun = [waits.begin(future, 10.0, loop, asyncio.current_task()) for future in futures]
         assert scheduled(loop) == before + 1
         for future in futures:
             future.add_done_callback(ended.append)
         del begun[0][futures[50]]  # already done, so it never times out
         late = loop.create_future()
         await loop.go_on_to(5.0)
-        waits.begin(late, 10.0, loop)
+        waits.begin(late, 10.0, loop, asyncio.current_task())
         assert scheduled(loop) == before + 1
         await loop.go_on_to(9.0)
         assert not ended
@@ -68,8 +68,8 @@ def test_a_wait_that_can_never_end_raises_and_affects_no_other() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         waits, hopeless, other = Waits(), loop.create_future(), loop.create_future()
-        begun = waits.begin(hopeless, 10.0, loop)
-        waits.begin(other, 20.0, loop)
+        begun = waits.begin(hopeless, 10.0, loop, asyncio.current_task())
+        waits.begin(other, 20.0, loop, asyncio.current_task())
         assert waits.tasks() == [(hopeless, asyncio.current_task()), (other, asyncio.current_task())]
         waits.end(hopeless)
         assert begun[hopeless] is HOPELESS
@@ -99,7 +99,7 @@ def test_unused_lengths_and_their_timers_are_removed() -> None:
         loop = asyncio.get_running_loop()
         waits, future, before = Waits(), loop.create_future(), scheduled(loop)
         for number in range(100):
-            begun = waits.begin(future, 1_000.0 + number, loop)
+            begun = waits.begin(future, 1_000.0 + number, loop, asyncio.current_task())
             del begun[future]
         assert scheduled(loop) <= before + IDLE_LENGTHS
 
