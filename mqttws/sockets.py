@@ -46,6 +46,14 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     return first, second
 
 
+def close(connection: socket.socket) -> None:
+    """Close a socket. Do nothing if the program has closed its file descriptor, by `os.closerange` for example."""
+    try:
+        connection.close()
+    except OSError:
+        pass
+
+
 def unix_address(path: str) -> tuple[int, int, object]:
     """Return the address of a Unix socket: family, protocol and path.
 

@@ -42,10 +42,16 @@ class Attempt:
         self.deadline = deadline
         self.where = where
 
-    def failed(self, error: OSError) -> ConnectError:
-        """Return the error for a failed TCP connection."""
+    def failed(self, error: Exception) -> ConnectError:
+        """Return the error for a failed TCP connection.
+
+        Args:
+            error: An `OSError`; or what the process lacked, such as a `MemoryError` or the `RuntimeError` of a thread.
+        """
         # asyncio changes the messages of system errors. The numbers of resolver errors are negative.
-        if error.errno is not None and error.errno > 0:
+        if not isinstance(error, OSError):
+            reason = str(error) or type(error).__name__
+        elif error.errno is not None and error.errno > 0:
             reason = os.strerror(error.errno)
         else:
             reason = error.strerror or str(error) or "it took too long"

@@ -14,6 +14,7 @@ I/O with one exception: a single QoS 0 message is written by the thread that pub
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -35,7 +36,7 @@ from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 from mqttws.poll import READ, WRITE, Poller
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import READ_SIZE, acknowledge_at_once, read_size, socket_pair
+from mqttws.sockets import READ_SIZE, acknowledge_at_once, close, read_size, socket_pair
 from mqttws.sync.delivering import deliver
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
@@ -211,6 +212,7 @@ class Network(Owner):
             retries: Whether a first attempt that fails is followed by others.
 
         Raises:
+            ConnectError: The system has no file descriptors or threads left.
             MQTTError: The client is already open.
         """
         self.check_not_owned()
@@ -229,13 +231,16 @@ class Network(Owner):
                 self._step, self._due = self._idle, 0.0
                 self._thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
                 self._thread.start()
-            except BaseException:
+            except BaseException as error:
                 if self._thread is not None and self._thread.ident is not None:
                     self.core.stop(time.monotonic(), 0.0)  # an interrupt after the start: the thread cleans up
                     self.wake()
                 else:
                     self.core.give_up(None)
+                    self.core.unopened()
                     self._clean_up()
+                if isinstance(error, (OSError, RuntimeError)):
+                    raise ConnectError(f"cannot connect: {error}") from error
                 raise
 
     def stop(self, timeout: float, send_will: bool = False) -> None:
@@ -340,37 +345,45 @@ class Network(Owner):
         self._begin()
         for each in sockets:
             if each is not None:
-                each.close()  # the parent's copies stay open
+                close(each)  # the parent's copies stay open
         error = core.fork(self.core)
+        core.stopping = True  # if a callback has forked, its thread calls no others with the parent's messages
         for future in core.take_futures(error):
             future.fail_in_child(error)
 
     # The thread.
 
     def _run(self) -> None:
-        """Execute turns until the client has ended."""
+        """Execute turns until the client has ended.
+
+        A callback may fork. In the child this thread returns from that callback, but it is not the client's thread any
+        more: `forget_parent` has replaced all state, and the client may have been opened again, with another thread.
+        """
+        me = threading.current_thread()
         with self.lock:
-            if self._thread is not threading.current_thread():  # `start` was interrupted, and has cleaned up
+            if self._thread is not me:  # `start` was interrupted, and has cleaned up
                 return
             self._identity = threading.get_ident()
         try:
-            while self._step is not None or self.core.deliverable:
+            while self._thread is me and (self._step is not None or self.core.deliverable):
                 if self._step is not None:
                     self._turn(None)
-                if self.core.calls.messages:
+                if self.core.calls.messages and self._thread is me:
                     deliver(self)
         except BaseException as error:  # a defect of this package must not make callers wait forever
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
             failure.__cause__ = error
             with self.lock:
-                self.core.give_up(failure)
+                if self._thread is me:
+                    self.core.give_up(failure)
         finally:
-            with self.lock:
-                self.take_posted()
-            self._run_callbacks()
-            with self.lock:
-                self._clean_up()
+            if self._thread is me:
+                with self.lock:
+                    self.take_posted()
+                self._run_callbacks()
+                with self.lock:
+                    self._clean_up()
 
     def _clean_up(self) -> None:
         """Close all sockets. Requires the lock."""
@@ -378,7 +391,7 @@ class Network(Owner):
             self._dialer.close()
         for each in (self._socket, self._wake_in, self._wake_out):
             if each is not None:
-                each.close()
+                close(each)
         self._watched = 0
         self._dialer = self._socket = self._poller = self._wake_in = self._wake_out = self._thread = None
         self._identity = 0
@@ -450,7 +463,7 @@ class Network(Owner):
                 resolved=partial(attempt.link.end_phase, "lookup"),
                 unix_socket=options.unix_socket, bind_address=options.bind_address, sort=self.endpoints.sort,
             )  # fmt: skip
-        except OSError as error:
+        except Exception as error:
             self._lost(attempt.failed(error))
 
     def _dial(self, until: float | None) -> None:
@@ -471,7 +484,7 @@ class Network(Owner):
                 connected = dialer.advance(now, ready)
                 if connected is None and now >= attempt.deadline:
                     raise TimeoutError("no address answered in time")
-        except OSError as error:
+        except Exception as error:
             self._lost(attempt.failed(error))
             return
         if connected is not None:
@@ -577,6 +590,8 @@ class Network(Owner):
             return None
         except OSError as error:
             return error
+        except MemoryError:
+            return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         acknowledge_at_once(connection)
         return data
 
@@ -634,7 +649,7 @@ class Network(Owner):
             if self._watched:
                 self._poller.watch(self._socket, 0)
                 self._watched = 0
-            self._socket.close()
+            close(self._socket)
             self._socket = None
         self._unsent, self._sending = _NOTHING, None
         if due is not None:

@@ -172,7 +172,7 @@ class Owner:
             # order it would lose the wake-up.
             try:
                 self._wake_out.send(b"\0")
-            except BlockingIOError:  # full of bytes that will wake the thread
+            except OSError:  # full of bytes that will wake the thread; or closed by the program, which ends the thread
                 pass
             self.woken = True
 

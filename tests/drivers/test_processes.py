@@ -203,3 +203,75 @@ def test_a_fork_leaves_the_connection_to_the_parent(program, broker: Broker) -> 
     code, out, err = outcome(process)
     assert (code, err) == (0, "")
     assert out == "child: the process was forked, and the connection belongs to the parent\nparent: connected\n"
+
+
+@pytest.fixture
+def remote(program) -> Iterator[str]:
+    """The URL of a broker in another process."""
+    process = program(
+        """
+        from mqttws.broker import Broker
+        with Broker() as broker:
+            print(broker.url, flush=True)
+            input()
+        """
+    )
+    yield process.stdout.readline().strip()
+    assert outcome(process, "\n") == (0, "", "")
+
+
+def test_a_client_whose_descriptors_were_closed_ends_and_can_be_opened_again(program, remote: str) -> None:
+    process = program(
+        """
+        import os, sys, logging, mqttws
+        logging.disable(logging.CRITICAL)
+        client = mqttws.connect(sys.argv[1])
+        os.closerange(3, 100)
+        try:
+            client.publish("a", b"x", 1)
+        except mqttws.MQTTError:
+            print("failed")
+        client.close()
+        with client:
+            client.publish("a", b"y", 1)
+        print("published", flush=True)
+        """,
+        remote,
+    )
+    assert outcome(process) == (0, "failed\npublished\n", "")
+
+
+def test_a_client_that_is_opened_in_a_child_forked_by_its_callback(program, remote: str) -> None:
+    process = program(
+        """
+        import os, sys, threading, mqttws
+
+        def on_message(message):
+            took.append(message.payload)
+            if message.payload == b"fork":
+                children.append(os.fork())
+                if not children[-1]:
+                    client.open()
+                    threading.Thread(target=use, args=(threading.current_thread(),)).start()
+            if message.payload == b"end":
+                over.set()
+
+        def use(forked):
+            forked.join(60)  # the thread of the parent's client returns from the callback, and ends
+            client.publish("b", b"x", 1)
+            client.close()
+            os._exit(7 if took == [b"fork"] and not forked.is_alive() else 1)
+
+        took, children, over = [], [], threading.Event()
+        client = mqttws.Client(sys.argv[1], on_message=on_message)
+        with client:
+            client.subscribe("a", 1)
+            futures = [client.publish_nowait("a", payload, 1) for payload in ("fork", "more", "end")]
+            assert over.wait(60)
+            assert took == [b"fork", b"more", b"end"], took
+            print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+        """,
+        remote,
+    )
+    code, out, err = outcome(process)
+    assert (code, out, err) == (0, "7\n", "")
