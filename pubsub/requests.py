@@ -215,21 +215,20 @@ class Responder:
         topic = f"{self._prefix}/{name}/{number}"
         try:
             result = self._function(message)
-        except Exception:
+            if hasattr(result, "__await__"):
+                return self._answer_later(topic, message, result)
+            self._publish(topic, result, message.provider)
+        except (Exception, SystemExit):  # of the function; or of the codec, which cannot encode its result
             self._fail(topic, message)
             raise
-        if hasattr(result, "__await__"):
-            return self._answer_later(topic, message, result)
-        self._publish(topic, result, message.provider)
         return None
 
     async def _answer_later(self, topic: str, message: Message, result: Any) -> None:
         try:
-            answer = await result
-        except Exception:
+            self._publish(topic, await result, message.provider)
+        except (Exception, SystemExit):
             self._fail(topic, message)
             raise
-        self._publish(topic, answer, message.provider)
 
     def _fail(self, topic: str, message: Message) -> None:
         """Publish that there will be no response. The reason is only logged here, not sent."""

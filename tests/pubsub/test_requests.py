@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -138,6 +139,25 @@ def test_a_failing_responder_is_an_error(make: Make, world: Any, caplog: pytest.
     mine.call(requester.close)
 
 
+@pytest.mark.parametrize("result", [{1, 2}, object(), float], ids=["set", "object", "class"])
+def test_a_result_that_cannot_be_encoded_is_a_failure_of_the_responder(make: Make, world: Any, result: object) -> None:
+    service, mine = make(world.provider()), make(world.provider())
+    responding(service, "odd", lambda message: result)
+    requester = mine.call(mine.ps.requester)
+    with pytest.raises(RequestFailed, match="odd"):
+        mine.call(requester.request, "odd", 1, timeout=PATIENCE)
+    responding(service, "fine", lambda message: message.value)
+    assert mine.call(requester.request, "fine", 1, timeout=PATIENCE).value == 1
+    mine.call(requester.close)
+
+
+def test_a_responder_that_exits_is_a_failure(world: Any) -> None:
+    with pubsub.PubSub(world.provider()) as ps, ps.requester() as requester:
+        ps.respond("exits", lambda message: sys.exit(3)).ready(PATIENCE)
+        with pytest.raises(RequestFailed, match="exits"):
+            requester.request("exits", 1, timeout=PATIENCE)
+
+
 def test_a_duplicate_request_is_answered_once(make: Make, world: Any) -> None:
     service, mine, calls = make(world.provider()), make(world.provider()), []
     responding(service, "count", lambda message: calls.append(message.topic) or len(calls))  # type: ignore[func-returns-value]
@@ -222,7 +242,7 @@ def test_coroutine_functions_respond_and_request(world: Any) -> None:
             await asyncio.sleep(0.01)
             if message.value == "fail":
                 raise RuntimeError
-            return {"answer": message.value}
+            return {"answer": object() if message.value == "odd" else message.value}
 
         async with PubSub(world.provider()) as ps:
             await ps.respond("slow", slowly).ready(PATIENCE)
@@ -230,8 +250,9 @@ def test_coroutine_functions_respond_and_request(world: Any) -> None:
                 answers = await asyncio.gather(
                     *(requester.request("slow", number, timeout=PATIENCE) for number in range(5))
                 )
-                with pytest.raises(RequestFailed):
-                    await requester.request("slow", "fail", timeout=PATIENCE)
+                for value in "fail", "odd":
+                    with pytest.raises(RequestFailed):
+                        await requester.request("slow", value, timeout=PATIENCE)
                 waiting = asyncio.ensure_future(requester.request("unanswered", 1, timeout=PATIENCE))
                 await asyncio.sleep(0.05)
                 waiting.cancel()
