@@ -112,6 +112,7 @@ class PubSubCore(Generic[O, F]):
         self._providers: dict[str, Provider] = {}
         self._implied: Provider | None = None  # created by `configure`
         self._channels: dict[str, Channel] = {}
+        self._aside: set[Channel] = set()  # closed, but a callback of each is still running
         self._dropped = self._expired = 0  # the sums of channels that have ended
         for provider in providers:
             self.add_pluggable(provider)
@@ -364,8 +365,8 @@ class PubSubCore(Generic[O, F]):
     ) -> Any:
         """Call a function with each request to a topic, and publish its result as the response.
 
-        A request that is delivered again is not answered again. If the function raises, the exception is logged, and
-        the requester gets `RequestFailed`.
+        A request that is delivered again is not answered again. If the function raises, or the codec cannot encode its
+        result, the exception is logged, and the requester gets `RequestFailed`.
 
         Args:
             topic: The topic of the requests, without wildcards; see `requester`.
@@ -503,6 +504,9 @@ class PubSubCore(Generic[O, F]):
         Raises:
             ProviderError: A setting of the provider is missing.
         """
+        for closed in list(self._aside):  # the last callback of a closed connection makes no new one
+            if closed.provider is provider and not closed.over and self._runtime.is_current(closed.runner):
+                return closed
         if (channel := self._usable(provider)) is not None:
             return channel
         options = provider.client_options()  # code of the provider: outside the lock
@@ -529,10 +533,21 @@ class PubSubCore(Generic[O, F]):
 
     def _forget(self, channel: Channel) -> None:
         with self._runtime.lock:
-            if self._channels.get(channel.provider.name) is channel:
+            is_current = self._channels.get(channel.provider.name) is channel
+            if is_current:
                 del self._channels[channel.provider.name]
+            if is_current or channel in self._aside:
+                self._aside.discard(channel)
                 self._dropped += channel.client.dropped
                 self._expired += channel.client.expired
+
+    def _set_aside(self, channels: Iterable[Channel]) -> None:
+        """Let the next call make a new connection, though the last callback of a closed one has not returned."""
+        with self._runtime.lock:
+            for channel in channels:
+                if self._channels.get(channel.provider.name) is channel:
+                    del self._channels[channel.provider.name]
+                    self._aside.add(channel)
 
     def _take_out(self, provider: str | Provider) -> str:
         """Remove a provider, given as an object or by its name. Return its name.
@@ -559,7 +574,8 @@ class PubSubCore(Generic[O, F]):
     def _forget_parent(self) -> None:
         """End all connections and subscriptions in a forked child, because they belong to the parent."""
         self._runtime.renew()
-        channels, self._channels = list(self._channels.values()), {}
+        channels = [*self._channels.values(), *self._aside]
+        self._channels, self._aside = {}, set()
         for channel in channels:
             channel.abandon(
                 ConnectionClosed("the process was forked, and the connection belongs to the parent; subscribe again")

@@ -322,11 +322,14 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
                 subscription.channel_ended(channel, None)
         # In parallel: a connection that cannot send must not use up the time of the others.
         clients: list[mqttws.aio.Client] = [channel.client for channel in channels]
-        await asyncio.gather(*(client.close(timeout) for client in clients))
         runners = [channel.runner for channel in channels if channel.runner is not current]
-        if not await all_done(runners, deadline - loop.time()):
+        try:
+            await asyncio.gather(*(client.close(timeout) for client in clients))
+            await all_done(runners, deadline - loop.time())
+        finally:  # a runner that is cancelled closes its client, if this call was cancelled before it could
             for runner in runners:
                 runner.cancel()
+            self._set_aside(channels)
         await all_done(self._runtime.spawned - {current}, deadline - loop.time())
 
     async def __aenter__(self) -> Self:

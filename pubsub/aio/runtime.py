@@ -77,8 +77,9 @@ class Tasks(Runtime):
 
     def start(self, channel: Channel) -> asyncio.Task[None]:
         """See `Runtime.start`."""
-        return asyncio.get_running_loop().create_task(
-            take_messages(channel, self), name=f"pubsub {channel.provider.name}"
+        # `create_task` would run it immediately with `asyncio.eager_task_factory`, under the lock of the caller.
+        return asyncio.Task(
+            take_messages(channel, self), loop=asyncio.get_running_loop(), name=f"pubsub {channel.provider.name}"
         )
 
     def is_current(self, runner: asyncio.Task[None]) -> bool:

@@ -321,6 +321,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             self._close_one(channel, deadline)
         for thread in others:
             thread.join()
+        self._set_aside(channels)
         self._runtime.notifier.finish(max(0.0, deadline - time.monotonic()))
 
     def _close_one(self, channel: Channel, deadline: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -119,6 +120,33 @@ def test_a_slow_callback_does_not_block_the_network(ps: PubSub) -> None:
     assert entered.wait(PATIENCE)
     ps.publish("b", 2, qos=2, timeout=PATIENCE)
     release.set()
+
+
+def test_a_pubsub_is_usable_after_close_while_a_callback_is_still_running(ps: PubSub, world: Any) -> None:
+    entered, release, outcomes = threading.Event(), threading.Event(), Recorder()
+
+    def hold(message: Message) -> None:
+        entered.set()
+        release.wait(PATIENCE)
+        try:
+            ps.publish("late", 1, qos=1, timeout=PATIENCE)
+        except MQTTError as error:
+            outcomes.error(error)
+
+    handle = ps.subscribe("a", qos=1).subscribe(hold)
+    handle.ready(PATIENCE)
+    ps.publish("a", 1, qos=1)
+    assert entered.wait(PATIENCE)
+    ps.close(timeout=0.1)
+    assert handle.closed
+    assert ps.connection_state == "Disconnected"
+    ps.publish("b", 2, qos=1, timeout=PATIENCE)
+    assert world.published == ["a", "b"]
+    ps.close()
+    release.set()
+    outcomes.wait(lambda: outcomes.errors)  # the callback of a closed connection makes no new one
+    assert world.connections == 2
+    assert not ps._aside or ps._aside.pop().runner.join(PATIENCE) is None
 
 
 def test_a_subscription_in_close_connects_again(ps: PubSub, world: Any) -> None:
@@ -308,3 +336,81 @@ def test_using_a_pubsub_in_two_event_loops_raises(world: Any) -> None:
             await ps.publish("a", 1, qos=1)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["late", "cancelled"])
+def test_a_pubsub_is_usable_directly_after_a_close_that_has_not_finished(world: Any, how: str) -> None:
+    async def main() -> None:
+        entered = asyncio.Event()
+
+        async def hold(message: Message) -> None:
+            entered.set()
+            try:
+                await asyncio.sleep(PATIENCE)
+            finally:
+                await asyncio.sleep(0.01)  # cleans up when it is cancelled
+
+        async with asyncio.timeout(PATIENCE):
+            ps = pubsub.aio.PubSub(world.provider())
+            await ps.subscribe("a", qos=1).subscribe(hold).ready()
+            await ps.publish("a", 1, qos=1)
+            await entered.wait()
+            if how == "late":
+                await ps.close(timeout=0.01)
+            else:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await ps.close()
+            await ps.publish("b", 2, qos=1)
+            await ps.close()
+            while len(asyncio.all_tasks()) > 1:  # the callback that was cancelled ends, and so does its connection
+                await asyncio.sleep(0.001)
+        assert world.published == ["a", "b"]
+        assert not ps._aside
+
+    asyncio.run(main())
+
+
+def test_a_pubsub_is_usable_after_a_close_that_was_cancelled_at_any_step(world: Any) -> None:
+    async def main() -> None:
+        ps = pubsub.aio.PubSub(world.provider())
+        for steps in range(12):
+            await ps.subscribe("a", qos=1).subscribe(lambda message: None).ready(PATIENCE)
+            closing = asyncio.ensure_future(ps.close())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await ps.publish("a", 1, qos=1, timeout=PATIENCE)
+        await ps.close()
+        async with asyncio.timeout(PATIENCE):
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has introduced asyncio.eager_task_factory")
+def test_subscribing_in_a_callback_of_a_state_with_eager_tasks(world: Any) -> None:
+    async def main() -> list[int]:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        got, done = list[int](), asyncio.Event()
+
+        async def take(message: Message) -> None:
+            got.append(message.value)
+            if len(got) == 3:
+                done.set()
+
+        def changed(change: pubsub.ConnectionStateChange) -> None:
+            if change.state == "Connecting":
+                ps.subscribe("a", qos=1).subscribe(take)
+
+        async with asyncio.timeout(PATIENCE), pubsub.aio.PubSub(world.provider()) as ps:
+            ps.connection_state_changes.subscribe(changed)
+            await ps.connect()
+            for number in range(3):
+                await ps.publish("a", number, qos=1)
+            await done.wait()
+        return got
+
+    assert asyncio.run(main()) == [0, 1, 2]

@@ -137,7 +137,8 @@ def test_publishing_and_subscribing_with_two_providers(make: Callable[..., Api],
 
 
 def test_a_failing_provider_does_not_affect_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
-    api = make(world.provider(name="good"), MqttOverWSProvider("ws://127.0.0.1:1/", name="bad"))
+    api, states = make(world.provider(name="good"), MqttOverWSProvider("ws://127.0.0.1:1/", name="bad")), Recorder()
+    api.call(api.ps.connection_state_changes.subscribe, states)
     subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
     assert api.call(subscription.ready, PATIENCE) == {"a": 1}
     recorder.wait(lambda: recorder.errors)
@@ -146,7 +147,7 @@ def test_a_failing_provider_does_not_affect_the_other(make: Callable[..., Api], 
         api.call(api.ps.publish, ["a", "b"], 1, qos=1)
     assert set(failed.value.errors) == {"a", "b"}
     recorder.wait_for_values(1)
-    assert api.ps.connection_states == {"good": "Connected", "bad": "Disconnected"}
+    states.wait(lambda: api.ps.connection_states == {"good": "Connected", "bad": "Disconnected"})
     assert api.ps.connection_state == "Disconnected"
 
 
