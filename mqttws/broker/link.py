@@ -72,6 +72,8 @@ _STEPS = 200
 
 #: The answer to data that is not HTTP.
 _BAD_REQUEST = b"HTTP/1.1 400 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+#: The backlog of a link that has none; never changed. Even an empty deque takes 760 bytes.
+_NO_BACKLOG: deque[bytes] = deque(maxlen=0)
 #: The reason to pause reading because of `Limits.byte_rate`.
 _RATE = "byte rate"
 
@@ -130,7 +132,7 @@ class Link(asyncio.Protocol):
         self._handshake: asyncio.Task[None] | None = None
         self._raw: asyncio.Transport | None = None  # the transport below TLS, during the handshake
         self._holds: tuple[str, ...] = ()  # the reasons why reading is paused
-        self._backlog: deque[bytes] = deque()  # data that was read and is not handled yet
+        self._backlog = _NO_BACKLOG  # data that was read and is not handled yet
         self._backlog_size = 0
         self._piece = 0  # the size of a piece in bytes; 0 before the first data
         self._queued = False  # whether work is deferred
@@ -244,6 +246,8 @@ class Link(asyncio.Protocol):
         # Defer the data if it cannot be handled now (TLS handshake), is too much for one slice, must not overtake other
         # data of this client, or if other clients have deferred work.
         if handler is None or size > self._piece or self._queued or hub.turns.crowded:
+            if self._backlog is _NO_BACKLOG:
+                self._backlog = deque()
             self._backlog.append(data)
             self._backlog_size += size
             if handler is not None:
@@ -371,7 +375,7 @@ class Link(asyncio.Protocol):
         self._hub.metrics.connections_refused += 1
         text = "connection from %s over %s closed: %s"
         self._hub.notices.log("foreign protocols", self._host, text, self._host, self._scheme, reason)
-        self._backlog.clear()
+        self._backlog = _NO_BACKLOG
         self._backlog_size = 0
         self._ending = True
         assert self._transport is not None
@@ -423,7 +427,7 @@ class Link(asyncio.Protocol):
         # the client sent before it is still to be handled, a DISCONNECT in particular.
         try:
             if connection.closed:
-                self._backlog.clear()
+                self._backlog = _NO_BACKLOG
                 self._backlog_size = 0
             if handler.take_events(now, until):
                 return True
@@ -452,6 +456,8 @@ class Link(asyncio.Protocol):
         if len(data) > self._piece:
             self._backlog.appendleft(data[self._piece :])
             data = data[: self._piece]
+        elif not self._backlog:
+            self._backlog = _NO_BACKLOG
         self._backlog_size -= len(data)
         self._hub.metrics.bytes_received += len(data)
         started = perf_counter()

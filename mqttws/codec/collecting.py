@@ -38,10 +38,18 @@ class Payload:
             while space // _AHEAD >= end:
                 space //= _AHEAD
             self._space = space
-            buffer = BytesIO(bytes(space))
-            buffer.write(self._buffer.getbuffer()[: self._end])
-            self._buffer = buffer
-        self._buffer.write(data)
+            before = self._buffer.getbuffer()[: self._end]
+            if (
+                space - end < end
+            ):  # most of it is there: to copy what is missing is faster than to clear the space first
+                self._buffer = BytesIO(b"".join((before, data, bytes(space - end))))
+                self._buffer.seek(end)
+            else:
+                self._buffer = BytesIO(bytes(space))
+                self._buffer.write(before)
+                self._buffer.write(data)
+        else:
+            self._buffer.write(data)
         self._end = end
 
     def take(self) -> bytes:

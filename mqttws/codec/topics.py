@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from mqttws.codec.wire import LENGTHS, encode_string
 from mqttws.errors import LocalProtocolError
-from mqttws.hints import Generic, TypeVar
+from mqttws.hints import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -145,6 +145,10 @@ def topic_matches(topic_filter: str, topic: str) -> bool:
     return len(filter_levels) == len(topic_levels)
 
 
+#: More nodes than fit into the memory.
+_ALL: Final = 1_000_000_000
+
+
 class _Node(Generic[T]):
     """A node of the tree: its children by level, and the values of the filters that end here."""
 
@@ -230,17 +234,16 @@ class TopicTree(Generic[T]):
         return True
 
     def match(self, topic: str) -> Iterator[tuple[object, T]]:
-        """Yield the (key, value) pairs of every filter that matches a Topic Name. A key may occur more than once.
+        """Return the (key, value) pairs of every filter that matches a Topic Name. A key may occur more than once.
 
         Args:
             topic: A well-formed Topic Name.
 
         Spec: §4.7
         """
-        search = self.search(topic)
-        search.advance(len(topic) << 32)
-        for values in search.found:
-            yield from values.items()
+        found: list[dict[object, T]] = []
+        _visit(_branches(self._root, topic), topic.split("/"), found, _ALL)
+        return iter([pair for values in found for pair in values.items()])
 
     def search(self, topic: str) -> Search[T]:
         """Start a lookup in steps, and return it. Filters chosen by an attacker can make one lookup long.
@@ -259,45 +262,57 @@ class Search(Generic[T]):
             set after the search has passed its node is missing.
     """
 
-    __slots__ = ("_at", "_depth", "_levels", "_nodes", "_reached", "_wildcards", "found")
+    __slots__ = ("_branches", "_levels", "found")
 
     def __init__(self, root: _Node[T], topic: str) -> None:
         self.found: list[dict[object, T]] = []
         self._levels = topic.split("/")
-        self._wildcards = not topic.startswith("$")  # whether wildcards match the first level [MQTT-4.7.2-1]
-        self._depth = 0
-        self._nodes = [root]  # the nodes reached by the levels before `_depth`
-        self._at = 0  # how many of `_nodes` have been visited
-        self._reached: list[_Node[T]] = []  # the nodes reached by level `_depth` so far
+        self._branches = _branches(root, topic)
 
     def advance(self, steps: int) -> bool:
-        """Visit `steps` nodes of the tree, or a few more. Return whether the search is complete."""
-        found, levels, nodes, reached = self.found, self._levels, self._nodes, self._reached
-        depth, at = self._depth, self._at  # in local variables, which are stored only if the lookup is interrupted
-        wildcards = depth > 0 or self._wildcards
-        while depth < len(levels):
-            level = levels[depth]
-            part = nodes if not at and len(nodes) <= steps else nodes[at : at + steps]
-            for node in part:
-                children = node.children
-                if level in children:
-                    reached.append(children[level])
-                if wildcards:
-                    if "+" in children:
-                        reached.append(children["+"])
-                    if "#" in children:
-                        found.append(children["#"].values)
-            at += len(part)
-            steps -= len(part)
-            if at < len(nodes):
-                self._nodes, self._reached, self._depth, self._at = nodes, reached, depth, at
-                return False
-            wildcards = True
-            nodes, reached, at = reached, [], 0
-            depth = depth + 1 if nodes else len(levels)
-        for node in nodes:
+        """Visit up to `steps` nodes of the tree. Return whether the search is complete."""
+        return _visit(self._branches, self._levels, self.found, steps)
+
+
+def _branches(root: _Node[T], topic: str) -> list[tuple[_Node[T], int]]:
+    """Return the branches at the start of a search: nodes to visit, each with the number of levels that led to it."""
+    if topic[:1] != "$":
+        return [(root, 0)]
+    first = root.children.get(topic.partition("/")[0])  # wildcards do not match this level [MQTT-4.7.2-1]
+    return [] if first is None else [(first, 1)]
+
+
+def _visit(branches: list[tuple[_Node[T], int]], levels: list[str], found: list[dict[object, T]], steps: int) -> bool:
+    """Visit up to `steps` nodes. Return whether no branch is left.
+
+    The search is depth first, so that at most one branch for each level waits, whatever the filters are.
+
+    Args:
+        branches: The nodes to visit, the next one last; changed in place.
+        levels: The levels of the topic.
+        found: Receives the values of each filter that matches.
+        steps: The maximum number of nodes.
+    """
+    node: _Node[T] | None = None
+    depth = 0
+    last = len(levels)
+    for _ in range(steps):
+        if node is None:
+            if not branches:
+                return True
+            node, depth = branches.pop()
+        children = node.children
+        if "#" in children:  # at the end of the topic, too: "a/#" matches "a"
+            found.append(children["#"].values)
+        if depth == last:
             found.append(node.values)
-            if "#" in node.children:  # "a/#" matches "a"
-                found.append(node.children["#"].values)
-        self._nodes, self._depth = [], depth
-        return True
+            node = None
+        else:
+            level = levels[depth]
+            depth += 1
+            if "+" in children:
+                branches.append((children["+"], depth))
+            node = children.get(level)
+    if node is not None:
+        branches.append((node, depth))
+    return not branches

@@ -423,7 +423,7 @@ class ClientMachine(Machine):
         self.state = CONNECTED
         self.events.append(Connected(packet.session_present))
         self.session.restore(packet.session_present, self._max_filters)
-        if not self.session.suspects.cautious:
+        if not self.session.is_cautious:
             self._send_requests(1)  # the subscriptions that the server has lost
         self._resume(self.session, packet.session_present)
         if self._probing is not None:
@@ -433,7 +433,7 @@ class ClientMachine(Machine):
 
     def _send_again(self, packets: list[tuple[int, PubRel | Publish]]) -> None:
         """See `Machine._send_again`."""
-        if not self.session.suspects.cautious:
+        if not self.session.is_cautious:
             super()._send_again(packets)
             return
         super()._send_again([(0, packet) for _, packet in packets if isinstance(packet, PubRel)])

@@ -283,7 +283,7 @@ class Session:
             while batch := tuple(islice(wanted, max_filters)):
                 batches.append(Request(None, subscribe=batch))
             requests = batches + requests
-        self.requests = deque(requests)
+        self.requests = deque(requests) if requests else _NO_REQUESTS
 
     def suback(self, packet_id: int, return_codes: Sequence[int]) -> Answer | None:
         """Handle a SUBACK: record the granted subscriptions.
@@ -328,7 +328,8 @@ class Session:
                 self.discard_subscription(topic_filter)
             else:
                 self.set_subscription(topic_filter, qos)
-                self.suspects.closed_over.discard(topic_filter)
+                if self._suspects is not None:
+                    self._suspects.closed_over.discard(topic_filter)
         for topic_filter, return_code in zip(request.unsubscribe, return_codes, strict=False):
             if return_code != FAILURE:
                 self.discard_subscription(topic_filter)
@@ -344,6 +345,11 @@ class Session:
         if self._suspects is None:
             self._suspects = Suspects()
         return self._suspects
+
+    @property
+    def is_cautious(self) -> bool:
+        """At a client: whether to send unanswered messages and requests one at a time; see `suspects`."""
+        return self._suspects is not None and self._suspects.cautious
 
     def split_request(self) -> int:
         """Split the next request into one for each Topic Filter. Return their number."""

@@ -15,12 +15,14 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
+from drivers import wait_until
 from wire import PATIENCE, Wire
 
 import mqttws
 from mqttws import Connect, Message, PubAck, Publish, Subscribe
 from mqttws.broker import Broker, Limits, Peer
 from mqttws.broker.admission import Admission
+from mqttws.broker.link import _NO_BACKLOG
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 
@@ -266,3 +268,16 @@ def test_a_turn_accepts_a_few_connections_and_the_rest_wait_in_the_backlog():
 
     steps = asyncio.run(run())
     assert 0 < max(steps) <= 20
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_an_idle_connection_has_no_backlog(start, wire, scheme):
+    """Even an empty deque takes 760 bytes, an eighth of an idle connection."""
+    broker = start()
+    peer = wire(broker, scheme).connect("c")
+    (link,) = broker._hub.admission.all
+    wait_until(lambda: link._backlog is _NO_BACKLOG)  # the first data of a connection go through the backlog
+    many = [Publish("a", b"x" * 100, 1, packet_id=number) for number in range(1, 501)]  # and what exceeds a piece
+    peer.send(*many).expect(*(PubAck(packet.packet_id) for packet in many))
+    wait_until(lambda: link._backlog is _NO_BACKLOG)
+    assert link._backlog_size == 0

@@ -859,3 +859,18 @@ class TestEnds:
         machine = server()
         machine.receive_eof(NOW)
         assert type(machine.error) is ConnectionClosed
+
+
+def test_an_idle_client_has_no_queue_of_requests_and_no_suspects() -> None:
+    """Ten thousand connections in a process are idle at most times, and even an empty deque takes 760 bytes."""
+    session = Session()
+    machine = client(session=session)
+    assert session.requests is Session().requests
+    assert session._suspects is None
+    machine.subscribe([("a", 0)])
+    assert len(session.requests) + len(session.requests_sent) == 1
+    sends(machine)
+    assert take(machine) == []
+    feed(machine, SubAck(1, [0]))
+    assert session._suspects is None
+    assert not Session().requests
