@@ -30,7 +30,7 @@ from mqttws.client.options import Options
 from mqttws.client.routes import Callback
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import Publish
-from mqttws.errors import ConnectionClosed, ConnectTimeout, MQTTError, WouldDeadlock
+from mqttws.errors import ConnectError, ConnectionClosed, ConnectTimeout, MQTTError, WouldDeadlock
 from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
@@ -515,10 +515,7 @@ class Network(Owner):
         attempt = pump = None
         try:
             async with asyncio.timeout(self._seconds_left(self._options.timeout)) as self._patience:
-                answer = self.endpoints.ask()
-                if inspect.isawaitable(answer):
-                    answer = await answer
-                attempt = self.core.make_attempt(self.endpoints.choose(answer), time.monotonic())
+                attempt = self.core.make_attempt(await self._ask(), time.monotonic())
                 self._hasten(attempt.deadline)
                 made = pump = Pump(attempt, self)
                 options = self.core.options
@@ -540,6 +537,19 @@ class Network(Owner):
             raise
         finally:
             self._patience = None
+
+    async def _ask(self) -> Any:
+        """Return the URL of the attempt. It is not checked."""
+        try:
+            answer = self.endpoints.ask()
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # by `close`, or at the end of the time limit
+                raise
+            raise ConnectError("the callable for the URL awaited something that was cancelled") from None
+        return self.endpoints.choose(answer)
 
     def _hasten(self, deadline: float) -> None:
         """End what the task awaits at a deadline, if it does not end before."""

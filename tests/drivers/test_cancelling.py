@@ -13,7 +13,7 @@ from drivers import PATIENCE
 from scripted import Scripted
 
 import mqttws.aio
-from mqttws import MQTTError, Publish, State
+from mqttws import ConnectError, MQTTError, Publish, State
 from mqttws.broker import Broker
 
 Call = Callable[[mqttws.aio.Client], Awaitable[object]]
@@ -148,6 +148,41 @@ def test_a_call_in_another_thread_is_refused() -> None:
                     await asyncio.to_thread(call)
             assert client.pending == 0
             await client.publish("a", b"y", 1)
+
+    with Broker() as broker:
+        asyncio.run(run(broker))
+
+
+@pytest.mark.parametrize("awaits", [True, False], ids=["awaits", "returns"])
+def test_a_callable_for_the_url_that_is_cancelled_costs_an_attempt(awaits: bool) -> None:
+    async def run(broker: Broker) -> None:
+        loop, asked, failing = asyncio.get_running_loop(), list[int](), {1, 3, 4}
+        again, errors = asyncio.Event(), list[object]()
+
+        def url() -> object:
+            asked.append(1)
+            answer = loop.create_future()
+            if len(asked) in failing:
+                answer.cancel()  # as a task that fetches a token is, if its owner cancels it
+            else:
+                answer.set_result(broker.url)
+            return answer if awaits else answer.result()
+
+        def on_state(state: State) -> None:
+            errors.append(state.error)
+            if state.name == "connected" and len(asked) == 5:
+                again.set()
+
+        soon = mqttws.Reconnect(initial=0.01, maximum=0.01)
+        client = mqttws.aio.Client(url, reconnect=soon, on_state=on_state)  # type: ignore[arg-type]
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(ConnectError, match="cancelled"):
+                await client.open()
+            async with client:
+                client.reconnect_now()
+                await again.wait()
+                await client.publish("a", b"x", 1)
+        assert sum(isinstance(error, ConnectError) for error in errors) == 3
 
     with Broker() as broker:
         asyncio.run(run(broker))
