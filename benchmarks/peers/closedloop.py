@@ -8,8 +8,8 @@ acknowledged) is followed by another. A script provides a class for threads, one
     tasks      asyncio: each of 64 tasks awaits one message after another
     nowait     asyncio: a call that does not wait; the callback of each message publishes the next
     request    both: 32 requests of QoS 1 in flight; `responder.py` answers each
-    paced      both: 2,000 messages of QoS 1 a second; the time to each PUBACK
-    connect    both: the time to the CONNACK
+    paced      both: 2,000 messages of QoS 1 a second; the time to each PUBACK, and the CPU time of a message
+    connect    both: the time to the CONNACK, and the CPU time to connect and to close
 """
 
 from __future__ import annotations
@@ -141,14 +141,15 @@ def _paced(kind: type[Client]) -> Callable[..., dict[str, float]]:
     def case(port: int, count: int, warm: int, websocket: int) -> dict[str, float]:
         client = kind(port, bool(websocket), lambda: None)
         trips: list[float] = []
-        start = time.perf_counter()
+        watch, start = timing.Stopwatch(), time.perf_counter()
         for number in range(warm + count):
             due = start + number / PACE
             time.sleep(max(0.0, due - time.perf_counter()))
             client.publish(TOPIC, 1, partial(_note, trips, time.perf_counter()))
         client.publish_and_wait(TOPIC, 1)
+        cpu_us = watch.stop(warm + count)["cpu_us"]
         client.close()
-        return timing.percentiles(trips[warm:]) | {"seconds": count / PACE}
+        return timing.percentiles(trips[warm:]) | {"seconds": count / PACE, "cpu_us": cpu_us}
 
     return case
 
@@ -159,13 +160,13 @@ def _note(trips: list[float], start: float) -> None:
 
 def _connect(kind: type[Client]) -> Callable[..., dict[str, float]]:
     def case(port: int, count: int, warm: int, websocket: int) -> dict[str, float]:
-        trips = []
+        trips, watch = [], timing.Stopwatch()
         for _ in range(warm + count):
             start = time.perf_counter()
             client = kind(port, bool(websocket), lambda: None)
             trips.append(time.perf_counter() - start)
             client.close()
-        return timing.percentiles(trips[warm:])
+        return timing.percentiles(trips[warm:]) | {"cpu_us": watch.stop(warm + count)["cpu_us"]}
 
     return case
 
@@ -253,26 +254,27 @@ def _paced_async(kind: Callable[[], AsyncClient]) -> Case:
             await client.publish(TOPIC, 1)
             trips.append(time.perf_counter() - start)
 
-        start, tasks = time.perf_counter(), []
+        watch, start, tasks = timing.Stopwatch(), time.perf_counter(), []
         for number in range(warm + count):
             await asyncio.sleep(max(0.0, start + number / PACE - time.perf_counter()))
             tasks.append(asyncio.ensure_future(one()))
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+        cpu_us = watch.stop(warm + count)["cpu_us"]
         await client.close()
-        return timing.percentiles(trips[warm:]) | {"seconds": count / PACE}
+        return timing.percentiles(trips[warm:]) | {"seconds": count / PACE, "cpu_us": cpu_us}
 
     return case
 
 
 def _connect_async(kind: Callable[[], AsyncClient]) -> Case:
     async def case(port: int, count: int, warm: int, websocket: int) -> dict[str, float]:
-        trips = []
+        trips, watch = [], timing.Stopwatch()
         for _ in range(warm + count):
             client, start = kind(), time.perf_counter()
             await client.open(port, bool(websocket), lambda: None)
             trips.append(time.perf_counter() - start)
             await client.close()
-        return timing.percentiles(trips[warm:])
+        return timing.percentiles(trips[warm:]) | {"cpu_us": watch.stop(warm + count)["cpu_us"]}
 
     return case
 

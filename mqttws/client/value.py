@@ -24,7 +24,12 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._values() == other._values()
+        # A client compares its states, which nearly always differ in the first field.
+        for name in self.__match_args__:
+            mine, others = getattr(self, name), getattr(other, name)
+            if mine is not others and mine != others:
+                return False
+        return True
 
     def __hash__(self) -> int:
         return hash((type(self), *self._values().values()))
