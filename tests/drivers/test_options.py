@@ -246,6 +246,8 @@ def test_a_policy_and_a_state_are_values() -> None:
         assert copied == policy
     assert State("connected") == State("connected")
     assert State("connected") != State("disconnected")
+    assert State("connected", endpoint="a:1") != State("connected", endpoint="b:1")
+    assert State("connected", endpoint="a:1") == State("connected", endpoint="a:1")
     assert State("connected").__eq__(policy) is NotImplemented
     with pytest.raises(AttributeError):
         policy.initail = 5.0  # type: ignore[attr-defined]
