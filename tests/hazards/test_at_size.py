@@ -322,7 +322,11 @@ def test_a_burst_for_a_slow_consumer(
     sending.result(LONG)
     assert resident() - before < 16 * MIB
     client.publish("t", b"still here")
-    end.expect(*(PubAck(number + 1) for number in range(count - 1)))
+    sent, still = [end.receive() for _ in range(count)], Publish("t", b"still here")
+    while still not in sent:
+        sent.append(end.receive())
+    sent.remove(still)  # it may leave before the last acknowledgements
+    assert sent == [PubAck(number + 1) for number in range(len(sent))]
     assert states.names == ["connecting", "connected"]
 
 
