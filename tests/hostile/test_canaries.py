@@ -226,10 +226,10 @@ def test_a_client_that_cannot_connect(cage, stack, kind):
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""])
 def test_a_client_behind_a_proxy(cage, stack, kind, answer):
-    port = serve(stack, say(answer))
     url = f"wss://user:{WORD}@broker.example/?{QUERY}"
-    attempt(kind, url, cage, proxy=f"http://u:{WORD}@127.0.0.1:{port}")
-    attempt(kind, url, cage, proxy=f"socks5://u:{WORD}@127.0.0.1:{port}")
+    for scheme in ("http", "socks5"):
+        port = serve(stack, say(answer))
+        attempt(kind, url, cage, proxy=f"{scheme}://u:{WORD}@127.0.0.1:{port}")
     attempt(kind, url, cage, proxy=f"http://u:{WORD}@127.0.0.1:99999")
     cage.add(choose_proxy(f"http://u:{WORD}@127.0.0.1:{port}", parse_url(url)))
 
