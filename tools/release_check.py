@@ -209,7 +209,9 @@ class Check:
             "-p",
             "no:cacheprovider",
         ]
-        output = run(bin / "python", "-m", "pytest", *arguments, *TESTS, *self._tests, cwd=self._unpacked)
+        # The tests start thousands of interpreters, which should not compile the sources again.
+        writing = {"PYTHONDONTWRITEBYTECODE": ""}
+        output = run(bin / "python", "-m", "pytest", *arguments, *TESTS, *self._tests, cwd=self._unpacked, **writing)
         return output.strip().splitlines()[-1].strip("= ")
 
     def lowest_versions(self) -> str:
