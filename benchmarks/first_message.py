@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -123,7 +124,7 @@ def run_pub(pubsub: list[str], case: Case) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
-        start = time.perf_counter()
+        before, start = _cpu_of_children(), time.perf_counter()
         command = [*pubsub, "pub", url, "first/message", "x"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             connection, _ = listener.accept()
@@ -131,6 +132,13 @@ def run_pub(pubsub: list[str], case: Case) -> None:
                 connection.recv(1)
                 case.seconds.append(time.perf_counter() - start)
                 process.kill()
+        case.cpu.append(_cpu_of_children() - before)
+
+
+def _cpu_of_children() -> float:
+    """Return the CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure(environments: Environments, rounds: int) -> dict[str, Case]:
@@ -145,7 +153,7 @@ def measure(environments: Environments, rounds: int) -> dict[str, Case]:
         cases: dict[str, Case] = {}
         runs: dict[str, Callable[[Case], None]] = {
             "pubsub pub": lambda case: run_pub([_pubsub(environments)], case),
-            "python -m pubsub pub": lambda case: run_pub([environments.python("mqttws"), "-m", "pubsub"], case),
+            "python -m pubsub pub": lambda case: run_pub([environments.python("mqttws"), "-P", "-m", "pubsub"], case),
         }
         for name, (library, program, scheme) in PROGRAMS.items():
             command = [
@@ -212,12 +220,14 @@ def table(cases: dict[str, Case]) -> str:
         memory = f"{case.mib - bare.mib:.1f}" if case.kib else "-"
         cpu = f"{statistics.median(case.cpu) * 1e3:.1f}" if case.cpu else "-"
         lines.append(f"| {name} | {case.ms:.1f} | {case.ms - bare.ms:.1f} | {cpu} | {memory} |")
-    lines += ["", "| target | at most | measured |", "|---|---|---|"]
+    lines += ["", "| target | at most | measured | by CPU |", "|---|---|---|---|"]
     for what, name, other, most in TARGETS:
-        lines.append(f"| {what} | {most} x {other} | {cases[name].ms / cases[other].ms:.2f} |")
+        ours, theirs = cases[name], cases[other]
+        by_cpu = statistics.median(ours.cpu) / statistics.median(theirs.cpu)
+        lines.append(f"| {what} | {most} x {other} | {ours.ms / theirs.ms:.2f} | {by_cpu:.2f} |")
     for scheme in ("TCP", "WebSocket"):
-        ours, theirs = (cases[f"{library}, {scheme}"].mib - bare.mib for library in ("mqttws", "paho"))
-        lines.append(f"| memory of one connection, {scheme} | 0.75 x paho, {scheme} | {ours / theirs:.2f} |")
+        mine, pahos = (cases[f"{library}, {scheme}"].mib - bare.mib for library in ("mqttws", "paho"))
+        lines.append(f"| memory of one connection, {scheme} | 0.75 x paho, {scheme} | {mine / pahos:.2f} | |")
     return "\n".join(lines)
 
 
