@@ -615,7 +615,10 @@ class Network(Owner):
         until = deadline if until is None else earlier(until, deadline)
         # A longer wait could overflow in the system; its early end is harmless, because the caller looks at the time.
         timeout = None if until is None else min(max(0.0, until - time.monotonic()), _LONGEST_WAIT)
-        ready = self._poller.wait(timeout)
+        try:
+            ready = self._poller.wait(timeout)
+        except MemoryError:  # for a moment: the next turn waits again
+            return []
         if self._wake_in in ready:
             self._drain_wake()
             ready.remove(self._wake_in)

@@ -88,6 +88,29 @@ class Exhausted:
         return getattr(self._connection, name)
 
 
+def test_a_wait_without_memory_costs_nothing(broker: Broker) -> None:
+    states = States()
+    with Blocking(broker.url, on_state=states) as client:
+        network: Any = client._network
+        poller, lacks = network._poller, [True, True, False]
+
+        class Poller:
+            def wait(self, seconds: float | None) -> Any:
+                if lacks and lacks.pop(0):
+                    raise MemoryError
+                return poller.wait(seconds)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(poller, name)
+
+        with network.lock:
+            network._poller = Poller()
+        for _ in range(3):
+            client.publish("a", b"x", 1, timeout=PATIENCE)
+        assert not lacks
+        assert states.names == ["connecting", "connected"]
+
+
 def test_a_read_without_memory_costs_a_connection_and_not_the_client(broker: Broker) -> None:
     states = States()
     with Blocking(broker.url, reconnect=SOON, on_state=states) as client:
