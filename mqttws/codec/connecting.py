@@ -10,21 +10,21 @@ from mqttws.codec.publishing import Message, check_qos
 from mqttws.codec.topics import check_topic
 from mqttws.codec.wire import BYTES, MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
 from mqttws.errors import LocalProtocolError, MalformedPacket
-from mqttws.hints import NoReturn
+from mqttws.hints import Final, NoReturn
 
 #: Protocol Level -> Protocol Name. 4 is MQTT 3.1.1; 3 is MQTT 3.1, which many clients still use.
-PROTOCOL_NAMES = {3: "MQIsdp", 4: "MQTT"}
+PROTOCOL_NAMES: Final = {3: "MQIsdp", 4: "MQTT"}
 #: Protocol Level -> the Protocol Name and the level, encoded. Spec: §3.1.2.1, §3.1.2.2
-_BEGINNINGS = {level: encode_string(name) + BYTES[level] for level, name in PROTOCOL_NAMES.items()}
+_BEGINNINGS: Final = {level: encode_string(name) + BYTES[level] for level, name in PROTOCOL_NAMES.items()}
 
 # The Connect Flags. Spec: §3.1.2.3, figure 3.4
-_RESERVED = 0x01
-_CLEAN_SESSION = 0x02
-_WILL = 0x04
-_WILL_QOS = 0x18
-_WILL_RETAIN = 0x20
-_PASSWORD = 0x40
-_USERNAME = 0x80
+_RESERVED: Final = 0x01
+_CLEAN_SESSION: Final = 0x02
+_WILL: Final = 0x04
+_WILL_QOS: Final = 0x18
+_WILL_RETAIN: Final = 0x20
+_PASSWORD: Final = 0x40
+_USERNAME: Final = 0x80
 
 
 class UnsupportedLevel(MalformedPacket):
@@ -84,7 +84,7 @@ class Connect(Packet):
         password: bytes | None = None,
         protocol_level: int = 4,
     ) -> None:
-        if protocol_level not in PROTOCOL_NAMES:
+        if protocol_level != 4 and protocol_level not in PROTOCOL_NAMES:
             raise LocalProtocolError(f"the protocol level is {protocol_level}; it must be 4 or 3", "MQTT-3.1.2-2")
         if not client_id and not clean_session:
             raise LocalProtocolError("an empty client identifier needs a clean session", "MQTT-3.1.3-7")
@@ -92,7 +92,8 @@ class Connect(Packet):
             raise LocalProtocolError(f"the keep alive is {keep_alive} s; it must be an int, 0 to 65,535", "§3.1.2.10")
         if password is not None and username is None:
             raise LocalProtocolError("a password needs a user name", "MQTT-3.1.2-22")
-        encode_string(client_id, "the client identifier")
+        if len(client_id) > MAX_UINT16 or not client_id.isascii() or "\0" in client_id:
+            encode_string(client_id, "the client identifier")  # which has the exact checks
         if username is not None:
             encode_string(username, "the user name")
         if password is not None:
@@ -109,24 +110,17 @@ class Connect(Packet):
 
     def _encode_body(self) -> bytes:
         flags = _CLEAN_SESSION if self.clean_session else 0
-        payload = [encode_string(self.client_id)]
+        payload = encode_string(self.client_id)
         if self.will is not None:
             flags |= _WILL | self.will.qos << 3 | (_WILL_RETAIN if self.will.retain else 0)
-            payload += (check_topic(self.will.topic, "the will topic"), encode_binary(self.will.payload))
+            payload += check_topic(self.will.topic, "the will topic") + encode_binary(self.will.payload)
         if self.username is not None:
             flags |= _USERNAME
-            payload.append(encode_string(self.username))
+            payload += encode_string(self.username)
         if self.password is not None:
             flags |= _PASSWORD
-            payload.append(encode_binary(self.password))
-        return b"".join(
-            (
-                _BEGINNINGS[self.protocol_level],
-                BYTES[flags],
-                encode_uint16(self.keep_alive),
-                *payload,
-            )
-        )
+            payload += encode_binary(self.password)
+        return _BEGINNINGS[self.protocol_level] + BYTES[flags] + encode_uint16(self.keep_alive) + payload
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Connect can hold credentials and cannot be pickled or copied")
@@ -218,8 +212,9 @@ class ConnAck(Packet):
         self.return_code = return_code
         self.session_present = session_present
 
-    def _encode_body(self) -> bytes:
-        return bytes((self.session_present, self.return_code))
+    def encode(self) -> bytes:
+        """Return the whole packet, encoded."""
+        return (b"\x20\x02\x01" if self.session_present else b"\x20\x02\x00") + BYTES[self.return_code]
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> ConnAck:

@@ -26,7 +26,7 @@ def encode_uint16(value: int) -> bytes:
 
     Spec: §1.5.2
     """
-    return value.to_bytes(2, "big")
+    return BYTES[value >> 8] + BYTES[value & 0xFF]
 
 
 def encode_string(text: str, what: str = "a string") -> bytes:

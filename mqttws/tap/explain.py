@@ -40,7 +40,7 @@ _BROKEN: Final = _PACKETS_TEST + "test_each_rule_violated_by_the_peer"
 #: Packet -> section, the function that reads its body, the function that writes it.
 _CODE: Final = {
     "CONNECT": ("§3.1", "mqttws.codec.connecting:Connect.decode", "mqttws.codec.connecting:Connect._encode_body"),
-    "CONNACK": ("§3.2", "mqttws.codec.connecting:ConnAck.decode", "mqttws.codec.connecting:ConnAck._encode_body"),
+    "CONNACK": ("§3.2", "mqttws.codec.connecting:ConnAck.decode", "mqttws.codec.connecting:ConnAck.encode"),
     "PUBLISH": ("§3.3", "mqttws.codec.publishing:Publish.decode", "mqttws.codec.publishing:encode_publish"),
     "PUBACK": ("§3.4", "mqttws.codec.publishing:PubAck.decode", "mqttws.codec.publishing:PubAck.encode"),
     "PUBREC": ("§3.5", "mqttws.codec.publishing:PubRec.decode", "mqttws.codec.publishing:PubRec.encode"),

@@ -183,22 +183,22 @@ fault("3.1.2-18", "surplus bytes are ignored", (DECODE_CONNECT, "reader.end()", 
 fault(
     "3.1.2-18",
     "an empty user name is always sent",
-    (ENCODE_CONNECT, "if self.username is not None:", 'if self.username is None:\n        payload.append(b"\\0\\0")\n    else:'),
+    (ENCODE_CONNECT, "if self.username is not None:", 'if self.username is None:\n        payload += b"\\0\\0"\n    else:'),
 )
 fault(
     "3.1.2-19",
     "an empty user name is not sent",
-    (ENCODE_CONNECT, "payload.append(encode_string(self.username))", "payload += [encode_string(self.username)] if self.username else []"),
+    (ENCODE_CONNECT, "payload += encode_string(self.username)", "payload += encode_string(self.username) if self.username else b''"),
 )
 fault(
     "3.1.2-20",
     "an empty password is always sent",
-    (ENCODE_CONNECT, "if self.password is not None:", 'if self.password is None:\n        payload.append(b"\\0\\0")\n    else:'),
+    (ENCODE_CONNECT, "if self.password is not None:", 'if self.password is None:\n        payload += b"\\0\\0"\n    else:'),
 )
 fault(
     "3.1.2-21",
     "an empty password is not sent",
-    (ENCODE_CONNECT, "payload.append(encode_binary(self.password))", "payload += [encode_binary(self.password)] if self.password else []"),
+    (ENCODE_CONNECT, "payload += encode_binary(self.password)", "payload += encode_binary(self.password) if self.password else b''"),
 )
 fault(
     "3.1.2-22",
@@ -212,7 +212,7 @@ fault(
     (CLIENT + "_keep_alive_at", "self._last_sent + self._interval", "max(self._last_sent, self._last_received) + self._interval"),
 )
 fault("3.1.2-24", "the keep alive timeout is not checked", (SERVER + "_silent_at", "self.keep_alive * 1.5", "self.keep_alive * 15"))
-fault("3.1.3-1", "the payload is in the reverse order", (ENCODE_CONNECT, "*payload,", "*payload[:1], *payload[:0:-1],"))
+fault("3.1.3-1", "the payload is in the reverse order", (ENCODE_CONNECT, "payload += encode_string(self.username)", "payload = encode_string(self.username) + payload"))
 fault(
     "3.1.3-2",
     "a session for each transport",
@@ -221,7 +221,7 @@ fault(
 fault(
     "3.1.3-3",
     "an empty client identifier is not sent",
-    (ENCODE_CONNECT, "[encode_string(self.client_id)]", "[encode_string(self.client_id)] if self.client_id else []"),
+    (ENCODE_CONNECT, "encode_string(self.client_id)", "encode_string(self.client_id) if self.client_id else b''"),
 )
 fault("3.1.3-3", "a missing client identifier counts as empty", (DECODE_CONNECT, 'reader.string("the client identifier")', 'reader.string("") if reader else ""'))
 fault("3.1.3-4", "an invalid client identifier is corrected", (DECODE_CONNECT, 'reader.string("the client identifier")', f'reader.binary(""){LENIENT}'))
