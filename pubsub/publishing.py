@@ -6,12 +6,12 @@ are done, and fails with `PublishFailed` if at least one has failed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mqttws import MQTTError, QueueFull, TimedOut
 from pubsub.errors import PublishFailed
+from pubsub.owned_lock import OwnedLock
 from pubsub.providers.base import Provider
 from pubsub.runtime import Future, settle
 
@@ -71,7 +71,7 @@ class Publication:
         self._errors: dict[str, BaseException] = {}  # by topic
         self._pending: list[tuple[str, Sent]] = []
         self._left = 1  # messages without an outcome, and the call itself until `begin`
-        self._lock = threading.Lock()
+        self._lock: Any = OwnedLock()
 
     def add(self, delivery: Delivery, send: Callable[[Delivery], Sent]) -> QueueFull | None:
         """Send one of the messages. An exception that `send` raises is the failure of its topic.

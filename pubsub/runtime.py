@@ -15,7 +15,6 @@ Three rules apply to all code that uses it:
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from mqttws import State, Waiting, WouldDeadlock
+from pubsub.owned_lock import OwnedLock
 
 __all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle"]
 
@@ -186,18 +186,16 @@ class Runtime(ABC):
         """Create all state. Also called in a forked child, where a missing thread may hold the old lock."""
         self.abandoned: deque[_Left] = deque()
         self._iterations: set[_Left] = set()
-        self._lock = threading.RLock()
+        self._lock: Any = OwnedLock()
 
     @property
-    def lock(self) -> threading.RLock:
+    def lock(self) -> Any:
         """The lock that guards the state of a `PubSub`, of its channels and of its subscriptions.
-
-        It is an `RLock` only because such a lock has an owner: a second acquisition by the same thread is an error.
 
         Raises:
             WouldDeadlock: This thread holds the lock already, which is possible only in a signal handler.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]
+        if self._lock.owned():
             raise WouldDeadlock(
                 "this signal handler has interrupted a call of the same PubSub; make the call in another thread, or "
                 "after the handler has returned"

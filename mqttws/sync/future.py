@@ -57,13 +57,21 @@ _SLEEPERS = "_sleepers"
 
 
 class Condition(threading.Condition):
-    """A condition whose `with` takes its lock in one step, in C.
+    """A condition whose lock no exception of a signal handler leaves acquired.
 
-    In the standard class `__enter__` is a function in Python: an exception that a signal handler raises at its end,
-    Ctrl-C for example, leaves the lock taken forever. Here `with` finds the methods of the lock itself.
+    In the standard class such an exception, Ctrl-C for example, may come at the end of `__enter__`, when the lock is
+    acquired, and at the beginning of `__exit__`. See `network.AtomicLock`.
     """
 
-    __enter__ = property(attrgetter("_lock.__enter__"))
+    def __enter__(self) -> bool:
+        lock: Any = self._lock  # type: ignore[attr-defined]
+        try:
+            return bool(lock.acquire())
+        except BaseException:
+            if lock._is_owned():
+                lock.release()
+            raise
+
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from _weakrefset import WeakSet  # all of `weakref` would delay the first message
@@ -84,6 +85,34 @@ class Lock:
         self.__exit__ = rlock.__exit__
 
 
+class AtomicLock:
+    """An `RLock` that no exception of a signal handler leaves acquired, taken by `with` only.
+
+    Python 3.14 runs signal handlers after it has called `__enter__`, and before the block in which it would call
+    `__exit__` (python/cpython#148874). It does not when a function in Python returns.
+
+    Args:
+        rlock: The lock that is taken.
+    """
+
+    __slots__ = ("__exit__", "_rlock")
+
+    def __init__(self, rlock: Any) -> None:
+        self._rlock = rlock
+        self.__exit__ = rlock.__exit__
+
+    def __enter__(self) -> None:
+        try:
+            self._rlock.acquire()
+        except BaseException:
+            if self._rlock._is_owned():
+                self._rlock.release()
+            raise
+
+
+_LOCK = AtomicLock if sys.version_info >= (3, 14) else Lock
+
+
 class Network(Owner):
     """The thread of one client, and its core.
 
@@ -107,7 +136,7 @@ class Network(Owner):
     def _begin(self) -> None:
         """Create all state; also in a forked child, where no object of the parent may be used."""
         rlock = self.make_lock()
-        super().__init__(rlock, rlock if compiled else Lock(rlock))
+        super().__init__(rlock, rlock if compiled else _LOCK(rlock))
         self.core = Core(self._options, self, time.monotonic(), time.time())
         self.iterations: WeakSet[Taker] = WeakSet()
         self._thread: threading.Thread | None = None

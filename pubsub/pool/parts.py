@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from mqttws import ConnectBudget, MQTTError, Publish, State, WouldDeadlock
+from pubsub.owned_lock import OwnedLock
 from pubsub.pool.budgets import Both, Budget
 from pubsub.pool.gather import worst
 from pubsub.pool.moving import Moves
@@ -60,7 +60,7 @@ class Parts(ABC):
         self.places: Places[Part] = Places()
         self.moves = Moves(self)
         self.error: Exception | None = None
-        self._lock = threading.RLock()
+        self._lock: Any = OwnedLock()
         self._make = make
         self._options = options
         self._budgets = budget, receiving_budget
@@ -88,8 +88,8 @@ class Parts(ABC):
 
     @property
     def lock(self) -> Any:
-        """The lock of the pool. It is an `RLock` only because such a lock has an owner; see `Runtime.lock`."""
-        if self._lock._is_owned():  # type: ignore[attr-defined]
+        """The lock of the pool; see `Runtime.lock`."""
+        if self._lock.owned():
             raise WouldDeadlock(
                 "this signal handler has interrupted a call of the same pool; make the call after the handler has "
                 "returned"

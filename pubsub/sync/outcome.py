@@ -3,7 +3,7 @@
 A `concurrent.futures.Future` has a condition, whose `__enter__` is written in Python. An exception that a signal
 handler raises at the end of it, Ctrl-C for example, leaves the lock taken, and the thread that sets the outcome waits
 forever. `Outcome`, for internal use, is based on a `SimpleQueue`, which is written in C and cannot be interrupted
-there. `Promise`, for users, has a condition that acquires its lock in C.
+there. `Promise`, for users, has a condition whose `__enter__` releases the lock in this case.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 from mqttws import to_raise
 
@@ -86,9 +87,17 @@ class Outcome:
 
 
 class Condition(threading.Condition):
-    """A condition whose `with` acquires its lock in one step, in C: see the top of this module."""
+    """A condition whose lock no exception of a signal handler leaves acquired: see the top of this module."""
 
-    __enter__ = property(attrgetter("_lock.__enter__"))
+    def __enter__(self) -> bool:
+        lock: Any = self._lock  # type: ignore[attr-defined]
+        try:
+            return bool(lock.acquire())
+        except BaseException:
+            if lock._is_owned():
+                lock.release()
+            raise
+
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import mqttws
 from pubsub.channel import Channel
+from pubsub.owned_lock import OwnedLock
 from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
 from pubsub.runtime import Runtime, Waited, logger
@@ -80,7 +81,7 @@ class Notifier:
         self._collect = collect
         self._timers: list[tuple[float, int, Callable[[], object]]] = []  # a heap, used only in the thread
         self._numbers = count()
-        self._lock = threading.Lock()
+        self._lock: Any = OwnedLock()
         self._thread: threading.Thread | None = None
 
     @property
@@ -156,7 +157,7 @@ class Threads(Runtime):
 
     def collect(self) -> None:
         """See `Runtime.collect`. Only the notifier does the work, because no signal handler interrupts it."""
-        if not self.abandoned or self.notifier.is_current or self._lock._is_owned():  # type: ignore[attr-defined]
+        if not self.abandoned or self.notifier.is_current or self._lock.owned():
             return
         collected = Outcome()
         self.notifier.put(partial(collected.set_result, None))

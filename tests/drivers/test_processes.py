@@ -275,3 +275,42 @@ def test_a_client_that_is_opened_in_a_child_forked_by_its_callback(program, remo
     )
     code, out, err = outcome(process)
     assert (code, out, err) == (0, "7\n", "")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="requires setitimer")
+@pytest.mark.parametrize("make", ["mqttws.Client('mqtt://127.0.0.1')._network.lock", "OwnedLock()"])
+def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
+    program: Callable[..., subprocess.Popen[str]], make: str
+) -> None:
+    process = program(
+        f"""
+        import random, signal, mqttws
+        from pubsub.owned_lock import OwnedLock
+
+        class Interrupt(Exception):
+            pass
+
+        def interrupt(*_):
+            if armed:
+                raise Interrupt
+
+        def work():
+            while True:
+                with lock:
+                    pass
+
+        armed, lock, acquired = False, {make}, 0
+        rlock = getattr(lock, "_rlock", None) or lock.__exit__.__self__
+        signal.signal(signal.SIGALRM, interrupt)
+        for _ in range(1_000):
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 5e-4))
+                work()
+            except Interrupt:
+                armed = False
+            acquired += rlock._is_owned()
+        print(acquired)
+        """
+    )
+    assert outcome(process) == (0, "0\n", "")

@@ -50,7 +50,7 @@ def lines(program: str, broker: Broker, *, interrupted: bool = False) -> list[st
     )
     assert done.returncode == 0, done.stderr
     if interrupted:  # Python reports an exception of a signal handler inside a weak reference's callback on stderr
-        assert "Exception ignored in" in done.stderr or done.stderr == ""
+        assert "Exception ignored " in done.stderr or done.stderr == ""
     else:
         assert done.stderr == ""
     return done.stdout.splitlines()

@@ -30,7 +30,7 @@ class Watched:
     def note(self, what: str) -> None:
         with self._changed:
             self.ran.add(what)
-            if self.runtime is not None and self.runtime._lock._is_owned():
+            if self.runtime is not None and self.runtime._lock.owned():
                 self.under_lock.add(what)
             self._changed.notify_all()
 
