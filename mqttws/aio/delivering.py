@@ -26,7 +26,8 @@ def deliver(owner: Owner) -> Unfinished | None:
     core = owner.core
     messages, manual_ack, routes = core.calls.messages, core.options.manual_ack, core.routes.entries
     on_message = () if core.options.on_message is None else (core.options.on_message,)
-    end = time.monotonic() + CALLBACK_SLICE
+    monotonic = time.monotonic
+    end = monotonic() + CALLBACK_SLICE
     while messages and not core.stopping:
         message = messages.popleft()
         takers = core.takers(message) if routes or not on_message else on_message
@@ -40,6 +41,6 @@ def deliver(owner: Owner) -> Unfinished | None:
                 return message, iter(takers[takers.index(callback) + 1 :]), (callback, result)
         if message.qos and not manual_ack and takers:  # without takers it is in the inbox of the iterations
             owner.call(core.acknowledge, message)
-        if time.monotonic() >= end:
+        if monotonic() >= end:
             break
     return None

@@ -63,18 +63,17 @@ class Pending(Generic[F]):
 
     Attributes:
         sender: The sending half of the session.
-        raises_when_full: Whether `QueueFull` is raised when the queue is full, instead of dropping a message.
         sent: The progress of sending QoS 0 messages.
         dropped: How many messages were dropped because the queue was full; see `Options.overflow`.
         expired: How many messages expired in the queue; see `Options.expire_after`.
-        ended: The error with which new futures fail, each with a copy; None while the client has not ended.
+        queues_directly: Whether a QoS 0 message needs only `sender.enqueue_packet`: the client has not ended, and
+            `QueueFull` is raised when the queue is full, instead of dropping a message.
         flushes: The futures of `flush`, as (token, future) pairs: each waits for messages with lower tokens.
     """
 
     def __init__(self, options: Options, session: Session, driver: Driver[F], callbacks: Callbacks) -> None:
         self.sent: HighWaterMark[F] = HighWaterMark()
         self.dropped = self.expired = 0
-        self.ended: Exception | None = None
         self._options = options
         self._session = session
         self._driver = driver
@@ -83,12 +82,23 @@ class Pending(Generic[F]):
         self._make_future = driver.make_future
         self._make_receipt = driver.make_receipt
         self._settle = driver.settle
-        self.raises_when_full = not options.overflow.startswith("drop_")
         self._drops_oldest = options.overflow == "drop_oldest"
         self._drops_newest = options.overflow == "drop_newest"
+        self.ended = None
         self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
         self.flushes: list[tuple[int, F]] = []
+
+    @property
+    def ended(self) -> Exception | None:
+        """The error with which new futures fail, each with a copy; None while the client has not ended."""
+        return self._ended
+
+    @ended.setter
+    def ended(self, error: Exception | None) -> None:
+        self.queues_directly = False  # first: an exception of a signal handler may end this at any line
+        self._ended = error
+        self.queues_directly = error is None and not self._drops_oldest and not self._drops_newest
 
     def publish(self, message: Message, age: Age | None = None) -> tuple[int, F]:
         """Queue a message. Return its token, which is 0 if it will not be sent, and its future.
@@ -102,8 +112,8 @@ class Pending(Generic[F]):
         """
         if not message.qos:
             return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain), age)
-        if self.ended is not None:
-            return 0, self._settled(to_raise(self.ended))
+        if self._ended is not None:
+            return 0, self._settled(to_raise(self._ended))
         try:
             enqueue = self.sender.enqueue
             token = self._enqueue(enqueue, message) if self._drops_oldest else enqueue(message)
@@ -129,7 +139,7 @@ class Pending(Generic[F]):
         Raises:
             QueueFull: The limit of queued messages or bytes is reached; nothing has changed.
         """
-        if self.ended is None and not self._drops_oldest:
+        if self._ended is None and not self._drops_oldest:
             try:
                 token = self.sender.enqueue_packet(packet)
             except QueueFull as error:
@@ -140,8 +150,8 @@ class Pending(Generic[F]):
         return self._publish_packet(packet)[1]
 
     def _publish_packet(self, packet: bytes, age: Age | None = None) -> tuple[int, F]:
-        if self.ended is not None:
-            return 0, self._settled(to_raise(self.ended))
+        if self._ended is not None:
+            return 0, self._settled(to_raise(self._ended))
         try:
             token = self._enqueue(self.sender.enqueue_packet, packet)
         except QueueFull as error:
@@ -193,8 +203,8 @@ class Pending(Generic[F]):
         """
         if self._options.store is None:
             return self.publish(message, age)[1]
-        if self.ended is not None and message.qos:
-            ended, self.ended = self.ended, None
+        if self._ended is not None and message.qos:
+            ended, self.ended = self._ended, None
             try:
                 future = self.publish_safe(message, age)
                 self._settle([future], _kept(ended, self._options))
@@ -277,8 +287,8 @@ class Pending(Generic[F]):
     ) -> F:
         """Queue the packets for the entries, at most `max_filters` in each. Return the future of them all."""
         request = _Request(self._make_future(), finish)
-        if self.ended is not None:
-            self._settle([request.future], to_raise(self.ended))
+        if self._ended is not None:
+            self._settle([request.future], to_raise(self._ended))
             return request.future
         size = self._options.max_filters
         for start in range(0, len(entries), size):
@@ -290,8 +300,8 @@ class Pending(Generic[F]):
     def flush(self) -> F:
         """Return a future that is done when all messages published so far are sent (QoS 0) or fully acknowledged."""
         future = self._make_future()
-        if self.ended is not None:
-            self._settle([future], to_raise(self.ended))
+        if self._ended is not None:
+            self._settle([future], to_raise(self._ended))
             return future
         self.flushes.append((self.sender.next_token(), future))
         self.check_flushes()

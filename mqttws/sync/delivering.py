@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 
 from mqttws.client.core import CALLBACK_SLICE
 from mqttws.codec.publishing import Publish
@@ -14,28 +13,36 @@ from mqttws.sync.owner import Owner
 def deliver(owner: Owner) -> None:
     """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
     core = owner.core
-    messages, manual_ack, routes = core.calls.messages, core.options.manual_ack, core.routes.entries
-    on_message = () if core.options.on_message is None else (core.options.on_message,)
-    end = time.monotonic() + CALLBACK_SLICE
+    messages, routes = core.calls.messages, core.routes.entries
+    on_message, manual_ack = core.options.on_message, core.options.manual_ack
+    monotonic = time.monotonic
+    end = monotonic() + CALLBACK_SLICE
     while messages and not core.stopping:
         message = messages.popleft()
-        takers = _callbacks_for(owner, message) if routes or not on_message else on_message
-        for callback in takers:
+        has_taker = True
+        if on_message is None or routes:
+            has_taker = _call_takers(owner, message)
+        else:
             try:
-                callback(message)
+                on_message(message)
             except BaseException:
-                report(callback)
-        if message.qos and not manual_ack and takers:
+                report(on_message)
+        if message.qos and has_taker and not manual_ack:
             with owner.lock:  # no call of this thread is interrupted here: nothing is to be posted, or woken
                 core.acknowledge(message)
-        if time.monotonic() >= end:
+        if monotonic() >= end:
             break
 
 
-def _callbacks_for(owner: Owner, message: Publish) -> Sequence[Callable[[Publish], object]]:
-    """Return the callbacks for a message. Without any, put it into the inbox of the iterations."""
+def _call_takers(owner: Owner, message: Publish) -> bool:
+    """Call the callbacks for a message. Return False without any: then it is in the inbox of the iterations."""
     core = owner.core
     with owner.lock:
         takers = core.takers(message)
         owner.notify(bool(core.inbox.messages))
-    return takers
+    for callback in takers:
+        try:
+            callback(message)
+        except BaseException:
+            report(callback)
+    return bool(takers)
