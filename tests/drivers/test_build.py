@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from types import FunctionType
 from typing import Any
@@ -57,3 +58,37 @@ def test_a_method_of_a_subclass_is_called_by_the_compiled_one() -> None:
     client.publish_nowait("a", b"1", 1)
     client._network.call(lambda: None)
     assert len(woken) == 2
+
+
+def burst(client: Any) -> None:
+    """Put a client that was not opened into the state in which `publish_nowait` only queues."""
+    client._network.woken = client._network.flushing = True
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(("overflow", "dropped"), [("drop_oldest", 0), ("drop_newest", 1)])
+def test_in_a_burst_too_a_full_queue_drops_a_message(client: Any, overflow: str, dropped: int) -> None:
+    async def publish() -> None:
+        mine = client("mqtt://127.0.0.1:1", max_queued=1, overflow=overflow)
+        burst(mine)
+        futures = [mine.publish_nowait("a", b"1"), mine.publish_nowait("a", b"2")]
+        mine._core.callbacks.run()
+        assert [future.done() for future in futures] == [number == dropped for number in range(2)]
+        assert isinstance(futures[dropped].exception(), mqttws.QueueFull)
+        assert mine.dropped == 1
+
+    asyncio.run(publish())
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_in_a_burst_too_a_message_fails_after_the_end(client: Any) -> None:
+    async def publish() -> None:
+        mine = client("mqtt://127.0.0.1:1")
+        mine._core.give_up(mqttws.ConnectError("no server"))
+        burst(mine)
+        future = mine.publish_nowait("a", b"1")
+        assert future.done()
+        assert isinstance(future.exception(), mqttws.ConnectError)
+        assert mine.pending == 0
+
+    asyncio.run(publish())
