@@ -157,8 +157,14 @@ class Client(Publisher):
             await self._wait(opened, seconds, "there was no connection")
         except BaseException:
             opened.cancel()
-            await self.close(timeout=0.0)
-            self._core.unopened()
+            task = self._network.task
+            try:
+                await self.close(timeout=0.0)
+            finally:
+                if task is None or task.done():
+                    self._core.unopened()
+                else:  # this call was cancelled again; the task has yet to end the client
+                    task.add_done_callback(lambda _: self._core.unopened())
             raise
         return self
 

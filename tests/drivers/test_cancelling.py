@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from drivers import PATIENCE
@@ -186,3 +187,61 @@ def test_a_callable_for_the_url_that_is_cancelled_costs_an_attempt(awaits: bool)
 
     with Broker() as broker:
         asyncio.run(run(broker))
+
+
+@pytest.mark.parametrize("option", ["recover", "end_on"])
+def test_a_function_of_an_error_that_is_cancelled_counts_as_false(
+    option: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def function(error: Exception) -> bool:
+        answer = asyncio.get_running_loop().create_future()
+        answer.cancel()
+        return bool(answer.result())
+
+    async def run(broker: Broker) -> None:
+        again, urls = asyncio.Event(), [broker.url]
+
+        def url() -> str:
+            return urls.pop() if urls else "mqtt://127.0.0.1:1/"  # nothing listens there
+
+        def on_state(state: State) -> None:
+            if state.name == "disrupted" and isinstance(state.error, ConnectError):
+                urls.append(broker.url)
+            if state.name == "connected" and len(done) == 1:
+                again.set()
+            if state.name == "connected":
+                done.append(1)
+
+        done: list[int] = []
+        soon = mqttws.Reconnect(initial=0.01, maximum=0.01)
+        options: Any = {option: function}
+        async with asyncio.timeout(PATIENCE):
+            async with mqttws.aio.connect(url, reconnect=soon, on_state=on_state, **options) as client:
+                client.reconnect_now()
+                await again.wait()
+                await client.publish("a", b"x", 1)
+
+    with Broker() as broker:
+        asyncio.run(run(broker))
+    assert "a callback raised an exception" in caplog.text
+
+
+def test_messages_are_queued_after_an_open_that_was_cancelled_twice() -> None:
+    async def run(server: Scripted, broker: Broker) -> None:
+        urls = [server.url]
+        client = mqttws.aio.Client(lambda: urls[0], clean_session=False, client_id="c")
+        opening = asyncio.create_task(client.open())
+        await asyncio.to_thread(server.accept)  # never answers CONNECT
+        opening.cancel()
+        await asyncio.sleep(0)
+        opening.cancel()  # as a cancelled scope of anyio does at each await
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        urls[0] = broker.url
+        await asyncio.sleep(0.0)
+        queued = client.publish_nowait("a", b"x", 1)
+        async with asyncio.timeout(PATIENCE), client:
+            await queued
+
+    with Scripted("mqtt") as server, Broker() as broker:
+        asyncio.run(run(server, broker))
