@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -241,7 +242,9 @@ def test_the_broker_is_killed_during_qos_2(stack: ExitStack, face: Any, reconnec
                 futures[-1].add_done_callback(lambda _: process.kill())
         if reconnect:
             await asyncio.to_thread(process.wait)
-            start(ws_port=urlsplit(url).port)
+            deadline = time.monotonic() + PATIENCE
+            while not start(ws_port=urlsplit(url).port)[1]:  # a connection of another process may have its port
+                assert time.monotonic() < deadline
         if face is aio.Client:
             await asyncio.wait(futures, timeout=LONG)
             outcomes = [future.exception() for future in futures]
