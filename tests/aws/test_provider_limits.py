@@ -153,7 +153,8 @@ def test_echoes_count_towards_the_pace_with_asyncio(caplog: Any) -> None:
     """Received messages count, too: 100 messages and their echoes take as long as 200."""
 
     async def main() -> float:
-        with LocalIoTEndpoint() as iot:
+        # 20 more than the provider assumes: it may send a few before echoes arrive that a busy machine delays.
+        with LocalIoTEndpoint(limits=IoTLimits(publish_rate=120)) as iot:
             async with pubsub.aio.PubSub(provider_of(iot), timeout=30) as ps:
                 got: asyncio.Queue[Any] = asyncio.Queue()
                 await ps.subscribe("t", qos=1).subscribe(next=got.put_nowait).ready()
@@ -165,7 +166,7 @@ def test_echoes_count_towards_the_pace_with_asyncio(caplog: Any) -> None:
                 return spent
 
     assert asyncio.run(main()) > 0.4
-    assert "beyond the 100 messages a second" not in caplog.text
+    assert "messages a second" not in caplog.text
 
 
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
