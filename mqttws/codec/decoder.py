@@ -211,7 +211,7 @@ class Decoder:
                     try:
                         header = decode_remaining_length(data, position + 1)
                     except MalformedPacket:
-                        check_first_byte(first)  # an error in the first byte is reported first
+                        check_first_byte(first, self.lenient)  # an error in the first byte is reported first
                         raise
                     if header is None:
                         break

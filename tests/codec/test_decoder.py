@@ -357,6 +357,16 @@ def test_a_wrong_first_byte_is_detected_before_the_rest_arrives() -> None:
             Decoder().feed(bytes((first,)))
 
 
+@pytest.mark.parametrize(("lenient", "reason"), [(False, "the flags of ConnAck"), (True, "continues after four bytes")])
+def test_the_first_fault_of_a_fixed_header_is_reported_however_it_arrives(lenient: bool, reason: str) -> None:
+    header = bytes.fromhex("21 80808080")  # flags that MQTT 3.1 ignores; a remaining length of five bytes
+    for pieces in ([header], [header[:1], header[1:]], [header[at : at + 1] for at in range(5)]):
+        decoder = Decoder()
+        decoder.lenient = lenient
+        with pytest.raises(MalformedPacket, match=reason):
+            list(map(decoder.feed, pieces))
+
+
 @pytest.mark.parametrize("first", range(0x10, 0x20))
 def test_whether_the_flags_of_a_connect_count_depends_on_its_level(first: int) -> None:
     for connect in (Connect("c", protocol_level=3), Connect("c")):
