@@ -49,11 +49,14 @@ def test_some_are_refused_and_the_others_are_measured() -> None:
 
 def test_attempts_end_at_a_full_server() -> None:
     with Broker(limits=Limits(max_connections=5)) as broker:
-        done = bench(broker.url, "--connections", "1000", "--duration", "0.2", "--rate", "10", "--json")
+        done = bench(
+            broker.url, "--connections", "1000", "--connect-rate", "200", "--duration", "0.2", "--rate", "10", "--json"
+        )
     found = json.loads(done.stdout)["connections"]
     assert done.returncode == 1
     assert found["made"] == 5
-    assert 100 <= found["failed"] < 400  # a late success resets the count, and pending attempts end
+    # A late success resets the count, and pending attempts end: at this rate few, even on a busy machine.
+    assert 100 <= found["failed"] < 400
     assert found["untried"] == 1_002 - 5 - found["failed"]
 
 
