@@ -50,7 +50,10 @@ class Proxy:
                 return
             self.asked += asked
         for start in range(0, len(self._answer), self._drip):
-            client.sendall(self._answer[start : start + self._drip])
+            try:
+                client.sendall(self._answer[start : start + self._drip])
+            except ConnectionError:  # the client has refused the answer before its end
+                break
         if self._target is None:
             client.close()
             return
