@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,29 @@ class Mosquitto:
 
     def start(self) -> None:
         """Start the process, and wait until it logs that it is running."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
-        running, log = threading.Event(), self._process.stderr
+        deadline = time.monotonic() + PATIENCE
+        while not self._runs():  # at a restart, a connection of another process may have its port for a moment
+            assert time.monotonic() < deadline, "Mosquitto does not start"
+
+    def _runs(self) -> bool:
+        """Start the process. Return whether it runs; otherwise it has ended."""
+        self._process = process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        running, outcome, log = threading.Event(), threading.Event(), process.stderr
         assert log is not None
 
         def read() -> None:
-            for line in log:
-                if "running" in line:
-                    running.set()
-            log.close()
+            with log:
+                for line in log:
+                    if "running" in line:
+                        running.set()
+                        outcome.set()
+            outcome.set()
 
         threading.Thread(target=read, daemon=True).start()
-        assert running.wait(PATIENCE), "Mosquitto does not start"
+        assert outcome.wait(PATIENCE), "Mosquitto does not start"
+        if not running.is_set():
+            process.wait(PATIENCE)
+        return running.is_set()
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop the process, and wait for its end."""

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -68,21 +69,29 @@ class Mosquitto:
 
     def start(self) -> None:
         """Start the process, and wait until it logs that it is running."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
-        running = threading.Event()
-        self._reader = threading.Thread(target=self._read, args=(self._process, running))
-        self._reader.start()
-        assert running.wait(PATIENCE), self.log
-        assert self._process.poll() is None, self.log
+        deadline = time.monotonic() + PATIENCE
+        while not self._runs():  # at a restart, a connection of another process may have one of its ports for a moment
+            self.stop()
+            assert time.monotonic() < deadline, self.log
 
-    def _read(self, process: subprocess.Popen[str], running: threading.Event) -> None:
+    def _runs(self) -> bool:
+        """Start the process. Return whether it runs; otherwise it has ended."""
+        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        running, outcome = threading.Event(), threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(self._process, running, outcome))
+        self._reader.start()
+        assert outcome.wait(PATIENCE), self.log
+        return running.is_set()
+
+    def _read(self, process: subprocess.Popen[str], running: threading.Event, outcome: threading.Event) -> None:
         assert process.stderr is not None
         with process.stderr as lines:
             for line in lines:
                 self.log.append(line)
                 if "running" in line:
                     running.set()
-        running.set()
+                    outcome.set()
+        outcome.set()
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop the process and wait for its end. With kill=True, what it has not stored is lost."""
