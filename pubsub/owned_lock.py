@@ -6,6 +6,16 @@ import threading
 from typing import Any
 
 
+def enter(self: Any) -> None:
+    """Acquire the `RLock` of an object, `_lock`; its `__enter__`. If this is interrupted, the lock is released."""
+    try:
+        self._lock.acquire()
+    except BaseException:
+        if self._lock._is_owned():
+            self._lock.release()
+        raise
+
+
 class OwnedLock:
     """A lock that is taken by `with` only, and not again by the thread that holds it.
 
@@ -17,18 +27,12 @@ class OwnedLock:
         owned: Returns whether this thread holds the lock.
     """
 
-    __slots__ = ("__exit__", "_rlock", "owned")
+    __slots__ = ("__exit__", "_lock", "owned")
 
     def __init__(self) -> None:
         rlock: Any = threading.RLock()
-        self._rlock = rlock
+        self._lock = rlock
         self.owned = rlock._is_owned
         self.__exit__ = rlock.__exit__
 
-    def __enter__(self) -> None:
-        try:
-            self._rlock.acquire()
-        except BaseException:
-            if self.owned():
-                self._rlock.release()
-            raise
+    __enter__ = enter

@@ -24,7 +24,7 @@ from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, Waits
 from mqttws.client.callbacks import WARNING
-from mqttws.client.core import Core, Verdict
+from mqttws.client.core import Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.client.routes import Callback
@@ -91,9 +91,17 @@ class Network(Owner):
 
     # The interface for the core: see `mqttws.client.driver`.
 
-    report = staticmethod(report_exception)
     packet_log = staticmethod(packet_log)
     random_bytes = staticmethod(os.urandom)
+
+    @staticmethod
+    def ask(question: Callable[[Any], bool], error: Exception) -> bool:
+        """See `Driver.ask`."""
+        try:
+            return bool(question(error))
+        except (Exception, asyncio.CancelledError):  # the latter from the result of a cancelled future
+            report_exception(question)
+            return False
 
     @staticmethod
     def random() -> float:
@@ -459,7 +467,7 @@ class Network(Owner):
                         error = core.error
                     except Exception as reason:  # the attempt failed; `judge` decides whether there is another one
                         error = reason
-                due = core.lost(self._judge(error), time.monotonic())
+                due = core.lost(core.judge(error, time.monotonic()), time.monotonic())
                 self.run_callbacks()
         except asyncio.CancelledError:
             pass  # by `close`, or by the end of the loop
@@ -473,14 +481,6 @@ class Network(Owner):
                 self._expiry = None
             core.give_up(failure)
             self.run_callbacks()
-
-    def _judge(self, error: Exception | None) -> Verdict:
-        """See `Core.judge`."""
-        try:
-            return self.core.judge(error, time.monotonic())
-        except asyncio.CancelledError:  # `recover` or `end_on` has taken the result of a cancelled future
-            report_exception(self.core.judge)
-            return Verdict(error or ConnectionClosed())
 
     async def _sleep_until(self, due: float) -> None:
         """Wait until the next attempt is due, or until `hurry` ends the wait."""

@@ -14,7 +14,7 @@ If an attempt fails, `judge` and `lost` follow it immediately.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from mqttws.client import attempt
@@ -515,7 +515,7 @@ class Core(Generic[F]):
         if self.called_off(now):
             return Verdict(error or ConnectionClosed())
         error, options = self._left_for or error, self.options
-        if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
+        if options.recover is not None and isinstance(error, ConnectError) and self._driver.ask(options.recover, error):
             return Verdict(error, recovers=True)
         if self._tries_another(error):
             self._log(INFO, "%s: %s; trying another endpoint", self.client_id, error)
@@ -523,7 +523,7 @@ class Core(Generic[F]):
         error = self._conclude(error or ConnectionClosed(), now)
         if isinstance(error, PacketTooLarge) and options.oversize == "end":
             return Verdict(error, fatal=True)
-        return Verdict(error, fatal=(not self._opening or self._retries) and self._asked(options.end_on, error))
+        return Verdict(error, fatal=(not self._opening or self._retries) and self._driver.ask(options.end_on, error))
 
     def lost(self, verdict: Verdict, now: float) -> float | None:
         """Record that an attempt failed, or that the connection has ended.
@@ -657,14 +657,6 @@ class Core(Generic[F]):
                     self.options.store.commit()
                 except StoreError:  # sending the PUBREC commits again, and ends the connection if that fails
                     pass
-
-    def _asked(self, question: Callable[[Any], bool], error: Exception) -> bool:
-        """Return a user function's answer about an error. An exception in it is reported, and means False."""
-        try:
-            return bool(question(error))
-        except Exception:
-            self._driver.report(question)
-            return False
 
     def _log(self, level: int, message: str, *arguments: object) -> None:
         self.callbacks.add(self._driver.log, level, (message, *arguments))

@@ -33,8 +33,8 @@ class Driver(Protocol[F]):
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
         """Run a callback of the user. Log an exception that it raises."""
 
-    def report(self, callback: Callable[..., Any]) -> None:
-        """Log the exception that a callback has just raised."""
+    def ask(self, question: Callable[[Any], bool], error: Exception) -> bool:
+        """Return the answer of a user's function about an error. Log an exception in it, and return False then."""
 
     def log(self, level: int, message: tuple[Any, ...]) -> None:
         """Log a message with its arguments."""

@@ -39,9 +39,7 @@ class Payload:
                 space //= _AHEAD
             self._space = space
             before = self._buffer.getbuffer()[: self._end]
-            if (
-                space - end < end
-            ):  # most of it is there: to copy what is missing is faster than to clear the space first
+            if space - end < end:  # most of it is there: adding zeros is faster than clearing the whole space first
                 self._buffer = BytesIO(b"".join((before, data, bytes(space - end))))
                 self._buffer.seek(end)
             else:

@@ -56,6 +56,16 @@ _PARTS = ("_waiters", "_done_callbacks", "_condition")
 _SLEEPERS = "_sleepers"
 
 
+def enter(self: Any) -> None:
+    """Acquire the `RLock` of an object, `_lock`; its `__enter__`. If this is interrupted, the lock is released."""
+    try:
+        self._lock.acquire()
+    except BaseException:
+        if self._lock._is_owned():
+            self._lock.release()
+        raise
+
+
 class Condition(threading.Condition):
     """A condition whose lock no exception of a signal handler leaves acquired.
 
@@ -63,15 +73,7 @@ class Condition(threading.Condition):
     acquired, and at the beginning of `__exit__`. See `network.AtomicLock`.
     """
 
-    def __enter__(self) -> bool:
-        lock: Any = self._lock  # type: ignore[attr-defined]
-        try:
-            return bool(lock.acquire())
-        except BaseException:
-            if lock._is_owned():
-                lock.release()
-            raise
-
+    __enter__ = enter  # type: ignore[assignment]
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 

@@ -25,12 +25,12 @@ from functools import partial
 from math import inf
 
 from mqttws.client.attempt import Attempt
-from mqttws.client.core import Core, Verdict
+from mqttws.client.core import Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
-from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
+from mqttws.errors import ConnectError, MQTTError, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Protocol
 from mqttws.log import packet_log
 from mqttws.log import report as report_exception
@@ -40,7 +40,7 @@ from mqttws.protocol.connection import earlier
 from mqttws.sockets import READ_SIZE, acknowledge_at_once, close, read_size, socket_pair
 from mqttws.sync.delivering import deliver
 from mqttws.sync.dial import Dialer
-from mqttws.sync.future import LightFuture, Receipt
+from mqttws.sync.future import LightFuture, Receipt, enter
 from mqttws.sync.owner import Owner, slice_until
 
 if TYPE_CHECKING:
@@ -95,19 +95,13 @@ class AtomicLock:
         rlock: The lock that is taken.
     """
 
-    __slots__ = ("__exit__", "_rlock")
+    __slots__ = ("__exit__", "_lock")
 
     def __init__(self, rlock: Any) -> None:
-        self._rlock = rlock
+        self._lock = rlock
         self.__exit__ = rlock.__exit__
 
-    def __enter__(self) -> None:
-        try:
-            self._rlock.acquire()
-        except BaseException:
-            if self._rlock._is_owned():
-                self._rlock.release()
-            raise
+    __enter__ = enter
 
 
 _LOCK = AtomicLock if sys.version_info >= (3, 14) else Lock
@@ -157,9 +151,17 @@ class Network(Owner):
     make_future = staticmethod(LightFuture)
     settle = staticmethod(LightFuture.settle_all)
     make_receipt = staticmethod(Receipt.make)
-    report = staticmethod(report_exception)
     packet_log = staticmethod(packet_log)
     random_bytes = staticmethod(os.urandom)
+
+    @staticmethod
+    def ask(question: Callable[[Any], bool], error: Exception) -> bool:
+        """See `Driver.ask`."""
+        try:
+            return bool(question(error))
+        except BaseException:  # `SystemExit`, too: this thread goes on
+            report_exception(question)
+            return False
 
     @staticmethod
     def random() -> float:
@@ -665,11 +667,8 @@ class Network(Owner):
     def _lost(self, error: Exception | None) -> None:
         """Handle the end of a connection or of an attempt: close the socket, and schedule the next attempt, if any."""
         self._step = None
-        try:  # `judge` calls `end_on`, a function of the user, and so runs outside the lock
-            verdict = self.core.judge(error, time.monotonic())
-        except BaseException:  # `SystemExit`
-            report_exception(self.core.judge)
-            verdict = Verdict(error or ConnectionClosed())
+        # It calls functions of the user, and so runs outside the lock.
+        verdict = self.core.judge(error, time.monotonic())
         with self.lock:
             due = self.core.lost(verdict, time.monotonic())
             self.notify()

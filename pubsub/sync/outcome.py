@@ -15,9 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from operator import attrgetter
-from typing import Any
 
 from mqttws import to_raise
+from pubsub.owned_lock import enter
 
 __all__ = ["Outcome", "Promise", "slice_of"]
 
@@ -89,15 +89,7 @@ class Outcome:
 class Condition(threading.Condition):
     """A condition whose lock no exception of a signal handler leaves acquired: see the top of this module."""
 
-    def __enter__(self) -> bool:
-        lock: Any = self._lock  # type: ignore[attr-defined]
-        try:
-            return bool(lock.acquire())
-        except BaseException:
-            if lock._is_owned():
-                lock.release()
-            raise
-
+    __enter__ = enter  # type: ignore[assignment]
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import threading
@@ -589,6 +590,21 @@ def test_end_on_may_be_a_function(make: Make, server: Scripted) -> None:
     refuse(server, 5)
     assert states.wait("disconnected").error is asked[-1]
     assert [type(error) for error in asked] == [ConnectionClosed, ConnectionRefused, ConnectionRefused]
+
+
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
+def test_end_on_decides_after_an_exception_in_recover(
+    make: Make, server: Scripted, kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def recover(error: Exception) -> bool:
+        raise kind
+
+    states = States()
+    _, end = connected(make, server, on_state=states, reconnect=AT_ONCE, recover=recover, end_on=ConnectionRefused)
+    end.cut()
+    refuse(server, 5)
+    assert isinstance(states.wait("disconnected").error, ConnectionRefused)
+    assert "a callback raised an exception" in caplog.text
 
 
 def test_the_client_ends_after_the_last_attempt(make: Make, server: Scripted) -> None:

@@ -308,7 +308,7 @@ def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
                     pass
 
         armed, lock, acquired = False, {make}, 0
-        rlock = getattr(lock, "_rlock", None) or lock.__exit__.__self__
+        rlock = lock.__exit__.__self__
         signal.signal(signal.SIGALRM, interrupt)
         for _ in range(1_000):
             try:

@@ -61,8 +61,9 @@ class Driver:
     def call_back(self, callback: Any, argument: object) -> None:
         """See `Driver`."""
 
-    def report(self, callback: Any) -> None:
+    def ask(self, question: Any, error: Exception) -> bool:
         """See `Driver`."""
+        return bool(question(error))
 
     def log(self, level: int, message: tuple[Any, ...]) -> None:
         """See `Driver`."""
