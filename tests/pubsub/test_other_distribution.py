@@ -1,7 +1,8 @@
-"""PyPubSub installs a package of the same name: with both in one folder, the import fails in either order."""
+"""PyPubSub installs a package of the same name: of both in one folder, never a half of each is imported."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -27,7 +28,8 @@ def in_one_folder(folder: Path, *, last: str) -> None:
 
     Args:
         folder: the target of both.
-        last: the package installed last: "ours", "theirs", or "" for only ours.
+        last: the package installed last: "ours", "theirs", "removed" if PyPubSub was then uninstalled, which removes
+            the files that both have, or "" for only ours.
     """
     for package in (mqttws, pubsub):
         assert package.__file__ is not None
@@ -39,11 +41,15 @@ def in_one_folder(folder: Path, *, last: str) -> None:
         if last == "theirs" or (last and name != "__init__.py"):
             (folder / "pubsub" / name).parent.mkdir(exist_ok=True)
             (folder / "pubsub" / name).write_text(text)
+    if last == "removed":
+        for name in THEIRS:
+            (folder / "pubsub" / name).unlink()
 
 
 def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-W", "error", "-P", "-c", program]
+    # Without site-packages, whose editable installation of this package comes before a folder without `__init__.py`.
+    command = [sys.executable, "-W", "error", "-P", "-S", "-c", program]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -53,10 +59,15 @@ def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
         ("ours", "import pubsub"),
         ("ours", "import pubsub.aio"),
         ("ours", "from pubsub import pub"),
+        ("theirs", "from pubsub import PubSub"),
+        ("theirs", "from pubsub import MqttOverWSProvider, PubSub"),
         ("theirs", "import pubsub.aio"),
         ("theirs", "import pubsub.providers.websocket"),
         ("theirs", "import pubsub.providers.aws_iot"),
         ("theirs", "from pubsub.cli import main; main(['demo'])"),
+        ("removed", "from pubsub import PubSub"),
+        ("removed", "import pubsub.aio"),
+        ("removed", "from pubsub.cli import main; main(['demo'])"),
     ],
 )
 def test_a_mixture_of_both_is_never_imported(tmp_path: Path, last: str, program: str) -> None:
@@ -71,3 +82,15 @@ def test_without_pypubsub_it_is_imported(tmp_path: Path) -> None:
     in_one_folder(tmp_path, last="")
     done = run(tmp_path, "import pubsub.aio; print(pubsub.__file__)")
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "pubsub" / "__init__.py"))
+
+
+def test_the_module_for_that_error_never_takes_the_place_of_the_class() -> None:
+    with pytest.raises(ImportError, match="is a class of the package pubsub"):
+        importlib.import_module("pubsub.PubSub")
+    assert isinstance(pubsub.PubSub, type)
+
+
+def test_pypubsub_alone_is_whole_when_it_was_installed_last(tmp_path: Path) -> None:
+    in_one_folder(tmp_path, last="theirs")
+    done = run(tmp_path, "from pubsub import pub; pub.sendMessage('a')")
+    assert (done.returncode, done.stdout.strip()) == (0, "a")
