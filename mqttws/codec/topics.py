@@ -9,7 +9,8 @@ Spec: §4.7
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 
 from mqttws.codec.wire import LENGTHS, encode_string
 from mqttws.errors import LocalProtocolError
@@ -145,8 +146,8 @@ def topic_matches(topic_filter: str, topic: str) -> bool:
     return len(filter_levels) == len(topic_levels)
 
 
-#: More nodes than fit into the memory.
-_ALL: Final = 1_000_000_000
+#: The steps of a search without interruption.
+_ENDLESS: Final = repeat(None)
 
 
 class _Node(Generic[T]):
@@ -242,8 +243,12 @@ class TopicTree(Generic[T]):
         Spec: §4.7
         """
         found: list[dict[object, T]] = []
-        _visit(_branches(self._root, topic), topic.split("/"), found, _ALL)
-        return iter([pair for values in found for pair in values.items()])
+        branches = _branches(self._root, topic) if topic[:1] == "$" else [(self._root, 0)]  # usually without a call
+        _visit(branches, topic.split("/"), found, _ENDLESS)
+        pairs: list[tuple[object, T]] = []
+        for values in found:
+            pairs += values.items()
+        return iter(pairs)
 
     def search(self, topic: str) -> Search[T]:
         """Start a lookup in steps, and return it. Filters chosen by an attacker can make one lookup long.
@@ -271,7 +276,7 @@ class Search(Generic[T]):
 
     def advance(self, steps: int) -> bool:
         """Visit up to `steps` nodes of the tree. Return whether the search is complete."""
-        return _visit(self._branches, self._levels, self.found, steps)
+        return _visit(self._branches, self._levels, self.found, repeat(None, steps))
 
 
 def _branches(root: _Node[T], topic: str) -> list[tuple[_Node[T], int]]:
@@ -282,8 +287,10 @@ def _branches(root: _Node[T], topic: str) -> list[tuple[_Node[T], int]]:
     return [] if first is None else [(first, 1)]
 
 
-def _visit(branches: list[tuple[_Node[T], int]], levels: list[str], found: list[dict[object, T]], steps: int) -> bool:
-    """Visit up to `steps` nodes. Return whether no branch is left.
+def _visit(
+    branches: list[tuple[_Node[T], int]], levels: list[str], found: list[dict[object, T]], steps: Iterable[None]
+) -> bool:
+    """Visit nodes. Return whether no branch is left.
 
     The search is depth first, so that at most one branch for each level waits, whatever the filters are.
 
@@ -291,28 +298,30 @@ def _visit(branches: list[tuple[_Node[T], int]], levels: list[str], found: list[
         branches: The nodes to visit, the next one last; changed in place.
         levels: The levels of the topic.
         found: Receives the values of each filter that matches.
-        steps: The maximum number of nodes.
+        steps: An item for each node that may be visited.
     """
-    node: _Node[T] | None = None
-    depth = 0
+    if not branches:
+        return True
+    node, depth = branches.pop()
     last = len(levels)
-    for _ in range(steps):
-        if node is None:
-            if not branches:
-                return True
-            node, depth = branches.pop()
+    for _ in steps:
         children = node.children
         if "#" in children:  # at the end of the topic, too: "a/#" matches "a"
             found.append(children["#"].values)
         if depth == last:
             found.append(node.values)
-            node = None
-        else:
-            level = levels[depth]
+        elif (level := levels[depth]) in children:
             depth += 1
             if "+" in children:
                 branches.append((children["+"], depth))
-            node = children.get(level)
-    if node is not None:
-        branches.append((node, depth))
-    return not branches
+            node = children[level]
+            continue
+        elif "+" in children:
+            depth += 1
+            node = children["+"]
+            continue
+        if not branches:
+            return True
+        node, depth = branches.pop()
+    branches.append((node, depth))
+    return False
