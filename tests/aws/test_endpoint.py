@@ -631,10 +631,10 @@ def test_on_ipv6_with_a_pool_and_a_condition_on_the_domain_name() -> None:
 
 
 def test_closing_it_leaves_nothing_running() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(2):
         with LocalIoTEndpoint() as iot:
             url = str(presign_iot_url(iot.url, iot.credentials, iot.region))
             with mqttws.Client(url, reconnect=False, timeout=30):
                 pass
-    wait_until(lambda: threading.active_count() <= before)
+    wait_until(lambda: set(threading.enumerate()) <= before)

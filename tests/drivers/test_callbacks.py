@@ -6,16 +6,18 @@ import asyncio
 import faulthandler
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from drivers import PATIENCE, Blocking, States
-from scripted import Scripted
+from scripted import Scripted, connected
 
 import mqttws.aio
 from mqttws import ConnectionClosed, Message, MQTTError, PubAck, Publish, QueueFull, Reconnect, State, WouldDeadlock
 from mqttws.broker import Broker
+from mqttws.client.core import CALLBACK_SLICE
 
 Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
@@ -206,6 +208,29 @@ def test_close_in_a_callback_acknowledges_its_message_first(blocking: Make) -> N
         opening.result(PATIENCE)
         end.send(Publish("a", b"x", 1, packet_id=7), Publish("a", b"y", 1, packet_id=8))
         assert end.rest() == PubAck(7).encode() + bytes.fromhex("e000")
+
+
+def test_the_network_is_handled_between_slow_callbacks(make: Make, server: Scripted) -> None:
+    """The acknowledgement of the first message is written before the second callback, which the client waits for."""
+    acknowledged, outcome = threading.Event(), Outcome()
+
+    def on_message(message: Publish) -> None:
+        if message.packet_id == 1:
+            end = time.monotonic() + CALLBACK_SLICE
+            while time.monotonic() <= end:
+                pass
+        else:
+            outcome.run(acknowledged.wait, PATIENCE)
+
+    _, end = connected(make, server, on_message=on_message)
+    end.send(Publish("a", b"x", 1, packet_id=1), Publish("a", b"y", 1, packet_id=2))
+    assert end.receive() == PubAck(1)
+    acknowledged.set()
+    assert outcome.wait() is True
+
+
+def test_a_slice_of_callbacks_is_short() -> None:
+    assert CALLBACK_SLICE <= 0.05
 
 
 def test_a_wait_in_a_callback_ends_when_the_client_is_closed(blocking: Make) -> None:

@@ -237,12 +237,12 @@ def test_a_take_over_is_reported_and_does_not_loop(make: Make, broker: Broker) -
 
 def test_opening_and_closing_often_leaks_nothing(make: Make, broker: Broker) -> None:
     client = make(broker.url)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(20):
         client.open()
         client.publish("a", b"x", 1)
         client.close()
-    wait_until(lambda: threading.active_count() <= before)
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 # asyncio.

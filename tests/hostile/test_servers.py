@@ -316,11 +316,11 @@ def test_descriptors_and_threads_are_released(serve):
     attempt("blocking", f"ws://127.0.0.1:{port}/")
     attempt("asyncio", f"ws://127.0.0.1:{port}/")
     server = serve(answer(b"nonsense\r\n\r\n"))
-    before, threads = descriptors(), threading.active_count()
+    before, threads = descriptors(), set(threading.enumerate())
     for kind in ("blocking", "asyncio"):
         for _ in range(20):
             attempt(kind, f"ws://127.0.0.1:{server.port}/")
-    wait_until(lambda: descriptors() - len(server.connections) <= before and threading.active_count() <= threads)
+    wait_until(lambda: descriptors() - len(server.connections) <= before and set(threading.enumerate()) <= threads)
 
 
 # --- TLS ---

@@ -86,7 +86,7 @@ def test_ended_subscriptions_leave_no_memory_and_no_broker_state(world: Any) -> 
     with PubSub(world.provider()) as ps:
         kept = Recorder()
         ps.subscribe("kept", qos=1).subscribe(kept).ready(PATIENCE)
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
 
         def make_and_end(count: int) -> None:
             for number in range(count):
@@ -114,7 +114,7 @@ def test_ended_subscriptions_leave_no_memory_and_no_broker_state(world: Any) -> 
         assert grown <= 200_000, "at most 20 bytes a subscription, so nothing is kept for each"
         assert world.broker.metrics()["subscriptions/count"] == 1
         assert world.broker.metrics()["clients/connected"] == 1
-        wait_until(lambda: threading.active_count() <= threads)
+        wait_until(lambda: set(threading.enumerate()) <= threads)
     wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith(("pubsub", "mqttws c"))])
 
 
