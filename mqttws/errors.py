@@ -23,7 +23,7 @@ The tree (each name is importable from `mqttws`)::
         LimitExceeded                    on a server: the client exceeded a limit
       SessionLost                        the server has lost a session that it should have kept
       Unsupported                        the server is known not to support this, so it was not sent
-      PublishRejected(topic, size)       the server ends the connection each time this message is sent
+      PublishRejected(topic, size)       the connection ends each time this message is sent
       SubscribeRejected(topic_filter)    the SUBACK contained 0x80, or the server ends the connection instead
       UnsubscribeRejected(topic_filters) the server ends the connection each time this is sent
       TimedOut                           a call exceeded its timeout; also a TimeoutError
@@ -259,7 +259,9 @@ class Unsupported(MQTTError):
 
 
 class PublishRejected(MQTTError):
-    """The server ends the connection each time it receives this message, which is too large or not permitted.
+    """The connection ends each time this message is sent.
+
+    The server does not accept it, because it is too large or not permitted; or this process has too little memory.
 
     Attributes:
         topic: The Topic Name.
@@ -273,8 +275,8 @@ class PublishRejected(MQTTError):
 
     def __str__(self) -> str:
         return (
-            f"the server ended the connection twice when it received the message of {self.size:,} bytes to "
-            f"{self.topic!r}, and nothing else: the message is too large or not permitted; it will not be sent again"
+            f"the connection ended twice when the message of {self.size:,} bytes to {self.topic!r} was sent, and "
+            "nothing else: the message is too large or not permitted; it will not be sent again"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from mqttws.client.attempt import Attempt
 from mqttws.client.core import Core
+from mqttws.log import report
 from mqttws.protocol.connection import earlier
 from mqttws.sockets import READ_SIZE, acknowledge_at_once, free, limit_reads, read_size
 
@@ -91,6 +92,8 @@ class Pump(asyncio.Protocol):
             try:
                 self._link.broke(exc if isinstance(exc, OSError) else None, now)
                 network.core.advance(now)
+            except Exception as error:
+                self._fail(error)
             finally:
                 network.busy = False
             network.run_callbacks()
@@ -113,6 +116,8 @@ class Pump(asyncio.Protocol):
         network.busy = True
         try:
             take(*arguments, time.monotonic())
+        except Exception as error:
+            self._fail(error)
         finally:
             network.busy = False
         self.move()
@@ -132,10 +137,12 @@ class Pump(asyncio.Protocol):
                 self._write(now)
             network.core.pass_time(now)
             network.core.advance(now)
+        except Exception as error:
+            self._fail(error)
         finally:
             network.busy = False
         network.run_callbacks()
-        if self.ended.done():  # by a callback
+        if self.ended.done():  # by a callback, or a failure
             return
         if link.over(now, unsent=not self._writable):
             self.end()
@@ -152,6 +159,12 @@ class Pump(asyncio.Protocol):
         while more and self._writable and (data := link.data_to_send(now)):
             self._transport.write(data)
             more = link.has_more(data)
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection, and not the client, after a lack of memory or because of a defect of this package."""
+        report(self.move)
+        self._network.core.failed(error, time.monotonic())
+        self.end()
 
     def end(self) -> None:
         """Close the socket."""

@@ -448,6 +448,25 @@ class Core(Generic[F]):
         reason = self.stalled or self.unreachable
         return f"{failure} within {seconds:g} s{reason and ': '}{reason}"
 
+    def failed(self, error: Exception, now: float) -> None:
+        """Handle a failure of this process in a turn, such as a `MemoryError`: the connection ends, and not the client.
+
+        The event that was being handled is lost, so the calls that it may have completed fail. The driver must close
+        the connection immediately; `self.error` is the reason.
+        """
+        link = self.link
+        if link is None:
+            self.error = ConnectError(f"the attempt failed: {type(error).__name__}")
+            self.error.__cause__ = error
+        else:
+            link.fail("an event could not be handled", error, now)
+            while link.events:
+                try:
+                    self.advance(now)
+                except Exception:  # one event fewer is left
+                    pass
+        self.pending.fail_lost(self.error or ConnectionClosed())
+
     def drop(self, now: float) -> None:
         """Close the connection or abandon the attempt, and make a new one. The driver must act on this immediately."""
         self._dropped = True

@@ -89,9 +89,7 @@ class Link:
             self._end(error, now)
             return
         except Exception as error:  # a failure in this process, such as MemoryError, ends only this connection
-            failure = ConnectError(f"data from the server could not be processed: {type(error).__name__}")
-            failure.__cause__ = error
-            self._end(failure, now)
+            self.fail("data from the server could not be processed", error, now)
             return
         if self._tls is not None and self._tls.eof:
             self.receive_eof(now)
@@ -135,6 +133,18 @@ class Link:
         reason = (error.strerror or str(error)) if error is not None else "the socket was closed"
         self._end(ConnectError(f"the connection broke: {reason}"), now)
 
+    def fail(self, what: str, error: Exception, now: float) -> None:
+        """Handle a failure of this process: end the connection.
+
+        Args:
+            what: What failed.
+            error: The failure, such as a `MemoryError`.
+            now: The current time in seconds.
+        """
+        failure = ConnectError(f"{what}: {type(error).__name__}")
+        failure.__cause__ = error
+        self._end(failure, now)
+
     def handle_timeout(self, now: float) -> None:
         """Handle the deadlines that have passed."""
         self.connection.handle_timeout(now)
@@ -157,6 +167,13 @@ class Link:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the next bytes to write to the socket. Call this again until it returns no bytes."""
+        try:
+            return self._data_to_send(now)
+        except Exception as error:  # as in `receive_data`
+            self.fail("data for the server could not be prepared", error, now)
+            return b""
+
+    def _data_to_send(self, now: float) -> bytes:
         if self._tunnel is not None:
             return self._tunnel.data_to_send()
         if self._tls is not None and (self._tls.plaintext or not self._tls.established):

@@ -377,6 +377,21 @@ class Pending(Generic[F]):
         if self._options.on_error is not None:
             self._callbacks.add(self._driver.call_back, self._options.on_error, error)
 
+    def fail_lost(self, error: Exception) -> None:
+        """Fail the calls whose messages and requests have left the session: the event with their outcome is lost."""
+        kept = self.sender.tokens
+        for token in [token for token in self._futures if token not in kept]:
+            self.resolve(self._futures.pop(token), error)
+        asked = {request.token for request in (*self._session.requests_sent.values(), *self._session.requests)}
+        for token, request in list(self._requests.items()):
+            if token not in asked:
+                self.resolve(request.future, error)
+                del self._requests[token]
+        if not self.sender.waiting:
+            self._callbacks.add(self._settle, self.sent.fail(error), error)
+            self.sent = HighWaterMark()
+        self.check_flushes()
+
     def fail_all(self, error: Exception) -> None:
         """Fail all futures, and all that are created later."""
         self.ended = error

@@ -480,6 +480,7 @@ class Sender:
                 else:
                     self._count -= len(entry.packets) - entry.packets.count(b"")
                     self._size -= entry.size
+                waiting.popleft()
                 allowance -= len(entry.packets)
             else:
                 # A message that may not be sent yet stops the loop, so that none overtakes it [MQTT-4.6.0-6].
@@ -494,8 +495,9 @@ class Sender:
                     self.journal.keep(entry, PUBLISHED, packet_id)
                 self._count -= 1
                 self._size -= len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
+                # First: if there is no memory for the packet, the next connection sends the message.
+                waiting.popleft()
                 packet = encode_publish(topic, payload, qos, retain, False, packet_id)
-            waiting.popleft()
             space -= len(packet)
             packets.append(packet)
         self.allowance = allowance

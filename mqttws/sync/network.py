@@ -401,7 +401,7 @@ class Network(Owner):
                     self._turn(None)
                 if self.core.calls.messages and self._thread is me:
                     deliver(self)
-        except BaseException as error:  # a defect of this package must not make callers wait forever
+        except BaseException as error:  # the end of a connection failed, too: callers must not wait forever
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
             failure.__cause__ = error
@@ -435,11 +435,18 @@ class Network(Owner):
         Args:
             until: The time at which the step ends if it waits; None: no limit.
         """
-        assert self._step is not None
-        if self.posted:
+        step = self._step
+        assert step is not None
+        try:
+            if self.posted:
+                with self.lock:
+                    self.take_posted()
+            step(until)
+        except Exception as error:  # a lack of memory, or a defect of this package, ends only the connection
+            report_exception(step)
             with self.lock:
-                self.take_posted()
-        self._step(until)
+                self.core.failed(error, time.monotonic())
+            self._lost(self.core.error)
         if self.core.callbacks.due:
             self._run_callbacks()
 

@@ -6,15 +6,21 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from drivers import PATIENCE, Blocking, States
 
 import mqttws
+import mqttws.codec.publishing
+import mqttws.protocol.sending
 import mqttws.sync.network
-from mqttws import ConnectError
+from mqttws import ConnectError, compiled
 from mqttws.broker import Broker
+from mqttws.client.core import Core
+from mqttws.client.pending import Pending
+from mqttws.codec.publishing import encode_publish
 
 Make = Callable[..., Any]
 SOON = mqttws.Reconnect(initial=0.01, maximum=0.02)
@@ -119,3 +125,107 @@ def test_a_read_without_memory_costs_a_connection_and_not_the_client(broker: Bro
             network._socket = Exhausted(network._socket)
         client.publish("a", b"x", 1, timeout=PATIENCE)
         assert os.strerror(errno.ENOMEM) in str(states.wait("disrupted").error)
+
+
+class Lack:
+    """A lack of memory: a function that fails for some calls.
+
+    Args:
+        function: The function.
+        times: The number of calls that fail.
+        fails: Whether a call with these arguments is one of them.
+    """
+
+    def __init__(self, function: Callable[..., Any], times: int, fails: Callable[..., bool] = lambda *_: True) -> None:
+        self.function, self.left, self.fails = function, times, fails
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        return partial(self, instance)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.left and self.fails(*arguments):
+            self.left -= 1
+            raise MemoryError
+        return self.function(*arguments)
+
+
+def without_memory_for(payload: bytes, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the encoding of messages with a payload fail."""
+    lack = Lack(encode_publish, times, lambda topic, given, *rest: given == payload)
+    for module in (mqttws.protocol.sending, mqttws.codec.publishing):
+        monkeypatch.setattr(module, "encode_publish", lack)
+
+
+interpreted = pytest.mark.skipif(compiled, reason="compiled functions cannot be replaced")
+
+
+@interpreted
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_message_without_memory_for_its_packet_is_sent_on_the_next_connection(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch, qos: int
+) -> None:
+    states = States()
+    client = make(broker.url, reconnect=SOON, on_state=states)
+    with monkeypatch.context() as patch:
+        client.open()
+        without_memory_for(b"large", 1, patch)
+        futures = [client.publish_nowait("a", payload, qos) for payload in (b"1", b"large", b"2")]
+        for future in futures:
+            future.result(PATIENCE)
+    error = states.wait("disrupted").error
+    assert str(error) == "data for the server could not be prepared: MemoryError"
+    assert isinstance(error, mqttws.ConnectionBroken)
+    assert isinstance(error.__cause__, MemoryError)
+
+
+@interpreted
+def test_a_message_that_never_gets_memory_fails_alone(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(broker.url, reconnect=SOON)
+    with monkeypatch.context() as patch:
+        client.open()
+        without_memory_for(b"large", 1_000, patch)
+        large, small = client.publish_nowait("a", b"large", 1), client.publish_nowait("a", b"small", 1)
+        with pytest.raises(mqttws.PublishRejected, match="the connection ended twice when the message of 6 bytes"):
+            large.result(PATIENCE)
+        small.result(PATIENCE)
+    client.publish("a", b"large", 1, timeout=PATIENCE)
+
+
+@interpreted
+@pytest.mark.parametrize("event", ["delivered", "answered", "note_sent"])
+def test_an_event_without_memory_costs_its_call_and_a_connection(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    states = States()
+    client = make(broker.url, reconnect=SOON, on_state=states)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pending, event, Lack(getattr(Pending, event), 1))
+        if event == "answered":
+            future = client.subscribe_nowait("kept", 1)
+        else:
+            future = client.publish_nowait("a", b"x", int(event == "delivered"))
+        client.open()
+        with pytest.raises(mqttws.ConnectionBroken, match="an event could not be handled: MemoryError"):
+            future.result(PATIENCE)
+        states.wait("connected", 2)
+    assert str(states.wait("disrupted").error) == "an event could not be handled: MemoryError"
+    client.subscribe("kept", 1)
+    client.publish("kept", b"after", 1, timeout=PATIENCE)
+    assert next(client.messages(PATIENCE)).payload == b"after"
+
+
+@interpreted
+def test_an_attempt_that_fails_for_want_of_memory_is_followed_by_another(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = States()
+    client = make(broker.url, reconnect=SOON, on_state=states)
+    client.open()
+    with monkeypatch.context() as patch:
+        for name in ("begin_attempt", "establish"):
+            patch.setattr(Core, name, Lack(getattr(Core, name), 1))
+        client.reconnect_now()
+        states.wait("connected", 2)
+    client.publish("a", b"x", 1, timeout=PATIENCE)
