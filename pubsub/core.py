@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final, Generic, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, NoReturn, TypeVar, overload
 
-from mqttws import ConnectionClosed, Waiting
+from mqttws import ConnectionClosed, Waiting, check_topic
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
@@ -27,7 +27,7 @@ from pubsub.requests import PREFIX, Responder
 from pubsub.runtime import Runtime
 from pubsub.states import ConnectionState
 from pubsub.subscription import Dedupe, Handle, SubscriptionCore
-from pubsub.topics import check_filters, check_topics
+from pubsub.topics import check_filters, check_qos, check_topics
 from pubsub.watching import StateChanges
 
 __all__ = ["REQUIRED", "ObservableCore", "PubSubCore"]
@@ -117,6 +117,9 @@ class PubSubCore(Generic[O, F]):
         for provider in providers:
             self.add_pluggable(provider)
         _all.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PubSub cannot be pickled or copied; make one in each process")
 
     # Providers and settings.
 
@@ -384,9 +387,10 @@ class PubSubCore(Generic[O, F]):
         Raises:
             LocalProtocolError: A topic or the QoS is not valid.
             ProviderError: There is no provider, or a setting is missing.
-            TypeError: The function is a coroutine function, and this is not asyncio.
+            TypeError: The topic is not a str; or the function is a coroutine function, and this is not asyncio.
         """
-        check_topics(topic, qos)
+        check_qos(qos)
+        check_topic(topic)
         self._runtime.check_callback(function)
 
         def publish(to: str, message: Any, through: str) -> None:
@@ -394,7 +398,7 @@ class PubSubCore(Generic[O, F]):
 
         responder = Responder(function, publish, prefix)
         observable = self.subscribe(
-            f"{topic}/+/+", qos=qos, provider=provider, codec=codec, dedupe=lambda message: message.topic
+            topic + "/+/+", qos=qos, provider=provider, codec=codec, dedupe=lambda message: message.topic
         )
         return observable.subscribe(next=responder.next, error=error)
 

@@ -67,12 +67,12 @@ class Requests(Generic[T]):
 
     def __init__(self, name: str | None = None, prefix: str = PREFIX, most: int = 1_000) -> None:
         self.name = os.urandom(8).hex() if name is None else name
-        check_topic(f"{prefix}/{self.name}")
+        self._begin = "/".join((prefix, self.name, ""))  # not formatted, which would give the name of an `Enum` member
+        check_topic(self._begin)
         if "/" in self.name or not self.name or not prefix:
             raise LocalProtocolError(f"{self.name!r} below {prefix!r}: a name is one level of a topic", "MQTT-4.7.3-1")
         if most < 1:
             raise ValueError(f"max_pending is {most}; it must be at least 1")
-        self._begin = f"{prefix}/{self.name}/"
         self._most = most
         self._numbers = count(1)
         self._pending: dict[str, PendingRequest[T]] = {}
@@ -96,7 +96,8 @@ class Requests(Generic[T]):
         if len(self._pending) >= self._most:
             raise QueueFull(f"{self._most:,} requests wait for their responses already; wait, or raise max_pending")
         number = str(next(self._numbers))
-        pending = PendingRequest(f"{topic}/{self.name}/{number}", number, waiter)
+        check_topic(topic)
+        pending = PendingRequest("/".join((topic, self.name, number)), number, waiter)
         check_topic(pending.topic)
         self._pending[number] = pending
         return pending
@@ -212,7 +213,7 @@ class Responder:
         if message.retain:  # a retained request is old: its requester no longer expects a response
             return None
         _, name, number = message.topic.rsplit("/", 2)
-        topic = f"{self._prefix}/{name}/{number}"
+        topic = "/".join((self._prefix, name, number))
         try:
             result = self._function(message)
             if hasattr(result, "__await__"):

@@ -14,6 +14,7 @@ Three rules apply to all code that uses it:
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from abc import ABC, abstractmethod
@@ -266,13 +267,15 @@ class Runtime(ABC):
     def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
         """Call a callback of the user, if there is one. Return its result; log its exception."""
 
-    @abstractmethod
     def check_callback(self, callback: Callable[..., object] | None) -> None:
         """Check a callback of the user, if there is one.
 
         Raises:
-            TypeError: The callback is a coroutine function, and this is not asyncio.
+            TypeError: The callback is a generator function; or a coroutine function, and this is not asyncio.
         """
+        for function in (callback, getattr(callback, "__call__", None)):  # noqa: B004 # the method is examined
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise TypeError(f"{callback!r} is a generator function: a call of it would not run its body")
 
     @abstractmethod
     def spawn(self, result: Any) -> None:

@@ -49,7 +49,7 @@ def check_qos(qos: int) -> None:
     Raises:
         LocalProtocolError: The QoS is not 0, 1 or 2.
     """
-    if type(qos) is not int or qos not in (0, 1, 2):
+    if not isinstance(qos, int) or isinstance(qos, bool) or qos not in (0, 1, 2):
         raise LocalProtocolError(f"the QoS is {qos!r}; it must be 0, 1 or 2", "MQTT-3.3.1-4")
 
 

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import Any, NoReturn, Self, Unpack, overload
 
 from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
@@ -54,12 +54,21 @@ class Client(Publisher):
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
         check_url(url)
         values = Options(**options)
+        for name, function in (
+            ("url", url if callable(url) else None),
+            *((name, getattr(values, name)) for name in ("on_message", "on_state", "on_error")),
+        ):
+            if function is not None:
+                check_callback(function, name, awaited=True)
         super().__init__(values, Network(values, url))
         _networks.add(self._network)
         if self._options.has_profile:  # imported only if needed
             from mqttws.client.guarding import put_guard
 
             put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Client cannot be pickled or copied; make one in each process")
 
     # The public methods.
 
@@ -462,9 +471,9 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: The Topic Filter is not valid.
-            TypeError: The callback is not callable.
+            TypeError: The callback is not callable, or is a generator function.
         """
-        check_callback(callback)
+        check_callback(callback, awaited=True)
         self._network.call(self._core.routes.add, topic_filter, callback)
 
     def off(self, topic_filter: str, callback: Callable[[Publish], object] | None = None) -> None:

@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mqttws.client.callbacks import is_coroutine_function
+from mqttws.client.callbacks import is_coroutine_function, is_generator_function
 from mqttws.codec.connecting import Connect
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
@@ -267,6 +267,8 @@ class Hooks:
                 raise TypeError(f"{field.name} must be a function, not {type(hook).__name__}")
             if field.name not in _AWAITED and is_coroutine_function(hook):
                 raise TypeError(f"{field.name} is a coroutine function; only {' and '.join(_AWAITED)} are awaited")
+            if is_generator_function(hook):
+                raise TypeError(f"{field.name} is a generator function: a call of it would not run its body")
 
     def authorize(self, peer: Peer, access: Access) -> Verdict:
         """Return the authorizer's verdict; without an authorizer everything is permitted."""

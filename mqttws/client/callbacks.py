@@ -61,14 +61,23 @@ class Callbacks:
         self.due.clear()
 
 
-def check_callback(callback: object) -> None:
-    """Check that a callback is callable.
+def check_callback(callback: object, name: str = "the callback", *, awaited: bool) -> None:
+    """Check that a call of a callback runs it.
+
+    Args:
+        callback: The callback.
+        name: Its name in the error message.
+        awaited: Whether the client awaits what it returns.
 
     Raises:
-        TypeError: It is not.
+        TypeError: It is not callable; it is a coroutine function, and not awaited; or it is a generator function.
     """
     if not callable(callback):
-        raise TypeError(f"the callback must be a function of a message, not {type(callback).__name__}")
+        raise TypeError(f"{name} must be a function of a message, not {type(callback).__name__}")
+    if not awaited and is_coroutine_function(callback):
+        raise TypeError(f"{name} is a coroutine function, which only mqttws.aio.Client awaits")
+    if is_generator_function(callback):
+        raise TypeError(f"{name} is a generator function: a call of it would not run its body")
 
 
 def is_coroutine_function(callback: object) -> bool:
@@ -77,8 +86,25 @@ def is_coroutine_function(callback: object) -> bool:
         return False
     import inspect  # not imported by programs without callbacks
 
+    return inspect.iscoroutinefunction(_unwrapped(callback))
+
+
+def is_generator_function(callback: object) -> bool:
+    """Return whether a callback returns a generator, synchronous or asynchronous, as `is_coroutine_function` does."""
+    if callback is None:
+        return False
+    import inspect
+
+    function = _unwrapped(callback)
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _unwrapped(callback: object) -> object:
+    """Return the function that a call of a callback runs."""
+    import inspect
+
     while isinstance(callback, functools.partial):
         callback = callback.func
     if callable(callback) and not inspect.isroutine(callback):
         callback = type(callback).__call__
-    return inspect.iscoroutinefunction(callback)
+    return callback

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import inf
 
-from mqttws.client.callbacks import is_coroutine_function
+from mqttws.client.callbacks import is_coroutine_function, is_generator_function
 from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
@@ -346,9 +346,11 @@ def _check_local_addresses(bind_address: str | None, unix_socket: str | None) ->
 
 
 def _check_awaits_nothing(name: str, function: object) -> None:
-    """Refuse a coroutine function: its result is needed immediately, and a coroutine counts as true."""
-    if function is not None and is_coroutine_function(function):
+    """Refuse a coroutine function or a generator function: what it returns counts as true."""
+    if is_coroutine_function(function):
         raise TypeError(f"{name} is a coroutine function, which no client awaits; it must return a bool")
+    if is_generator_function(function):
+        raise TypeError(f"{name} is a generator function; it must return a bool")
 
 
 def _as_text(name: str, value: bytes) -> str:

@@ -14,7 +14,7 @@ from _weakrefset import WeakSet  # all of `weakref` would delay the first messag
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from mqttws.client.callbacks import check_callback, is_coroutine_function
+from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, Options
@@ -22,7 +22,7 @@ from mqttws.client.state import State
 from mqttws.client.timings import Timings
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
-from mqttws.hints import TYPE_CHECKING, Any, Self, Unpack, overload
+from mqttws.hints import TYPE_CHECKING, Any, NoReturn, Self, Unpack, overload
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture
 from mqttws.sync.network import Network, Url
@@ -64,14 +64,17 @@ class Client(Publisher):
             ("url", url if callable(url) else None),
             *((name, getattr(values, name)) for name in ("on_message", "on_state", "on_error")),
         ):
-            if is_coroutine_function(function):
-                raise TypeError(f"{name} is a coroutine function, which only mqttws.aio.Client awaits")
+            if function is not None:
+                check_callback(function, name, awaited=False)
         super().__init__(values, Network(values, url))
         _networks.add(self._network)
         if self._options.has_profile:  # imported only if needed
             from mqttws.client.guarding import put_guard
 
             put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Client cannot be pickled or copied; make one in each process")
 
     # The public methods.
 
@@ -418,11 +421,9 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: The Topic Filter is not valid.
-            TypeError: The callback is not callable, or is a coroutine function.
+            TypeError: The callback is not callable, or is a coroutine function or a generator function.
         """
-        if is_coroutine_function(callback):
-            raise TypeError("the callback is a coroutine function, which only mqttws.aio.Client awaits")
-        check_callback(callback)
+        check_callback(callback, awaited=False)
         self._network.call(self._core.routes.add, topic_filter, callback)
 
     def off(self, topic_filter: str, callback: Callable[[Publish], object] | None = None) -> None:

@@ -107,9 +107,6 @@ class Tasks(Runtime):
             logger.exception("a callback raised an exception: %r", callback)
             return None
 
-    def check_callback(self, callback: Callable[..., object] | None) -> None:
-        """See `Runtime.check_callback`. With asyncio functions and coroutine functions are both accepted."""
-
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`."""
         if inspect.isawaitable(result):

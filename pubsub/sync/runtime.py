@@ -227,6 +227,7 @@ class Threads(Runtime):
 
     def check_callback(self, callback: Callable[..., object] | None) -> None:
         """See `Runtime.check_callback`."""
+        super().check_callback(callback)
         if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None)):  # noqa: B004
             raise TypeError(f"{callback!r} is a coroutine function, which only pubsub.aio awaits")
 

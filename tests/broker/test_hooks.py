@@ -498,5 +498,16 @@ def test_a_coroutine_function_that_would_not_be_awaited_is_refused(hook):
         Broker(**{hook: 5})
 
 
+@pytest.mark.parametrize(
+    "hook", ["on_upgrade", "authenticator", "authorizer", "on_connected", "on_disconnected", "on_published"]
+)
+def test_a_generator_function_is_refused(hook):
+    def generate(*arguments):
+        yield True
+
+    with pytest.raises(TypeError, match=f"{hook} is a generator function"):
+        Broker(**{hook: generate})
+
+
 def test_without_an_authorizer_everything_is_allowed():
     assert Hooks().authorize(Peer("ws", ("127.0.0.1", 1)), Access("publish", "a", 0, False)).allowed

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import functools
 import gc
+import pickle
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -502,6 +505,41 @@ async def coroutine_function(argument: object) -> None:
 def test_a_coroutine_function_is_refused_by_the_blocking_client(name: str, callback: Any) -> None:
     with pytest.raises(TypeError, match=f"{name} is a coroutine function"):
         mqttws.Client("mqtt://127.0.0.1:1/", **{name: callback})
+
+
+def generator_function(argument: object = None) -> Iterator[object]:
+    yield argument
+
+
+async def asynchronous_generator_function(argument: object = None) -> AsyncIterator[object]:
+    yield argument
+
+
+class Generating:
+    def __call__(self, argument: object = None) -> Iterator[object]:
+        yield argument
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+@pytest.mark.parametrize("name", ["on_message", "on_state", "on_error", "on", "url", "recover", "end_on"])
+@pytest.mark.parametrize(
+    "callback",
+    [generator_function, asynchronous_generator_function, Generating(), functools.partial(generator_function, 1)],
+)
+def test_a_generator_function_is_refused(kind: Any, name: str, callback: Any) -> None:
+    """A call of it does not run its body: the message would be acknowledged, and lost."""
+    url = "mqtt://127.0.0.1:1/"
+    ways = {"on": lambda: kind(url).on("a", callback), "url": lambda: kind(callback)}
+    way = ways.get(name, lambda: kind(url, **{name: callback}))
+    with pytest.raises(TypeError, match="is a generator function"):
+        way()
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_client_is_not_pickled_or_copied(kind: Any, duplicate: Any) -> None:
+    with pytest.raises(TypeError, match="a Client cannot be pickled or copied; make one in each process"):
+        duplicate(kind("mqtt://127.0.0.1:1/"))
 
 
 def test_a_coroutine_function_as_the_url_is_refused_by_the_blocking_client() -> None:

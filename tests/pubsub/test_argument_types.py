@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import enum
+import functools
+import pickle
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -84,6 +89,77 @@ def test_topic_and_qos_are_checked_before_and_while_there_is_a_connection(
         with pytest.raises(LocalProtocolError):
             api.call(publish, topic, 1, qos=qos)
     assert world.published == []
+
+
+class Level(enum.IntEnum):
+    AT_MOST_ONCE = 0
+    AT_LEAST_ONCE = 1
+    EXACTLY_ONCE = 2
+
+
+class Name(str, enum.Enum):  # noqa: UP042 # formatting a StrEnum gives its value
+    ADD = "calculator/add"
+
+
+@pytest.mark.parametrize("level", Level)
+def test_members_of_an_enum_are_numbers_and_text(api: Api, recorder: Recorder, world: Any, level: Level) -> None:
+    handle = api.call(api.ps.subscribe(Name.ADD, qos=level).subscribe, recorder)
+    assert api.call(handle.ready, PATIENCE) == {"calculator/add": level}
+    api.call(api.ps.publish, Name.ADD, 1, qos=level)
+    recorder.wait_for_values(1)
+
+
+def test_the_topic_of_requests_may_be_a_member_of_an_enum(api: Api) -> None:
+    handle = api.call(api.ps.respond, Name.ADD, lambda message: sum(message.value))
+    assert set(api.call(handle.ready, PATIENCE)) == {"calculator/add/+/+"}
+    requester = api.call(api.ps.requester, prefix=Name.ADD)
+    try:
+        assert requester._requests.begin(Name.ADD, None).topic.startswith("calculator/add/")
+        assert requester._requests.replies.startswith("calculator/add/")
+    finally:
+        api.call(requester.close)
+
+
+@pytest.mark.parametrize("topic", [["a"], {"a"}, ("a",), b"a", None, 5])
+def test_the_topic_of_requests_is_one_str(api: Api, world: Any, topic: Any) -> None:
+    with pytest.raises(TypeError, match="the Topic Name must be a str"):
+        api.call(api.ps.respond, topic, id)
+    assert world.connections == 0
+
+
+def generator_function(argument: object = None) -> Iterator[object]:
+    yield argument
+
+
+async def asynchronous_generator_function(argument: object = None) -> AsyncIterator[object]:
+    yield argument
+
+
+class Generating:
+    def __call__(self, argument: object = None) -> Iterator[object]:
+        yield argument
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [generator_function, asynchronous_generator_function, Generating(), functools.partial(generator_function, 1)],
+)
+def test_a_generator_function_is_refused(api: Api, world: Any, callback: Any) -> None:
+    """A call of it does not run its body: the message would be acknowledged, and lost."""
+    for name in ("next", "error", "close"):
+        with pytest.raises(TypeError, match="is a generator function"):
+            api.ps.subscribe("a").subscribe(**{name: callback})
+    with pytest.raises(TypeError, match="is a generator function"):
+        api.ps.connection_state_changes.subscribe(callback)
+    with pytest.raises(TypeError, match="is a generator function"):
+        api.call(api.ps.respond, "a", callback)
+    assert world.connections == 0
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_pubsub_is_not_pickled_or_copied(api: Api, duplicate: Any) -> None:
+    with pytest.raises(TypeError, match="a PubSub cannot be pickled or copied; make one in each process"):
+        duplicate(api.ps)
 
 
 def test_module_functions_raise_the_same_errors(world: Any) -> None:
