@@ -92,19 +92,20 @@ class Run:
     Attributes:
         packets: Whole PUBLISH packets; a withdrawn one is replaced by empty bytes.
         first: The token of the first one; the tokens of the others follow.
+        limit: The maximum size of the packets in bytes; only a single packet may exceed it.
         most: The maximum number of packets.
         size: The size of the packets in bytes; set when the run stops growing.
         space: How many more bytes it may take.
     """
 
-    __slots__ = ("first", "most", "packets", "size", "space")
+    __slots__ = ("first", "limit", "most", "packets", "size", "space")
 
-    def __init__(self, first: int, most: int, space: int) -> None:
+    def __init__(self, first: int, most: int, limit: int) -> None:
         self.packets: list[bytes] = []
         self.first = first
         self.most = most
         self.size = 0
-        self.space = space
+        self.limit = self.space = limit
 
     @property
     def last(self) -> int:

@@ -252,7 +252,7 @@ class Sender:
         """Close the growing run, and add its messages to the counters."""
         run = self._growing
         if run is not None:
-            count, size, last = len(run.packets), sum(map(len, run.packets)), run.last
+            count, size, last = len(run.packets), run.limit - run.space, run.last
             self._last_token = last
             self._count += count
             self._size += size

@@ -286,9 +286,17 @@ def test_a_client_that_is_opened_in_a_child_forked_by_its_callback(program, remo
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="requires setitimer")
-@pytest.mark.parametrize("make", ["mqttws.Client('mqtt://127.0.0.1')._network.lock", "OwnedLock()"])
+@pytest.mark.parametrize(
+    ("rlock", "take"),
+    [
+        ("client._network.rlock", "with client._network.lock: pass"),
+        ("client._network.rlock", "client.publish_nowait('a')"),
+        ("lock.__exit__.__self__", "with lock: pass"),
+    ],
+    ids=["client", "publish_nowait", "pubsub"],
+)
 def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
-    program: Callable[..., subprocess.Popen[str]], make: str
+    program: Callable[..., subprocess.Popen[str]], rlock: str, take: str
 ) -> None:
     process = program(
         f"""
@@ -304,11 +312,11 @@ def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
 
         def work():
             while True:
-                with lock:
-                    pass
+                {take}
 
-        armed, lock, acquired = False, {make}, 0
-        rlock = lock.__exit__.__self__
+        client, lock = mqttws.Client("mqtt://127.0.0.1", max_queued=10_000_000, max_queued_bytes=2**30), OwnedLock()
+        client._network.woken = True  # as in a burst
+        armed, rlock, acquired = False, {rlock}, 0
         signal.signal(signal.SIGALRM, interrupt)
         for _ in range(1_000):
             try:
