@@ -1,7 +1,8 @@
 """Observers: the three functions that a subscription calls, and the forms in which they can be given.
 
 An observer is three functions, or an object with methods named `next`, `error` and `close` (or `complete`), or, as in
-Rx, `on_next`, `on_error` and `on_completed`. `Runtime.call` calls them, and logs what they raise.
+Rx, `on_next`, `on_error` and `on_completed`. What is callable is a function, also if it has such attributes, as a
+`unittest.mock.Mock` has. `Runtime.call` calls them, and logs what they raise.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def make_observer(
     Raises:
         TypeError: The arguments are neither.
     """
-    if next is not None and any(hasattr(next, name) for name in ("on_next", "next")):
+    if not callable(next) and any(hasattr(next, name) for name in ("on_next", "next")):
         if error is not None or close is not None:
             raise TypeError("pass either an observer object or functions, not both")
         return Observer(

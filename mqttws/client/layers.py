@@ -168,28 +168,25 @@ class Link:
     def data_to_send(self, now: float) -> bytes:
         """Return the next bytes to write to the socket. Call this again until it returns no bytes."""
         try:
-            return self._data_to_send(now)
+            if self._tunnel is not None:
+                return self._tunnel.data_to_send()
+            if self._tls is not None and (self._tls.plaintext or not self._tls.established):
+                return self._tls.data_to_send()
+            data = self.connection.piece_to_send(now)
+            self._settle(now)
+            if not data and self._cut_at is not None and self._lingering:  # everything is sent
+                self._cut_at = min(self._cut_at, now + LINGER)
+            if self._tls is None:
+                return data
+            if data:
+                self._tls.send(data)
+            elif self.finished and not self._tls_closed:
+                self._tls_closed = True
+                self._tls.close()
+            return self._tls.data_to_send()
         except Exception as error:  # as in `receive_data`
             self.fail("data for the server could not be prepared", error, now)
             return b""
-
-    def _data_to_send(self, now: float) -> bytes:
-        if self._tunnel is not None:
-            return self._tunnel.data_to_send()
-        if self._tls is not None and (self._tls.plaintext or not self._tls.established):
-            return self._tls.data_to_send()
-        data = self.connection.piece_to_send(now)
-        self._settle(now)
-        if not data and self._cut_at is not None and self._lingering:  # everything is sent
-            self._cut_at = min(self._cut_at, now + LINGER)
-        if self._tls is None:
-            return data
-        if data:
-            self._tls.send(data)
-        elif self.finished and not self._tls_closed:
-            self._tls_closed = True
-            self._tls.close()
-        return self._tls.data_to_send()
 
     def has_more(self, data: bytes) -> bool:
         """Return whether another call of `data_to_send` can return more, after it has returned `data`."""

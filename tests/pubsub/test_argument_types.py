@@ -6,8 +6,10 @@ import copy
 import enum
 import functools
 import pickle
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
@@ -154,6 +156,21 @@ def test_a_generator_function_is_refused(api: Api, world: Any, callback: Any) ->
     with pytest.raises(TypeError, match="is a generator function"):
         api.call(api.ps.respond, "a", callback)
     assert world.connections == 0
+
+
+@pytest.mark.parametrize("kind", [mock.Mock, mock.MagicMock])
+def test_a_mock_is_called_like_a_function(api: Api, kind: Any) -> None:
+    """It has every attribute, those of an observer object too."""
+    called = threading.Event()
+    taker, error, close = kind(side_effect=lambda message: called.set()), kind(), kind()
+    handle = api.call(api.ps.subscribe("a", qos=1).subscribe, taker, error, close)
+    api.call(handle.ready, PATIENCE)
+    api.call(api.ps.publish, "a", 5, qos=1)
+    assert called.wait(PATIENCE)
+    api.call(handle.unsubscribe)
+    assert [call.args[0].value for call in taker.call_args_list] == [5]
+    close.assert_called_once_with()
+    error.assert_not_called()
 
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
