@@ -426,7 +426,7 @@ class Network(Owner):
         self._watched = 0
         self._dialer = self._socket = self._poller = self._wake_in = self._wake_out = self._thread = None
         self._identity = 0
-        self.woken = False
+        self.woken = self.waiting = False
         self.notify()
 
     def _turn(self, until: float | None) -> None:
@@ -541,6 +541,7 @@ class Network(Owner):
         # The order matters. Write first: what other threads have queued must not wait for the next readable byte. Then
         # the deadlines and events, which can add output for the next turn. Callbacks run after the lock is released.
         with self.lock:
+            self.woken = False
             if core.stopping:
                 core.disconnect(now)
             broken = self._write(now)
@@ -560,6 +561,7 @@ class Network(Owner):
             deadline = now if has_work else earlier(link.next_deadline(), core.next_expiry)
             if core.stopping:
                 deadline = earlier(deadline, core.deadline)
+            self.waiting = not over  # a call that is made after this writes a byte, so no wake-up is lost
         if over:
             self._lost(core.error)
             return
@@ -619,7 +621,7 @@ class Network(Owner):
         connection = self._socket
         assert connection is not None
         self._watch(connection)
-        ready = self._select(until, deadline)
+        ready = self._poll(until, deadline)
         if connection not in ready or not self.core.reading:
             return None
         try:
@@ -644,7 +646,18 @@ class Network(Owner):
             self._watched = events
 
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
+        """Wait as `_poll` does, unless the core was changed after this thread has last looked at it."""
+        with self.lock:
+            if self.woken:
+                self.woken = False
+                return []
+            self.waiting = True
+        return self._poll(until, deadline)
+
+    def _poll(self, until: float | None, deadline: float | None) -> list[socket.socket]:
         """Wait until a socket is ready, another thread wakes this one, or the earlier of two times comes.
+
+        The caller has set `waiting` under the lock, together with its look at the core.
 
         Returns:
             The sockets that are ready.
@@ -657,19 +670,20 @@ class Network(Owner):
             ready = self._poller.wait(timeout)
         except MemoryError:  # for a moment: the next turn waits again
             return []
+        finally:
+            self.waiting = False
         if self._wake_in in ready:
             self._drain_wake()
             ready.remove(self._wake_in)
         return ready
 
     def _drain_wake(self) -> None:
-        with self.lock:  # a call that is made after this writes a byte again, so no wake-up is lost
-            self.woken = False
-            assert self._wake_in is not None
-            try:
-                self._wake_in.recv(64)
-            except BlockingIOError:
-                pass
+        assert self._wake_in is not None
+        try:
+            self._wake_in.recv(64)
+        except BlockingIOError:
+            pass
+        self.woken = False  # the next turn looks at the core, under the lock
 
     def _lost(self, error: Exception | None) -> None:
         """Handle the end of a connection or of an attempt: close the socket, and schedule the next attempt, if any."""

@@ -63,7 +63,8 @@ class Owner:
         lock: Guards the core.
         owned: Returns whether this thread holds the lock. That is so only in a signal handler or a finalizer.
         posted: The posted calls, which are made under the lock.
-        woken: Whether the network thread has been woken and has not started its next turn yet.
+        woken: Whether something was changed after the network thread has last looked at the core.
+        waiting: Whether the network thread waits for a socket, or is about to. Only then a byte must wake it.
     """
 
     core: Core[LightFuture]
@@ -73,7 +74,7 @@ class Owner:
         self.lock = lock
         self.owned: Callable[[], bool] = rlock._is_owned  # `threading` uses it, too
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self.woken = False
+        self.woken = self.waiting = False
         self._waiters: deque[threading.Lock] = deque()
         self._takers: deque[threading.Lock] = deque()  # the threads that wait for messages
         self._wake_in: socket.socket | None = None
@@ -166,14 +167,12 @@ class Owner:
         self.core.callbacks.add(LightFuture.settle_all, futures, outcome)
 
     def wake(self) -> None:
-        """Wake the network thread, unless this is that thread. Requires the lock."""
-        if not self.woken and self._wake_out is not None and threading.get_ident() != self._identity:
+        """Make the network thread look at the core before it waits again. Requires the lock."""
+        if not self.woken and self._wake_out is not None:
             # In this order: an exception of a signal handler between the two causes a superfluous byte. In the other
             # order it would lose the wake-up.
-            try:
-                self._wake_out.send(b"\0")
-            except OSError:  # full of bytes that will wake the thread; or closed by the program, which ends the thread
-                pass
+            if self.waiting:
+                self._wake_up()
             self.woken = True
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:

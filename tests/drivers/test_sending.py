@@ -95,6 +95,36 @@ def test_the_first_message_of_a_burst_is_written_directly_and_the_rest_together(
     assert len(taking.senders) == 2
 
 
+def test_the_network_thread_is_woken_only_while_it_waits(connected) -> None:
+    client, end = connected
+    network, busy, go = client._network, threading.Event(), threading.Event()
+
+    def occupy(future: object) -> None:
+        busy.set()
+        assert go.wait(PATIENCE)
+
+    client.publish_nowait("a", b"1", 1).add_done_callback(occupy)
+    assert end.receive() == Publish("a", b"1", 1, packet_id=1)
+    end.send(PubAck(1))
+    assert busy.wait(PATIENCE)
+    with network.lock:
+        waking = network._wake_out = Narrow(network._wake_out)
+        waking.setblocking(False)
+    future = client.publish_nowait("a", b"2", 1)
+    assert not waking.senders
+    go.set()
+    assert end.receive() == Publish("a", b"2", 1, packet_id=2)  # the thread finds it before it waits
+    end.send(PubAck(2))
+    future.result(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while not network.waiting:
+        assert time.monotonic() < deadline
+        network.watch().wait(0.01)
+    client.publish_nowait("a", b"3", 1)
+    assert end.receive() == Publish("a", b"3", 1, packet_id=3)
+    assert len(waking.senders) == 1
+
+
 def test_queued_messages_are_not_overtaken(connected) -> None:
     client, end = connected
     first, second = (client.publish_nowait("a", payload, 1) for payload in (b"1", b"2"))
