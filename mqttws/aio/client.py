@@ -296,6 +296,9 @@ class Client(Publisher):
                 network.flush_first()
                 if not future.done():
                     await NEXT_TURN  # what was published in this turn is written before this task continues
+                if future.done() and not future.cancelled():  # nearly always: without the coroutine of a wait
+                    future.result()
+                    return
             if await network.wait(future, left):
                 return
         except WouldDeadlock as error:

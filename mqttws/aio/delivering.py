@@ -40,7 +40,11 @@ def deliver(owner: Owner) -> Unfinished | None:
             if result is not None and inspect.isawaitable(result):
                 return message, iter(takers[takers.index(callback) + 1 :]), (callback, result)
         if message.qos and not manual_ack and takers:  # without takers it is in the inbox of the iterations
-            owner.call(core.acknowledge, message)
+            owner.busy = True  # what `call` does in a callback of the loop, inlined for speed
+            try:
+                core.acknowledge(message)
+            finally:
+                owner.busy = False
         if monotonic() >= end:
             break
     return None

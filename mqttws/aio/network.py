@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from math import inf
+from threading import get_ident
 from typing import Any, Protocol
 
 from mqttws.aio.delivering import deliver
@@ -224,7 +225,7 @@ class Network(Owner):
         """Write at the end of this iteration of the event loop."""
         self.unflushed = True
         if not self.flushing and self._pump is not None:
-            self.flushing = True
+            self.flusher, self.flushing = get_ident(), True
             self.loop.call_soon(self._end_turn)
 
     def flush_now(self) -> None:
@@ -241,7 +242,7 @@ class Network(Owner):
         if self.flushing:
             self.unflushed = True
         elif self._pump is not None:
-            self.flushing, self.unflushed = True, False
+            self.flusher, self.flushing, self.unflushed = get_ident(), True, False
             self.loop.call_soon(self._end_turn)
             self._pump.move()
 
