@@ -287,9 +287,24 @@ def verdict(target: Target, ratio: float | None) -> str:
     return "met" if reached_share >= 1 else f"missed: {int(reached_share * 100)}% of the target"
 
 
+def limits(runs: list[Run], target: Target) -> str:
+    """Return what limits the rate of a closed loop, as the text of a cell.
+
+    It shows how many times less CPU time a message takes than with the peer, and how much of a core the broker uses
+    with this library. At nearly 100 % the broker is the limit, and no client could be faster.
+    """
+    if target.figure != "rate":
+        return ""
+    own, other = (median(runs, target.case, library, "cpu_us") for library in (target.ours, target.peer))
+    broker = median(runs, target.case, target.ours, "broker_percent")
+    if own is None or other is None or broker is None:
+        return ""
+    return f"CPU {other / own:.2f} ×, broker {broker:.0f} %"
+
+
 def verdicts(runs: list[Run]) -> str:
     """Return the table of targets: the ratio in each run, and the median, which counts."""
-    lines = ["| case | build | against | target | each run | median | compiled | |", "|---" * 8 + "|"]
+    lines = ["| case | build | against | target | each run | median | compiled | | limits |", "|---" * 9 + "|"]
     for target in TARGETS:
         ratios = [reached(run, target) for run in runs]
         ratio = middle(ratios)
@@ -306,7 +321,7 @@ def verdicts(runs: list[Run]) -> str:
         median_shown, compiled = ("" if value is None else form.format(value) + unit for value in (ratio, other))
         lines.append(
             f"| {target.case} ({target.figure}) | {target.ours} | {peer} | {factor}{unit} "
-            f"| {each} | {median_shown} | {compiled} | {verdict(target, ratio)} |"
+            f"| {each} | {median_shown} | {compiled} | {verdict(target, ratio)} | {limits(runs, target)} |"
         )
     return "\n".join(lines)
 
@@ -354,7 +369,9 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
         *(line for name, caption in drawn[:1] for line in (f"![{caption}](benchmarks/{name})", "", caption, "")),
         "## Targets",
         "",
-        "A ratio compares two values of the same run. The median of the runs decides.",
+        "A ratio compares two values of the same run. The median of the runs decides. The last column is for closed",
+        "loops: how many times less CPU time a message takes than with the other library, and the share of one core that",
+        "the broker uses. Where that is nearly 100 %, the broker limits the rate, and so the ratio.",
         "",
         verdicts(runs),
         "",

@@ -110,7 +110,20 @@ def test_the_median_of_the_runs_is_used():
     runs = [run(import_={}, **{"import": {"mqttws": {"ms": 10}, "paho": {"ms": ms}}}) for ms in (20, 30, 90)]
     (line,) = [line for line in report.verdicts(runs).splitlines() if line.startswith("| import ")]
     assert "| 2.00, 3.00, 9.00 | 3.00 × |" in line
-    assert line.endswith("| met |")
+    assert line.endswith("| met |  |")
+
+
+def test_a_closed_loop_shows_whether_the_broker_is_the_limit():
+    figures = {"mqttws": {"rate": 9, "cpu_us": 2, "broker_percent": 99}, "gmqtt": {"rate": 8, "cpu_us": 5}}
+    runs = [run(loop_tcp_nowait_qos1=figures)]
+    by_figure = {
+        target.figure: report.limits(runs, target)
+        for target in (Target("loop_tcp_nowait_qos1", "mqttws", "gmqtt", 2, name) for name in ("rate", "cpu_us"))
+    }
+    assert by_figure == {"rate": "CPU 2.50 ×, broker 99 %", "cpu_us": ""}
+    assert report.limits(runs, Target("loop_tcp_nowait_qos1", "mqttws", "mqttium", 2, "rate")) == ""
+    (line,) = [line for line in report.verdicts(runs).splitlines() if "nowait_qos1 (rate) | mqttws | gmqtt" in line]
+    assert line.endswith("| missed: 56% of the target | CPU 2.50 ×, broker 99 % |")
 
 
 def test_the_document_names_missing_results():
