@@ -85,6 +85,7 @@ class Network(Owner):
         self._patience: asyncio.Timeout | None = None  # limits what the task awaits while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # of tasks that wait for a message, space, or the end
         self._waits = Waits()  # of tasks that wait for the outcome of a call
+        self._has_many = False  # whether several tasks have published in the last iteration of the loop
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
         self._calls: deque[tuple[Callable[[Any], object], object]] = deque()
@@ -236,15 +237,17 @@ class Network(Owner):
     def flush_first(self) -> None:
         """Write now if this is the first call in this iteration of the event loop; otherwise at the end of it.
 
-        So the message of a single task that publishes and waits is written immediately, and the messages of many tasks
-        are written together.
+        So the message of a single task that publishes and waits is written immediately. The messages of many tasks are
+        written together: if there were several calls in the last iteration, the first one of this is no exception.
         """
         if self.flushing:
-            self.unflushed = True
+            self.unflushed = self._has_many = True
         elif self._pump is not None:
-            self.flusher, self.flushing, self.unflushed = get_ident(), True, False
+            self.flusher, self.flushing = get_ident(), True
+            self.unflushed, self._has_many = self._has_many, False
             self.loop.call_soon(self._end_turn)
-            self._pump.move()
+            if not self.unflushed:
+                self._pump.move()
 
     def _end_turn(self) -> None:
         self.flushing = False

@@ -106,13 +106,13 @@ def test_unused_lengths_and_their_timers_are_removed() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("qos", [0, 1, 2])
-def test_messages_of_many_tasks_in_one_turn_are_sent_in_two_writes(monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
-    written = 0
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the pumps of clients write, one entry for each call of their transports."""
+    written: list[bytes] = []
     write = Pump._write
 
     def counted(self: Pump, now: float) -> None:
-        nonlocal written
         transport = self._transport
 
         class Counting:
@@ -120,8 +120,7 @@ def test_messages_of_many_tasks_in_one_turn_are_sent_in_two_writes(monkeypatch: 
                 return getattr(transport, name)
 
             def write(self, data: bytes) -> None:
-                nonlocal written
-                written += 1
+                written.append(data)
                 assert transport is not None
                 transport.write(data)
 
@@ -131,15 +130,58 @@ def test_messages_of_many_tasks_in_one_turn_are_sent_in_two_writes(monkeypatch: 
         finally:
             self._transport = transport
 
-    async def run(url: str) -> int:
+    monkeypatch.setattr(Pump, "_write", counted)
+    return written
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_messages_of_many_tasks_in_one_turn_are_sent_in_two_writes(writes: list[bytes], qos: int) -> None:
+    async def run(url: str) -> None:
         async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
             await client.publish("t", b"", 1)
-            monkeypatch.setattr(Pump, "_write", counted)
+            writes.clear()
             await asyncio.gather(*(client.publish("t", b"%d" % number, qos) for number in range(64)))
-            return written
+            assert len(writes) <= 2 + 64 * (qos == 2)
 
     with Broker() as broker:
-        assert asyncio.run(run(broker.url_of("mqtt"))) <= 2 + 64 * (qos == 2)
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_messages_of_many_tasks_in_the_next_turns_are_sent_in_one_write_each(writes: list[bytes]) -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+
+            async def some() -> None:
+                for _ in range(10):
+                    await client.publish("t", b"many")
+
+            writes.clear()
+            await asyncio.gather(*(some() for _ in range(64)))
+            # The first task publishes a second message in the first turn, because its first one is written at once.
+            assert [data.count(b"many") for data in writes] == [1, *[64] * 9, 63]
+            writes.clear()
+            for payload in (b"1", b"2", b"3"):  # a task alone: its first message ends the turns of many
+                await client.publish("t", payload)
+                assert writes[-1].endswith(payload)
+            assert len(writes) == 3
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_a_message_alone_is_written_before_the_call_first_waits(writes: list[bytes]) -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+            writes.clear()
+            for number in range(3):
+                call = client.publish("t", b"alone")
+                with pytest.raises(StopIteration):  # it returns without a wait
+                    call.send(None)
+                assert len(writes) == number + 1
+                await asyncio.sleep(0)
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "timed out"])
