@@ -290,10 +290,8 @@ class Client(Publisher):
         deadlock: WouldDeadlock | None = None
         withdrawn = False
         try:
-            if qos:
-                network.flush_soon()
-            else:
-                network.flush_first()
+            network.flush_first()
+            if not qos:
                 if not future.done():
                     await NEXT_TURN  # what was published in this turn is written before this task continues
                 if future.done() and not future.cancelled():  # nearly always: without the coroutine of a wait
