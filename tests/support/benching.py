@@ -33,5 +33,6 @@ def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def measured(*words: str) -> dict[str, Any]:
     """Run the command, check that it succeeds without other output, and return its JSON document."""
     done = bench(*words, "--json")
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    document: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
+    assert (done.returncode, done.stderr, document.get("problems")) == (0, "", []), done.stdout
+    return document
