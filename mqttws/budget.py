@@ -15,9 +15,10 @@ Clients in different processes cannot share a budget. For them `Reconnect.spread
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
+
+from mqttws.locks import AtomicLock
 
 __all__ = ["ConnectBudget"]
 
@@ -68,7 +69,7 @@ class ConnectBudget:
 
     def renew(self) -> None:
         """Replace the lock. In a forked child process, a thread that does not exist there may hold the old one."""
-        self._lock = threading.Lock()
+        self._lock = AtomicLock()
 
     def reserve(self, now: float) -> float:
         """Reserve the time of the next attempt.

@@ -1,8 +1,9 @@
-"""A lock that has an owner, and that no exception of a signal handler leaves acquired."""
+"""Locks that no exception of a signal handler leaves acquired."""
 
 from __future__ import annotations
 
 import threading
+from operator import attrgetter
 from typing import Any
 
 
@@ -36,3 +37,22 @@ class OwnedLock:
         self.__exit__ = rlock.__exit__
 
     __enter__ = enter
+
+
+class Condition(threading.Condition):
+    """A condition whose lock is such a lock.
+
+    In the standard class an exception may come at the end of `__enter__`, when the lock is acquired, and at the
+    beginning of `__exit__`.
+    """
+
+    __enter__ = enter  # type: ignore[assignment]
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
+class Event(threading.Event):
+    """An event whose condition is such a condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = Condition()

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (ROOT / package).rglob("*.py"))
 #: Layer -> its level: a layer imports only from itself and from lower levels.
 LAYERS = {
-    "hints": -1, "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "log": 3, "poll": 3, "stores": 3,
-    "budget": 3, "resolver": 4,
+    "hints": -1, "errors": 0, "locks": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "log": 3, "poll": 3,
+    "stores": 3, "budget": 3, "resolver": 4,
     "sync": 5, "aio": 5, "broker": 6,
     "tap": 7, "testing": 8,
 }  # fmt: skip
@@ -237,3 +237,21 @@ def test_every_form_of_import_is_found(tmp_path: Path) -> None:
     assert ("mqttws.codec.packet", "Packet") in list(imports(ROOT / "mqttws" / "codec" / "packets.py"))
     relative = [entry for path in MODULES for entry in imports(path) if entry[0].startswith("sigv4.")]
     assert ("sigv4.errors", "SigningError") in relative
+
+
+#: Modules with locks, conditions or events of the standard library, and why no signal handler leaves them acquired.
+PLAIN_LOCKS = {
+    "mqttws.sync.owner": "a lock that is used as an event: any thread may release it",
+    "pubsub.sync.iteration": "used only in threads of the package, which run no signal handlers",
+    "pubsub.aws.http": "set by a timer's thread; the thread of the call only reads it",
+}
+
+
+def test_locks_are_those_that_no_exception_of_a_signal_handler_leaves_acquired() -> None:
+    made: dict[str, set[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("threading."):
+                made.setdefault(name_of(path), set()).add(node.func.attr)  # type: ignore[attr-defined]
+    plain = {"Lock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}
+    assert {name for name, calls in made.items() if calls & plain} == set(PLAIN_LOCKS)

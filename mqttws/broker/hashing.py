@@ -19,6 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from hashlib import blake2b
 
+from mqttws.locks import Condition
+
 #: The maximum number of passwords from one address that wait.
 _MOST_WAITING = 16
 #: Seconds before a password that is dropped from the queue is refused.
@@ -53,7 +55,7 @@ class Hashing:
         self._check = check
         self._most = threads or max(1, min(4, (os.cpu_count() or 1) - 1))
         self._key = os.urandom(32)
-        self._lock = threading.Condition(threading.Lock())
+        self._lock = Condition()
         self._known: OrderedDict[bytes, bool] = OrderedDict()
         self._jobs: dict[bytes, _Job] = {}  # waiting or being checked, by digest
         self._waiting: OrderedDict[str, list[_Job]] = OrderedDict()  # by address, the next one first

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import threading
 import weakref
 from types import TracebackType
 from typing import Self
 
 from mqttws.errors import StoreError
+from mqttws.locks import AtomicLock
 
 #: "MQws", the application ID in the files of this package.
 _APPLICATION = 0x4D517773
@@ -91,8 +91,8 @@ class SQLiteStore:
             raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
 
     def _make_locks(self) -> None:
-        self._lock = threading.Lock()  # protects `_pending` and `_batch`; never held while waiting for the disk
-        self._writing = threading.Lock()  # held by the thread that uses the file; acquired before `_lock`
+        self._lock = AtomicLock()  # protects `_pending` and `_batch`; never held while waiting for the disk
+        self._writing = AtomicLock()  # held by the thread that uses the file; acquired before `_lock`
 
     def _log_pages(self) -> int:
         """Return the number of pages of 4 KiB after which the log is moved into the file (a checkpoint).

@@ -29,13 +29,12 @@ the same tests on both classes.
 from __future__ import annotations
 
 import sys
-import threading
 from _thread import allocate_lock
 from collections.abc import Callable
-from operator import attrgetter
 
 from mqttws.client.sent import HighWaterMark
 from mqttws.hints import TYPE_CHECKING, Any
+from mqttws.locks import Condition
 from mqttws.log import report
 
 if TYPE_CHECKING:
@@ -54,27 +53,6 @@ _PARTS = ("_waiters", "_done_callbacks", "_condition")
 #: The attribute with the locks of the threads that wait for the result. `_done_callbacks` is always created with it:
 #: the presence of that attribute means that the future has a waiting thread or a callback.
 _SLEEPERS = "_sleepers"
-
-
-def enter(self: Any) -> None:
-    """Acquire the `RLock` of an object, `_lock`; its `__enter__`. If this is interrupted, the lock is released."""
-    try:
-        self._lock.acquire()
-    except BaseException:
-        if self._lock._is_owned():
-            self._lock.release()
-        raise
-
-
-class Condition(threading.Condition):
-    """A condition whose lock no exception of a signal handler leaves acquired.
-
-    In the standard class such an exception, Ctrl-C for example, may come at the end of `__enter__`, when the lock is
-    acquired, and at the beginning of `__exit__`. See `network.AtomicLock`.
-    """
-
-    __enter__ = enter  # type: ignore[assignment]
-    __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 def _standard() -> type[Future[Any]]:

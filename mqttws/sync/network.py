@@ -32,6 +32,7 @@ from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, MQTTError, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Protocol
+from mqttws.locks import AtomicLock
 from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
@@ -40,7 +41,7 @@ from mqttws.protocol.connection import earlier
 from mqttws.sockets import READ_SIZE, acknowledge_at_once, close, read_size, socket_pair
 from mqttws.sync.delivering import deliver
 from mqttws.sync.dial import Dialer
-from mqttws.sync.future import LightFuture, Receipt, enter
+from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 #: The maximum seconds of one wait for the network.
 _LONGEST_WAIT = 3_600.0
 _NOTHING = memoryview(b"")
+#: Whether signal handlers run between a lock's `__enter__` and the block that calls its `__exit__`: see `locks`.
+_HAS_GAP = sys.version_info >= (3, 14)
 
 
 class Taker(Protocol):
@@ -85,28 +88,6 @@ class Lock:
         self.__exit__ = rlock.__exit__
 
 
-class AtomicLock:
-    """An `RLock` that no exception of a signal handler leaves acquired, taken by `with` only.
-
-    Python 3.14 runs signal handlers after it has called `__enter__`, and before the block in which it would call
-    `__exit__` (python/cpython#148874). It does not when a function in Python returns.
-
-    Args:
-        rlock: The lock that is taken.
-    """
-
-    __slots__ = ("__exit__", "_lock")
-
-    def __init__(self, rlock: Any) -> None:
-        self._lock = rlock
-        self.__exit__ = rlock.__exit__
-
-    __enter__ = enter
-
-
-_LOCK = AtomicLock if sys.version_info >= (3, 14) else Lock
-
-
 class Network(Owner):
     """The thread of one client, and its core.
 
@@ -119,7 +100,7 @@ class Network(Owner):
     """
 
     #: Creates the lock; a test uses one that reports a second acquisition by the same thread.
-    make_lock = staticmethod(threading.RLock)
+    make_lock: Callable[[], Any] = AtomicLock if _HAS_GAP else staticmethod(threading.RLock)
 
     def __init__(self, options: Options, url: Url) -> None:
         self._options = options
@@ -130,7 +111,7 @@ class Network(Owner):
     def _begin(self) -> None:
         """Create all state; also in a forked child, where no object of the parent may be used."""
         rlock = self.make_lock()
-        super().__init__(rlock, rlock if compiled else _LOCK(rlock))
+        super().__init__(rlock, rlock if compiled or _HAS_GAP else Lock(rlock))
         self.core = Core(self._options, self, time.monotonic(), time.time())
         self.iterations: WeakSet[Taker] = WeakSet()
         self._thread: threading.Thread | None = None

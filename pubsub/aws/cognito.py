@@ -21,16 +21,16 @@ import inspect
 import os
 import random as random_module
 import ssl
-import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pubsub.aws.cognito_api import CognitoAPI, CognitoError, Granted
+from pubsub.owned_lock import OwnedLock
 from sigv4 import Credentials
 
 __all__ = ["CognitoError", "CognitoIdentity", "Logins", "LoginsSource"]
@@ -123,7 +123,7 @@ class CognitoIdentity:
 
     def _begin_without_refresh(self) -> None:
         """Create what a refresh needs; also in a forked child, where no thread completes a refresh of the parent."""
-        self._lock = threading.Lock()  # guards `_held` and `_in_flight`; never held while waiting
+        self._lock: Any = OwnedLock()  # guards `_held` and `_in_flight`; never held while waiting
         self._in_flight: Future[Credentials] | None = None
         self._task: asyncio.Task[Logins] | None = None  # a reference, because a loop holds only weak ones
 

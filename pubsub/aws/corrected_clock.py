@@ -10,12 +10,14 @@ just after it. So the number of further attempts that are allowed is the number 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pubsub.owned_lock import OwnedLock
 
 __all__ = ["CorrectedClock", "read_date"]
 
@@ -56,7 +58,7 @@ class CorrectedClock:
         self._skew = skew
         self._pause = pause
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock: Any = OwnedLock()
         self._corrected_at: float | None = None
         self._dated: deque[float] = deque(maxlen=_MOST_DATED)  # the times of `date` since the last correction
         self._overtaken = 0  # the number of requests that were dated just before the last correction

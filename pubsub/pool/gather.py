@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from mqttws import State
+from pubsub.owned_lock import OwnedLock
 
 __all__ = ["Gather", "settle_with", "worst"]
 
@@ -26,7 +26,7 @@ class Gather:
         self._codes = [0] * count
         self._left = count
         self._settle = settle
-        self._lock = threading.Lock()  # a leaf: nothing is called while it is held
+        self._lock: Any = OwnedLock()  # a leaf: nothing is called while it is held
 
     def expect(self, more: int) -> None:
         """Expect a number of further answers, because several parts have the same Topic Filter."""

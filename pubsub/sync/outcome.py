@@ -9,15 +9,13 @@ there. `Promise`, for users, has a condition whose `__enter__` releases the lock
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from operator import attrgetter
 
 from mqttws import to_raise
-from pubsub.owned_lock import enter
+from pubsub.owned_lock import Condition
 
 __all__ = ["Outcome", "Promise", "slice_of"]
 
@@ -84,13 +82,6 @@ class Outcome:
                 self._wake.put(None)  # for the next thread that waits
         if self._error is not None:
             raise to_raise(self._error)
-
-
-class Condition(threading.Condition):
-    """A condition whose lock no exception of a signal handler leaves acquired: see the top of this module."""
-
-    __enter__ = enter  # type: ignore[assignment]
-    __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class Promise(Future[None]):

@@ -17,6 +17,7 @@ from typing import Any
 
 import mqttws
 from mqttws import ConnectionClosed, MQTTError, Publish, TimedOut, to_raise
+from pubsub.owned_lock import Event
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
 
@@ -33,7 +34,7 @@ class Pool(PoolCore):
 
     def __init__(self, *arguments: Any) -> None:
         self._queue: queue.SimpleQueue[Publish | None] = queue.SimpleQueue()
-        self._has_space = threading.Event()
+        self._has_space = Event()
         super().__init__(*arguments)
 
     def new_answer(self) -> Future[list[int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import mqttws
 from mqttws.broker import Broker, Peer, Refused
+from pubsub.owned_lock import Condition, Event
 from pubsub.testing.messages import Recorded, Recorder
 
 #: Seconds within which closing clients must be disconnected after a test.
@@ -44,8 +45,8 @@ class RecordingBroker(Broker):
         self.happened: deque[str] = deque(maxlen=KEEP_LINES)
         self._clients: dict[str, Peer] = {}
         self._refusals: list[int] = []
-        self._changed = threading.Condition()
-        self._resumed = threading.Event()
+        self._changed = Condition()
+        self._resumed = Event()
         self._resumed.set()
         self._authenticate = options.pop("authenticator", None)
         self._hook_connected = options.pop("on_connected", None)
@@ -115,7 +116,7 @@ class RecordingBroker(Broker):
         Raises:
             RuntimeError: The broker did not stall within 5 seconds.
         """
-        standing = threading.Event()
+        standing = Event()
 
         def stand() -> None:
             standing.set()

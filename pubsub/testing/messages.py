@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pprint import pformat
 from typing import Any, Final
 
 import mqttws
+from pubsub.owned_lock import Condition
 
 #: The default maximum number of messages of a recorder.
 KEEP = 10_000
@@ -64,7 +64,7 @@ class Recorder:
 
     def __init__(self, keep: int = KEEP) -> None:
         self._messages: deque[Recorded] = deque(maxlen=keep)
-        self._changed = threading.Condition()
+        self._changed = Condition()
 
     def add(self, message: Recorded) -> None:
         """Record a message.

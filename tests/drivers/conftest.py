@@ -12,10 +12,11 @@ from drivers import driver as driver
 from drivers import make as make
 from scripted import Scripted
 
+from mqttws.locks import AtomicLock
 from mqttws.sync.network import Network
 
 
-class Once(_thread.RLock):
+class Once(AtomicLock):
     """A lock that counts reentrant use: a client's lock is reentrant, but the library must never need that."""
 
     taken_twice = 0

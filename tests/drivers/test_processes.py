@@ -291,17 +291,21 @@ def test_a_client_that_is_opened_in_a_child_forked_by_its_callback(program, remo
     [
         ("client._network.rlock", "with client._network.lock: pass"),
         ("client._network.rlock", "client.publish_nowait('a')"),
+        ("atomic", "with atomic: pass"),
+        ("conditions[0]._lock", "with conditions[0]: pass"),
         ("lock.__exit__.__self__", "with lock: pass"),
+        ("conditions[1]._lock", "with conditions[1]: pass"),
+        ("event._cond._lock", "event.set()"),
     ],
-    ids=["client", "publish_nowait", "pubsub"],
+    ids=["client", "publish_nowait", "AtomicLock", "Condition", "OwnedLock", "pubsub's Condition", "Event"],
 )
 def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
     program: Callable[..., subprocess.Popen[str]], rlock: str, take: str
 ) -> None:
     process = program(
         f"""
-        import random, signal, mqttws
-        from pubsub.owned_lock import OwnedLock
+        import random, signal, mqttws.locks
+        from pubsub import owned_lock
 
         class Interrupt(Exception):
             pass
@@ -314,7 +318,9 @@ def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
             while True:
                 {take}
 
-        client, lock = mqttws.Client("mqtt://127.0.0.1", max_queued=10_000_000, max_queued_bytes=2**30), OwnedLock()
+        client = mqttws.Client("mqtt://127.0.0.1", max_queued=10_000_000, max_queued_bytes=2**30)
+        atomic, lock, event = mqttws.locks.AtomicLock(), owned_lock.OwnedLock(), owned_lock.Event()
+        conditions = mqttws.locks.Condition(), owned_lock.Condition()
         client._network.woken = True  # as in a burst
         armed, rlock, acquired = False, {rlock}, 0
         signal.signal(signal.SIGALRM, interrupt)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 from pubsub.aws.local.keyring import KeyRing, Principal
+from pubsub.owned_lock import OwnedLock
 from sigv4 import Credentials
 
 __all__ = ["Answer", "IdentityPool", "LocalCognito"]
@@ -120,7 +120,7 @@ class LocalCognito:
         self._most = most
         self._new_guid = new_guid
         self._new_token = new_token
-        self._lock = threading.Lock()
+        self._lock: Any = OwnedLock()
         self._identities: dict[str, _Identity] = {}
         self._by_login: dict[tuple[str, str, str], _Identity] = {}  # pool, provider, user
         self._open_id: dict[str, tuple[_Identity, float]] = {}  # token -> its identity and its expiry

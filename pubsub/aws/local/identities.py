@@ -17,7 +17,6 @@ import hashlib
 import os
 import secrets
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from pubsub.aws.local.cognito import IdentityPool
 from pubsub.aws.local.identities_file import load
 from pubsub.aws.local.keyring import KeyRing, Principal
 from pubsub.aws.local.policy import PolicyDocument, Thing
+from pubsub.owned_lock import OwnedLock
 from sigv4 import Credentials
 
 __all__ = ["ALLOW_ALL", "Identities", "Sides"]
@@ -74,7 +74,7 @@ class Identities:
         self.account_id = account_id
         self.partition = partition
         self.ring = KeyRing()
-        self._lock = threading.Lock()
+        self._lock: Any = OwnedLock()
         self._policies: dict[str, PolicyDocument] = {}
         self._users: dict[str, tuple[str, ...]] = {}  # name -> policies
         self._pools: dict[str, _Pool] = {}

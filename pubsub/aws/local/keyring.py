@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import base64
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from pubsub.owned_lock import OwnedLock
 from sigv4 import Credentials
 
 __all__ = ["Key", "KeyRing", "Principal"]
@@ -86,7 +87,7 @@ class KeyRing:
         self._keep_expired = keep_expired
         self._most = most
         self._random = token_bytes
-        self._lock = threading.Lock()
+        self._lock: Any = OwnedLock()
         self._lasting: dict[str, Key] = {}
         self._temporary: dict[str, Key] = {}
 
