@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from pubsub.cli import COMMANDS, OK, WITH_HOST, command_module
+from pubsub.cli.streams import show
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -22,7 +23,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
     Args:
         loaded: The commands whose arguments to add; the modules of the others are not imported.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pubsub",
         description="Publish and subscribe over MQTT.",
         epilog="Run pubsub COMMAND --help for the options of a command.",
@@ -40,7 +41,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
 
 def make_command_parser(name: str) -> argparse.ArgumentParser:
     """Make the parser of one command, for the arguments after the command."""
-    parser = argparse.ArgumentParser(prog=f"pubsub {name}", **_settings(name))
+    parser = Parser(prog=f"pubsub {name}", **_settings(name))
     _add_arguments(parser, name)
     return parser
 
@@ -62,6 +63,17 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     if name in WITH_HOST:
         parser.add_argument("--help", action="help", help="show this help and exit")
     command_module(name).add_arguments(parser)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that does not ignore, as the standard one does, that its help cannot be written."""
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help to standard output."""
+        if file is None and sys.stdout is not None:
+            show(self.format_help().removesuffix("\n"))
+        else:
+            super().print_help(file)
 
 
 class _Formatter(argparse.HelpFormatter):

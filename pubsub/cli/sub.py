@@ -143,7 +143,13 @@ def messages(client: mqttws.Client, out: Output, wait: float | None) -> Iterator
         left = LOOK if end is None else min(LOOK, end - time.monotonic())
         if left <= 0:
             return
-        yield from client.messages(timeout=left)
+        look = time.monotonic() + left
+        received = client.messages(timeout=left)
+        for message in received:
+            yield message
+            if time.monotonic() >= look:  # a stream of messages must not delay the end
+                break
+        received.close()
         out.check_reader()
 
 

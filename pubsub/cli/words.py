@@ -28,7 +28,7 @@ def expand(command: str, words: list[str]) -> list[str]:
     found: list[str] = []
     if file is not None:
         try:
-            with open(file, encoding="utf-8") as opened:
+            with open(file, encoding="utf-8-sig") as opened:
                 lines = opened.read().splitlines()
         except FileNotFoundError:
             if chosen is not None:

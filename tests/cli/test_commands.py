@@ -14,6 +14,8 @@ from queue import Queue
 
 import pytest
 
+import mqttws
+
 #: Timeout of a command, in seconds.
 PATIENCE = 30
 
@@ -159,6 +161,23 @@ def test_no_retained_skips_retained_messages(start: type[Command], broker: list[
     sub = start("sub", broker[0], "a", "-R", "-W", "0.3")
     assert sub.end() == 27
     assert sub.lines.empty()
+
+
+@pytest.mark.parametrize("words", [[], ["-T", "a/#"]], ids=["printed", "filtered out"])
+def test_a_stream_of_messages_does_not_delay_the_end(start: type[Command], broker: list[str], words: list[str]) -> None:
+    def publish() -> None:
+        with mqttws.connect(broker[0]) as client:
+            while not ended.wait(0.02):
+                client.publish("a/b", b"x", qos=1)
+
+    ended = threading.Event()
+    stream = threading.Thread(target=publish)
+    stream.start()
+    try:
+        assert start("sub", broker[0], "a/#", "-q", "1", "-W", "1", *words).end() == 27
+    finally:
+        ended.set()
+        stream.join()
 
 
 def test_a_file_is_a_message(start: type[Command], broker: list[str], tmp_path: Path) -> None:

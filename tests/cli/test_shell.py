@@ -104,7 +104,7 @@ def test_the_options_file(tmp_path: Path) -> None:
     assert arguments.qos == 2
     assert parsed("pub", "a", "x").url == "mqtt://localhost"
     other = tmp_path / "other"
-    other.write_text("-h other")
+    other.write_text("-h other", encoding="utf-8-sig")  # as Windows editors write it
     assert parsed("sub", "-o", str(other), "c").url == "mqtt://other"
 
 
