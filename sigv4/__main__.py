@@ -10,6 +10,7 @@ the region is inferred from the host. `https` means any other service; S3 has it
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -42,19 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line; None takes `sys.argv`.
 
     Returns:
-        0 on success, 1 if the URL is rejected, 2 if the command cannot be carried out.
+        0 on success, also if the reader of a pipe has closed it; 1 if the URL is rejected; 2 if the command cannot be
+        carried out; 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
-        given = (options.url if options.url != "-" else sys.stdin.read()).strip()
-        credentials = _credentials(options)
-        if options.command == "presign":
-            print(_presigned(given, credentials, options))
-            return 0
-        return _judge(given, credentials, options)
+        code, answer = _run(options)
+        print(answer, flush=True)
+        return code
     except (SigV4Error, ValueError) as error:
         print(f"sigv4: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        _discard_output()
+        return 0
+    except OSError as error:
+        _discard_output()
+        print(f"sigv4: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _discard_output() -> None:
+    """Discard buffered output: the interpreter would write it at exit, and report the same error again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
         judging.add_argument("url", nargs="?", default="-", help="the signed URL; by default read from standard input")
         judging.add_argument("--at", type=_time, metavar="YYYYMMDDTHHMMSSZ", help="the time of arrival (default: now)")
         judging.add_argument(
-            "--skew", type=int, default=300, metavar="SECONDS", help="the tolerated clock difference (default: 300)"
+            "--skew",
+            type=_seconds,
+            default=300,
+            metavar="SECONDS",
+            help="the tolerated clock difference (default: 300)",
         )
     for command_parser in commands.choices.values():
         command_parser.add_argument("--method", default="GET", help="the HTTP method (default: GET)")
@@ -80,7 +99,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    try:
+        return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of the form YYYYMMDDTHHMMSSZ") from None
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> tuple[int, str]:
+    """Run the command. Return the exit code and the answer."""
+    if options.url == "-" and sys.stdin is None:
+        raise ValueError("there is no standard input to read the URL from")
+    given = (options.url if options.url != "-" else sys.stdin.read()).strip()
+    credentials = _credentials(options)
+    if options.command == "presign":
+        return 0, _presigned(given, credentials, options)
+    return _judge(given, credentials, options)
 
 
 def _credentials(options: argparse.Namespace) -> Credentials:
@@ -115,7 +154,7 @@ def _presigned(url: str, credentials: Credentials, options: argparse.Namespace) 
     return f"{scheme}://{host}{signed.target}"
 
 
-def _judge(url: str, credentials: Credentials, options: argparse.Namespace) -> int:
+def _judge(url: str, credentials: Credentials, options: argparse.Namespace) -> tuple[int, str]:
     scheme, host, target = _split(url)
     iot = scheme in ("ws", "wss")
     judged: dict[str, Any] = {
@@ -130,10 +169,8 @@ def _judge(url: str, credentials: Credentials, options: argparse.Namespace) -> i
     request = (options.method, target, [("Host", host)])
     answer = verify(*request, **judged)
     if answer:
-        print(f"verified: signed by {answer.access_key}, good until {answer.valid_until:%Y-%m-%d %H:%M:%S} UTC")
-        return 0
-    print(f"rejected: {answer.reason if options.command == 'verify' else explain(*request, **judged)}")
-    return 1
+        return 0, f"verified: signed by {answer.access_key}, good until {answer.valid_until:%Y-%m-%d %H:%M:%S} UTC"
+    return 1, f"rejected: {answer.reason if options.command == 'verify' else explain(*request, **judged)}"
 
 
 def _rules(service: str | None) -> dict[str, Any]:

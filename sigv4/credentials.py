@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import TracebackType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from .errors import CredentialsUnavailable
@@ -164,8 +165,8 @@ def fetch(source: CredentialsSource) -> Credentials:
 
     Raises:
         TypeError: The source is none of these, or it returns an awaitable, which only `fetch_async` can await.
-        CredentialsUnavailable: The source has no credentials. botocore's own exceptions (a missing login, an unknown
-            profile) are converted to this one.
+        CredentialsUnavailable: The source has no credentials, or they are not valid. What botocore raises (for a
+            missing login, an unknown profile, a process with other output) is converted to this exception.
     """
     with _botocore_errors():
         given = _call(source)
@@ -240,7 +241,10 @@ def _settle(given: object, source: object) -> Credentials:
             "expected credentials (access_key, secret_key, token), an object with get_frozen_credentials(), "
             f"or a callable that returns one; got {type(given).__name__}"
         )
-    return Credentials(access_key, secret_key, token, expires_at=_expiry(given) or _expiry(source))
+    try:
+        return Credentials(access_key, secret_key, token, expires_at=_expiry(given) or _expiry(source))
+    except ValueError as error:
+        raise CredentialsUnavailable(f"the credentials of the source are not valid: {error}") from None
 
 
 def _expiry(given: object) -> datetime | None:
@@ -254,16 +258,29 @@ def _expiry(given: object) -> datetime | None:
 
 @contextmanager
 def _botocore_errors() -> Iterator[None]:
-    """Convert botocore's exceptions to `CredentialsUnavailable`, so that a chain tries its next provider.
+    """Convert what botocore raises to `CredentialsUnavailable`, so that a chain tries its next provider.
 
-    botocore's exceptions are recognised by the module of their classes, so that botocore need not be imported.
+    botocore does not catch every error of a file or a process that it reads. So an exception is its own by the module
+    of its class or of a frame that it passed; botocore need not be imported for that.
     """
     try:
         yield
+    except CredentialsUnavailable:
+        raise
     except Exception as error:
         kind = type(error)
-        if not any(each.__module__ == "botocore.exceptions" for each in kind.__mro__):
+        known = any(each.__module__ == "botocore.exceptions" for each in kind.__mro__)
+        if not known and not _passed_botocore(error.__traceback__):
             raise
-        # CredentialRetrievalError quotes the standard error of a credential process, which can contain a secret.
-        said = "" if kind.__name__ == "CredentialRetrievalError" else f": {error}"
+        # CredentialRetrievalError quotes the standard error of a credential process, and errors of other libraries its
+        # output. Both can contain a secret.
+        said = f": {error}" if known and kind.__name__ != "CredentialRetrievalError" else ""
         raise CredentialsUnavailable(f"botocore has no credentials: {kind.__name__}{said}") from None
+
+
+def _passed_botocore(traceback: TracebackType | None) -> bool:
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__", "").startswith("botocore."):
+            return True
+        traceback = traceback.tb_next
+    return False

@@ -36,14 +36,17 @@ class EnvironmentProvider:
         """Return the credentials of the environment, whose variables are read now.
 
         Raises:
-            CredentialsUnavailable: One of the two keys is not set or is empty.
+            CredentialsUnavailable: One of the two keys is not set, is empty or is not valid.
         """
         environ = os.environ if self._environ is None else self._environ
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         missing = [name for name in names if not environ.get(name)]
         if missing:
             raise CredentialsUnavailable(f"environment: {' and '.join(missing)} not set")
-        return Credentials(environ[names[0]], environ[names[1]], environ.get("AWS_SESSION_TOKEN"))
+        try:
+            return Credentials(environ[names[0]], environ[names[1]], environ.get("AWS_SESSION_TOKEN"))
+        except ValueError as error:
+            raise CredentialsUnavailable(f"environment: {error}") from None
 
 
 class SharedFileProvider:
@@ -73,38 +76,58 @@ class SharedFileProvider:
         """Return the credentials of the profile, whose files are read now.
 
         Raises:
-            CredentialsUnavailable: There is no file, no such profile, no keys in it, or a file cannot be parsed.
+            CredentialsUnavailable: There is no file, no such profile, no valid keys in it, or a file cannot be parsed.
         """
         environ = os.environ if self._environ is None else self._environ
         profile = self._profile or environ.get("AWS_PROFILE") or "default"
         path = self._path or environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
         config = self._config_path or environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
-        in_config = profile if profile == "default" else f"profile {profile}"
         looked: list[str] = []
-        for file, section in ((path, profile), (config, in_config)):
-            found = _read_section(os.path.expanduser(file), section, looked)
+        for file, in_config in ((path, False), (config, True)):
+            found = _read_profile(os.path.expanduser(file), profile, in_config, looked)
             if found is not None:
                 return found
         raise CredentialsUnavailable(f"profile {profile!r}: {'; '.join(looked)}")
 
 
-def _read_section(path: str, section: str, looked: list[str]) -> Credentials | None:
-    """Read one section of one file; if that fails, return None and append the reason to `looked`."""
+def _read_profile(path: str, profile: str, in_config: bool, looked: list[str]) -> Credentials | None:
+    """Read a profile in one file; if that fails, return None and append the reason to `looked`."""
     parser = _parse(path, looked)
     if parser is None:
         return None
-    if not parser.has_section(section):
-        looked.append(f"{path} has no section [{section}] among {', '.join(parser.sections()) or 'none'}")
+    sections = {section: section for section in parser.sections()}
+    if in_config:
+        sections = {"default": "default"} if "default" in sections else {}
+        sections.update((_profile_of(section), section) for section in parser.sections())
+    section = sections.get(profile)
+    if section is None:
+        wanted = f"profile {profile}" if in_config and profile != "default" else profile
+        looked.append(f"{path} has no section [{wanted}] among {', '.join(parser.sections()) or 'none'}")
         return None
     values = parser[section]
     access_key, secret_key = values.get("aws_access_key_id"), values.get("aws_secret_access_key")
     if access_key and secret_key:
-        return Credentials(access_key, secret_key, values.get("aws_session_token"))
+        try:
+            return Credentials(access_key, secret_key, values.get("aws_session_token"))
+        except ValueError as error:
+            looked.append(f"[{section}] of {path}: {error}")
+            return None
     hint = ""
     if any(name in values for name in ("role_arn", "credential_process", "sso_session", "sso_start_url")):
         hint = " (this profile needs botocore's chain: use BotocoreProvider)"
     looked.append(f"[{section}] of {path} does not have both aws_access_key_id and aws_secret_access_key{hint}")
     return None
+
+
+def _profile_of(section: str) -> str:
+    """Return the profile of a section of the config file: NAME of `[profile NAME]`, which may be quoted; else ""."""
+    import shlex  # imported here because most programs do not read the files
+
+    try:
+        first, *name = shlex.split(section)
+    except ValueError:  # empty, or an open quote
+        return ""
+    return " ".join(name) if first == "profile" else ""
 
 
 def _parse(path: str, looked: list[str]) -> RawConfigParser | None:

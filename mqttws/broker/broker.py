@@ -5,6 +5,9 @@ thread with its own event loop. Sessions and retained messages are kept in memor
 stopped and started again still has them and listens on the same ports, but a new object starts empty. With a store they
 survive the process, and nothing is acknowledged before it is stored; see `persistence` for what is not stored.
 
+A running broker belongs to the process that started it. In a forked child its methods raise an error, and its sockets
+are closed, so that its port and its connections do not outlive the parent.
+
 Spec: the whole of MQTT 3.1.1, as a server
 """
 
@@ -12,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from typing import Self, TypeVar
@@ -160,6 +165,7 @@ class Broker:
         self._router = Router(limits, hooks, departures, sys_anonymous, persistence)
         self._registry = Registry(self._router)
         self._hub: Hub | None = None
+        self._process = 0  # where it was started
         self._servers: list[asyncio.Server] = []
         self._thread: threading.Thread | None = None
         self._stop_thread: Callable[[], object] = lambda: None
@@ -201,14 +207,17 @@ class Broker:
 
         Raises:
             OSError: A port is in use, or the host is not an address of this machine.
-            RuntimeError: The broker is already running.
+            RuntimeError: The broker is already running, also in the parent of this process.
             StoreError: The store cannot be read.
         """
         if self._hub is not None:
+            self._running()
             raise RuntimeError("the broker is already running")
         if not self._recovered:
             self._registry.recover(asyncio.get_running_loop().time())
             self._recovered = True
+        self._process = os.getpid()
+        _brokers.add(self)
         hub = self._hub = Hub(self._router, self._registry, self._paths, self._allowed_origins, self._sys_interval)
         try:
             for scheme in self._ports:
@@ -235,7 +244,7 @@ class Broker:
     async def stop_async(self) -> None:
         """Close every listener and every connection. Do nothing if the broker is not running."""
         hub = self._hub
-        if hub is None:
+        if hub is None or self._process != os.getpid():
             return
         for server in self._servers:
             for listener in server.sockets:
@@ -268,6 +277,7 @@ class Broker:
             StoreError: The store cannot be read.
         """
         if self._thread is not None:
+            self._running()
             raise RuntimeError("the broker is already running")
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="mqttws-broker", daemon=True)
@@ -282,7 +292,7 @@ class Broker:
     def stop(self) -> None:
         """Close every listener and every connection, and end the thread. Do nothing if the broker is not running."""
         thread = self._thread
-        if thread is None:
+        if thread is None or self._process != os.getpid():
             return
         self._stop_thread()
         thread.join()
@@ -401,7 +411,16 @@ class Broker:
     def _running(self) -> Hub:
         if self._hub is None:
             raise RuntimeError("the broker is not running; start it first")
+        if self._process != os.getpid():
+            raise RuntimeError("the broker was started before a fork and belongs to the parent process; make a new one")
         return self._hub
+
+    def _descriptors(self) -> list[int]:
+        """Return the descriptors of its listeners and connections."""
+        if self._hub is None:
+            return []
+        listeners = [listener.fileno() for server in self._servers for listener in server.sockets]
+        return [each for each in (*listeners, *(link.fileno() for link in self._hub.admission.all)) if each >= 0]
 
     def _call(self, function: Callable[[], T]) -> T:
         """Call a function in the broker's event loop and return its result."""
@@ -425,3 +444,23 @@ class Broker:
             if loop.is_closed():
                 raise RuntimeError("the broker was stopped during the call")
         return done.result()
+
+
+_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+def _close_copies() -> None:
+    """Close the copies of sockets in a forked child. The objects that hold them close their descriptors later.
+
+    So each descriptor is replaced by one of a file that does nothing. The parent's selector, which the child shares,
+    is not touched.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for broker in list(_brokers):
+        for descriptor in broker._descriptors():
+            os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_copies)

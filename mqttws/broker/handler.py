@@ -27,7 +27,7 @@ from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
-from mqttws.broker.hooks import HOOK_FAILURES, Accepted, Answer, Peer, Refused, Rejection
+from mqttws.broker.hooks import Accepted, Peer, Refused, Rejection, contain
 from mqttws.broker.hub import Hub
 from mqttws.broker.origin import objection_to_origin
 from mqttws.broker.router import is_sys
@@ -239,7 +239,7 @@ class Handler:
         else:
             self._ask(authenticator(self.peer, connect), self._answer_connect, now)
 
-    def _answer_connect(self, answer: Answer, now: float) -> None:
+    def _answer_connect(self, answer: object, now: float) -> None:
         """Accept or refuse. Spec: §3.1.4, [MQTT-3.1.3-6], [MQTT-3.1.3-9]."""
         connection, registry, peer, connect = self._connection, self._hub.registry, self.peer, self._connect
         self._connect = None
@@ -248,6 +248,9 @@ class Handler:
         assert connect is not None
         if isinstance(answer, bool):
             answer = Accepted() if answer else Refused()
+        if not isinstance(answer, Accepted | Refused):
+            given = type(answer).__name__
+            raise TypeError(f"the authenticator returned {given}; expected a bool, Accepted or Refused")
         if isinstance(answer, Accepted):
             peer.client_id = answer.client_id or connect.client_id or f"auto-{secrets.token_hex(12)}"
             answer = registry.objection_to(peer, connect, answer, now) or answer
@@ -280,10 +283,14 @@ class Handler:
         else:
             then(answer, now)
 
-    async def _await(self, answer: Awaitable[Any], then: Callable[[Any, float], None]) -> None:
+    async def _await(self, answer: asyncio.Task[Any], then: Callable[[Any, float], None]) -> None:
         try:
-            async with asyncio.timeout(self._hub.limits.connect_timeout):
-                decided = await answer
+            # Not asyncio.timeout, which would wait for a hook that ignores its cancellation.
+            await asyncio.wait([answer], timeout=self._hub.limits.connect_timeout)
+            if not answer.done():
+                answer.cancel()
+                raise TimeoutError("the hook has not answered in time")
+            decided = answer.result()
         except Exception as error:
             self._task = self._asked = None
             self._line.release("hook")  # so that the client's part of the closing handshake is read
@@ -425,7 +432,8 @@ class Handler:
         if self._hub.hooks.on_disconnected is not None:
             try:
                 self._hub.hooks.on_disconnected(self.peer, event.error)
-            except HOOK_FAILURES:
+            except BaseException as error:
+                contain(error)
                 log.exception("client %s: the hook on_disconnected failed", self.peer)
         if not subscriber.clean_session:
             self.peer.leave()  # the session keeps the peer, but not what belongs to the connection
@@ -437,10 +445,12 @@ class Handler:
 
 
 async def _contained(answer: Awaitable[Any]) -> Any:
-    """Await a hook's answer. SystemExit would end the event loop, and a cancellation by the hook itself this task."""
+    """Await a hook's answer. What is no `Exception` would end the event loop, or the task that awaits this one."""
     try:
         return await answer
-    except (SystemExit, asyncio.CancelledError) as error:
+    except (Exception, KeyboardInterrupt, GeneratorExit):  # the last is raised when this coroutine is closed
+        raise
+    except BaseException as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # the connection has ended, or the time is up

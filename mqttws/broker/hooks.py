@@ -15,8 +15,8 @@ In the order in which a connection calls them::
                                                     decodes everything a second time. A `MalformedPacket` is the last.
                                                     The compiled build does not call it
 
-All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook, SystemExit
-included, closes the connection that it was called for, and no other.
+All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook closes the
+connection that it was called for, and no other; also one that is no `Exception`, except KeyboardInterrupt.
 
 If a session outlives its connection, the authorizer is still called for messages to that client, with the `Peer` of its
 last connection: `context`, `client_id`, `username`, `scheme` and the addresses are unchanged, but `tls`, `target` and
@@ -27,7 +27,6 @@ client reconnects, before they are sent.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -236,10 +235,16 @@ DisconnectedHook = Callable[[Peer, "MQTTError | None"], object]
 PacketHook = Callable[[Peer, bool, "Packet | MalformedPacket"], object]
 
 
-#: What a hook may raise. The last two would otherwise end the broker's event loop, or a call of its scheduler.
-HOOK_FAILURES = (Exception, SystemExit, CancelledError)
-
 _AWAITED = ("on_upgrade", "authenticator")
+
+
+def contain(error: BaseException) -> None:
+    """Raise Ctrl-C again, which ends the program. Everything else that a hook raises ends only a connection.
+
+    That includes what is no `Exception`, such as SystemExit, a cancellation, and `pytest.fail`.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
 
 
 @dataclass(frozen=True, slots=True)

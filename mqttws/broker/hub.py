@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from mqttws.broker import admission
-from mqttws.broker.hooks import HOOK_FAILURES, Access, Hooks, Peer
+from mqttws.broker.hooks import Access, Hooks, Peer, contain
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -34,6 +34,9 @@ class Connection(admission.Connection, Protocol):
 
     def abort(self) -> None:
         """Drop the transport immediately."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 if it is closed."""
 
 
 class Hub:
@@ -98,7 +101,8 @@ class Hub:
             verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
             if verdict.allowed and self.hooks.on_published is not None:
                 self.hooks.on_published(None, will)
-        except HOOK_FAILURES as error:
+        except BaseException as error:
+            contain(error)
             self.metrics.publish_denied += 1
             text = "client %s: a hook failed, and the will to %r is not published"
             self.notices.log("a hook failed for a will", peer.client_id, text, peer, will.topic, error=error)

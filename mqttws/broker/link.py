@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import cast
 
 from mqttws.broker.handler import Handler
-from mqttws.broker.hooks import HOOK_FAILURES, Peer
+from mqttws.broker.hooks import Peer, contain
 from mqttws.broker.hub import Hub
 from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
@@ -326,7 +326,7 @@ class Link(asyncio.Protocol):
             if handler.receive_data(data, now):
                 return
             more = handler.take_events(now, until)
-        except HOOK_FAILURES as error:
+        except BaseException as error:
             self._fail(handler, error, now)
             more = False
         # With a store the answers wait for the end of the iteration, so that all connections share one commit;
@@ -398,8 +398,12 @@ class Link(asyncio.Protocol):
             self._hub.turns.defer(self)
 
     def _work_now(self) -> None:
-        if self.work(perf_counter() + _SLICE):
-            self._hub.turns.defer(self)
+        more = True  # also after Ctrl-C: the connection could not end otherwise, and `Hub.stop` waits for that
+        try:
+            more = self.work(perf_counter() + _SLICE)
+        finally:
+            if more:
+                self._hub.turns.defer(self)
 
     def work(self, until: float) -> bool:
         """See `turns.Worker.work`."""
@@ -439,7 +443,7 @@ class Link(asyncio.Protocol):
                 self._eof_passed = True
                 connection.receive_eof(now)
                 return True
-        except HOOK_FAILURES as error:
+        except BaseException as error:
             self._fail(handler, error, now)
             return True
         if self._lost:
@@ -471,10 +475,12 @@ class Link(asyncio.Protocol):
 
     def _fail(self, handler: Handler, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or in a hook."""
+        contain(error)
         try:
             handler.fail(error, now)
             handler.take_events(now)
-        except HOOK_FAILURES:  # closing gracefully is impossible
+        except BaseException as failure:  # closing gracefully is impossible
+            contain(failure)
             log.exception("client %s: closing failed", handler.peer)
             self.abort()
 
@@ -495,7 +501,7 @@ class Link(asyncio.Protocol):
             action(now)
             if handler.take_events(now, perf_counter() + _SLICE):
                 self._defer()
-        except HOOK_FAILURES as error:
+        except BaseException as error:
             self._fail(handler, error, now)
 
     def _count(self, pace: TokenBucket, size: int) -> None:
@@ -583,8 +589,8 @@ class Link(asyncio.Protocol):
         if self._pending >= _PIECE and not full:
             try:
                 self._write(self._hub.loop.time())
-            except HOOK_FAILURES:
-                self._drop()
+            except BaseException as error:
+                self._drop(error)
         if not self._soon:
             self._soon = True
             self._hub.turns.soon(self)
@@ -616,7 +622,7 @@ class Link(asyncio.Protocol):
             if handler.take_events(now, perf_counter() + _LAST_SLICE):
                 handler.cut(error, now)
                 handler.take_events(now)
-        except HOOK_FAILURES as failure:
+        except BaseException as failure:
             self._fail(handler, failure, now)
         self.wake()  # do not write here: the caller may be handling an event of another connection
 
@@ -630,12 +636,19 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def fileno(self) -> int:
+        """See `hub.Connection.fileno`."""
+        transport = self._transport or self._raw
+        connection = None if transport is None else transport.get_extra_info("socket")
+        return -1 if connection is None else connection.fileno()
+
     # Writing.
 
-    def _drop(self) -> None:
+    def _drop(self, error: BaseException) -> None:
         """Drop the transport after an error while writing: it ends this connection only, whichever caused the write."""
+        contain(error)
         peer = self._handler.peer if self._handler is not None else self._host
-        log.exception("client %s: dropped because writing failed in the broker", peer)
+        log.error("client %s: dropped because writing failed in the broker", peer, exc_info=error)
         self.abort()
 
     def prepare(self) -> None:
@@ -644,8 +657,8 @@ class Link(asyncio.Protocol):
         if transport is not None and not (transport.is_closing() or self._ending or self._full):
             try:
                 self._prepare()
-            except HOOK_FAILURES:
-                self._drop()
+            except BaseException as error:
+                self._drop(error)
 
     def _prepare(self) -> None:
         self._connection.machine.prepare()
@@ -658,8 +671,8 @@ class Link(asyncio.Protocol):
             return
         try:
             self._flush(transport, self._hub.loop.time())
-        except HOOK_FAILURES:
-            self._drop()
+        except BaseException as error:
+            self._drop(error)
 
     def _flush(self, transport: asyncio.Transport, now: float) -> None:
         connection = self._connection

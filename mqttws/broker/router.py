@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from math import inf
 from time import perf_counter
 
-from mqttws.broker.hooks import HOOK_FAILURES, Access, Hooks, Peer
+from mqttws.broker.hooks import Access, Hooks, Peer, contain
 from mqttws.broker.limits import Departures, Limits
 from mqttws.broker.memory import Memory
 from mqttws.broker.metrics import Metrics
@@ -420,7 +420,8 @@ class Router:
             return True
         try:
             verdict = self.hooks.authorize(subscriber.peer, Access("receive", topic, qos, retain))
-        except HOOK_FAILURES as error:
+        except BaseException as error:
+            contain(error)
             text = "the authorizer failed for client %s"
             self.notices.log("the authorizer failed", subscriber.client_id, text, subscriber.peer, error=error)
             self._end(subscriber, AccessDenied(f"the authorizer failed: {type(error).__name__}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import math
@@ -435,7 +436,11 @@ def test_a_refused_client_causes_one_log_line(start, wire, caplog):
     assert SECRET not in caplog.text
 
 
-EXITS = {"SystemExit": SystemExit(3), "CancelledError": asyncio.CancelledError()}
+EXITS = {
+    "SystemExit": SystemExit(3),
+    "CancelledError": asyncio.CancelledError(),
+    "pytest.fail": pytest.fail.Exception("a check in a hook"),  # a BaseException
+}
 
 
 def must_leave(hook, peer):
@@ -485,6 +490,42 @@ def test_an_exit_in_an_async_hook_ends_only_its_connection(start, wire, client, 
         return None if hook == "on_upgrade" else True
 
     check_only_bad_ends(start, wire, client, hook, leave)
+
+
+def test_ctrl_c_in_a_hook_does_not_prevent_the_stop(start, wire, caplog):
+    def interrupted(peer, connect):
+        raise KeyboardInterrupt
+
+    broker = start(authenticator=interrupted)
+    wire(broker).send(Connect("a")).rest()
+    broker.stop()
+    assert "its event loop has ended" in caplog.text
+
+
+def test_a_hook_that_ignores_its_cancellation_is_not_waited_for(start, wire):
+    released = []
+
+    async def authenticator(peer, connect):
+        released.append((asyncio.get_running_loop(), event := asyncio.Event()))
+        while not event.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await event.wait()
+        return True
+
+    client = wire(start(authenticator=authenticator, limits=Limits(connect_timeout=0.2)))
+    assert client.send(Connect("a")).rest() == b""
+    loop, event = released[0]
+    loop.call_soon_threadsafe(event.set)
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes"])
+def test_an_answer_of_another_type_ends_the_connection_and_takes_over_no_session(start, wire, client, caplog, answer):
+    answers = {"first": True, "second": answer}
+    broker = start(authenticator=lambda peer, connect: answers[connect.username])
+    first = client("a", broker, username="first", clean_session=False)
+    wire(broker).send(Connect("a", username="second", clean_session=False)).rest()
+    first.quiet()
+    assert f"the authenticator returned {type(answer).__name__}; expected a bool, Accepted or Refused" in caplog.text
 
 
 @pytest.mark.parametrize("hook", ["authorizer", "on_connected", "on_disconnected", "on_published", "on_packet"])

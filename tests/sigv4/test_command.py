@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from sigv4.__main__ import main
 
 SECRET, TOKEN = "BAITsecret", "BAIT/token"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN}
@@ -84,7 +87,8 @@ def test_a_profile(sigv4, tmp_path):
         (("presign", ENDPOINT, "--method", "POST"), KEYS, "opened with GET, not with POST"),
         (("presign", ENDPOINT, "--expires", "0"), KEYS, "expires: expected 1 to 604800"),
         (("presign",), KEYS, "required: url"),
-        (("verify", "--at", "yesterday"), KEYS, "--at"),
+        (("verify", "--at", "yesterday"), KEYS, "'yesterday' is not a time of the form YYYYMMDDTHHMMSSZ"),
+        (("verify", "--skew", "-5"), KEYS, "'-5' is not a number of seconds"),
         (("presign", ENDPOINT, "--secret-key", "x"), KEYS, "unrecognized arguments"),
     ],
 )
@@ -94,3 +98,33 @@ def test_invalid_arguments_are_refused(sigv4, arguments, keys, says):
     assert says in ran.stderr
     assert "Traceback" not in ran.stderr
     assert "BAIT" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("redirected", "code", "says"),
+    [
+        ('verify "$url" >/dev/full', 2, "No space left on device"),
+        ("verify <&-", 2, "there is no standard input"),
+        ('verify "$url" | true; exit ${PIPESTATUS[0]}', 0, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_traceback(redirected, code, says):
+    if "/dev/full" in redirected and not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    script = f"url=$({sys.executable} -m sigv4 presign {ENDPOINT}); {sys.executable} -m sigv4 {redirected}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, **KEYS}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("\n") == (code != 0)
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch):
+    class Interrupted:
+        def read(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    assert main(["verify"]) == 130

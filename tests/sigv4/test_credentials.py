@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -287,6 +288,47 @@ def test_a_changed_file_is_read_again(files):
 
 
 @pytest.mark.parametrize(
+    ("section", "profile"),
+    [
+        ('profile "my dev"', "my dev"),
+        ("profile 'my dev'", "my dev"),
+        ("profile my dev", "my dev"),  # botocore requires the quotes
+        ("profile \t dev", "dev"),
+        ("profile default", "default"),
+        ("default", "default"),
+    ],
+)
+def test_the_sections_of_the_config_file(tmp_path, section, profile):
+    config = tmp_path / "config"
+    config.write_text(
+        f"['open]\n[{section}]\naws_access_key_id=AKID\naws_secret_access_key=s\n[sso-session {profile}]\n"
+    )
+    assert fetch(SharedFileProvider(profile, path=tmp_path / "none", config_path=config)).access_key == "AKID"
+
+
+def test_profile_default_takes_precedence_over_default(tmp_path):
+    config = tmp_path / "config"
+    keys = "aws_access_key_id={}\naws_secret_access_key=s\n"
+    config.write_text("[profile default]\n" + keys.format("FIRST") + "[default]\n" + keys.format("SECOND"))
+    assert fetch(SharedFileProvider(path=tmp_path / "none", config_path=config)).access_key == "FIRST"
+
+
+def test_keys_that_are_not_valid_are_unavailable(tmp_path):
+    file = tmp_path / "credentials"
+    file.write_text(f"[default]\naws_access_key_id=AKID # mine\naws_secret_access_key={SECRET}\n")
+    environ = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": f"{SECRET}\n"}
+    for source, says in (
+        (SharedFileProvider(path=file, config_path=tmp_path / "none"), "credentials: access_key: expected printable"),
+        (EnvironmentProvider(environ), "environment: secret_key: expected printable"),
+        (lambda: ReadOnlyCredentials("AKID", f"{SECRET} ", None), "not valid: secret_key: expected printable"),
+    ):
+        with pytest.raises(CredentialsUnavailable, match=says) as caught:
+            fetch(source)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        assert fetch(ChainProvider(source, NEXT)) == NEXT
+
+
+@pytest.mark.parametrize(
     ("profile", "says"),
     [
         ("missing", r"no section \[missing\] among default, work, half; .* no section \[profile missing\]"),
@@ -387,13 +429,30 @@ def profiles(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     config = tmp_path / "config"
+
+    def printing(given):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
+        file.write_text(given if isinstance(given, str) else json.dumps(given))
+        return f"{sys.executable} -c \"print(open(r'{file}').read())\""
+
+    answer = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": SECRET}
     failing = f"{sys.executable} -c \"import sys; sys.exit('{SECRET}')\""
+    cache = tmp_path / ".aws" / "sso" / "cache"
+    cache.mkdir(parents=True)
+    (cache / (hashlib.sha1(b"https://broken.example").hexdigest() + ".json")).write_text("{")
     config.write_text(
+        "[profile broken_sso]\nsso_start_url = https://broken.example\nsso_region = eu-west-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = r\n"
         "[profile sso]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = r\n"
         "[sso-session s]\nsso_start_url = https://login.example/start\nsso_region = eu-west-1\n"
         "[profile old_sso]\nsso_start_url = https://login.example/start\nsso_region = eu-west-1\n"
         "sso_account_id = 123456789012\nsso_role_name = r\n"
         f"[profile process]\ncredential_process = {failing}\n"
+        f"[profile not_json]\ncredential_process = {printing(SECRET)}\n"
+        "[profile no_process]\ncredential_process = /nonexistent/process\n"
+        f"[profile past]\ncredential_process = {printing(answer | {'Expiration': '2001-01-01T00:00:00Z'})}\n"
+        f"[profile no_date]\ncredential_process = {printing(answer | {'Expiration': SECRET})}\n"
+        f"[profile space]\ncredential_process = {printing(answer | {'SecretAccessKey': SECRET + ' '})}\n"
         "[profile role]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = missing\n"
         "[profile loop]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = loop\n"
         "[profile half]\naws_access_key_id = AKIDHALF\n"
@@ -403,7 +462,13 @@ def profiles(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("profile", ["sso", "old_sso", "process", "role", "loop", "half", "no such profile"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        *("sso", "old_sso", "broken_sso", "process", "not_json", "no_process", "past", "no_date", "space"),
+        *("role", "loop", "half", "no such profile"),
+    ],
+)
 @pytest.mark.parametrize("form", ["provider", "session", "credentials", "async"])
 def test_missing_credentials_of_botocore_are_credentials_unavailable(profiles, profile, form):
     source = BotocoreProvider(profile)
