@@ -83,8 +83,8 @@ class Broker:
             broker has stopped.
 
     Raises:
-        ValueError: There is no listener; there is a TLS port without `tls`, or `tls` without a TLS port; `paths` is
-            empty, or one does not begin with "/"; or a port or `sys_interval` is out of range.
+        ValueError: `host` is empty; there is no listener; there is a TLS port without `tls`, or `tls` without a TLS
+            port; `paths` is empty, or one does not begin with "/"; or a port or `sys_interval` is out of range.
         TypeError: `paths` or `allowed_origins` is a str, or another argument has the wrong type. A hook that is not
             awaited is a coroutine function.
 
@@ -134,6 +134,8 @@ class Broker:
         ):
             if given is not None and not isinstance(given, kind):
                 raise TypeError(f"{name} must be {kind.__name__}, not {type(given).__name__}")
+        if not host:
+            raise ValueError("host is empty; an empty variable must not open all interfaces: 0.0.0.0 or :: does that")
         ports = {"ws": ws_port, "wss": wss_port, "mqtt": tcp_port, "mqtts": mqtts_port}
         self._ports = {scheme: port for scheme, port in ports.items() if port is not None}
         if not self._ports:

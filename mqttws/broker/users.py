@@ -108,10 +108,14 @@ class Users:
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: A line is invalid, or a name occurs twice.
+            ValueError: The file is not UTF-8, a line is invalid, or a name occurs twice.
         """
         hashes: dict[str, str] = {}
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
+        try:
+            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: it is not UTF-8 at byte {error.start}") from None
+        for number, line in enumerate(lines, 1):
             if not line.strip() or line.startswith("#"):
                 continue
             name, colon, text = line.strip().rpartition(":")  # a name may contain a colon, a hash does not

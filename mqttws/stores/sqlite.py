@@ -45,6 +45,8 @@ class SQLiteStore:
         if synchronous not in ("normal", "full"):
             raise ValueError(f"synchronous is {synchronous!r}; it must be 'normal' or 'full'")
         self._path = os.fspath(path)
+        if not self._path:  # for SQLite that is a temporary file
+            raise StoreError("the store '' cannot be opened: the path is empty")
         self._pending: dict[bytes, bytes | None] = {}
         self._batch: dict[bytes, bytes | None] = {}  # the changes that are being committed
         self._make_locks()

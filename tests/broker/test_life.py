@@ -152,6 +152,11 @@ def test_an_invalid_port_is_refused(port):
         Broker(tcp_port=port)
 
 
+def test_an_empty_host_does_not_open_all_interfaces():
+    with pytest.raises(ValueError, match="host is empty"):
+        Broker("", tcp_port=1883)
+
+
 def test_a_broker_needs_a_path():
     with pytest.raises(ValueError, match="paths is empty"):
         Broker(paths=())

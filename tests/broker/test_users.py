@@ -55,6 +55,13 @@ def test_a_users_file_may_have_a_byte_order_mark(tmp_path, hashed):
     assert Users.load(path).check("ann", PASSWORD.encode())
 
 
+def test_a_file_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "users"
+    path.write_bytes(b"ann:\xff\n")
+    with pytest.raises(ValueError, match=r"users: it is not UTF-8 at byte 4$"):
+        Users.load(path)
+
+
 @pytest.mark.parametrize("line", ["ann", ":x", "ann:{0}\nann:{0}"])
 def test_an_invalid_line_is_named(tmp_path, hashed, line):
     path = tmp_path / "users"

@@ -213,6 +213,22 @@ def test_exit_codes(start: type[Command], broker: list[str]) -> None:
     assert start("sub").end() == 2
 
 
+def test_passwd_changes_the_file_behind_a_link(start: type[Command], tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    link.symlink_to(file)
+    assert start("passwd", str(link), "ada", PUBSUB_PASSWORD="lovelace").end() == 0
+    file.write_text(file.read_text(), encoding="utf-8-sig")  # as Windows editors write it
+    assert start("passwd", str(link), "ada", PUBSUB_PASSWORD="another").end() == 0
+    assert link.is_symlink()
+    assert file.read_text().startswith("ada:scrypt$")
+    assert len(file.read_text().splitlines()) == 1
+    file.write_bytes(b"\xff")
+    broken = start("passwd", str(link), "ada", PUBSUB_PASSWORD="lovelace")
+    assert broken.end() == 1
+    assert "it is not UTF-8" in broken.complaint()
+    assert broken.complaints.empty()
+
+
 def test_users_and_passwords_without_the_command_line(start: type[Command], tmp_path: Path) -> None:
     users = str(tmp_path / "users")
     assert start("passwd", users, "ada", PUBSUB_PASSWORD="lovelace").end() == 0

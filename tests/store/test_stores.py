@@ -132,6 +132,11 @@ def test_a_fork_cannot_use_the_stores_of_its_parent(tmp_path: Path) -> None:
         assert store.load(b"") == [(b"k", b"v")]
 
 
+def test_an_empty_path_is_not_a_temporary_file() -> None:
+    with pytest.raises(StoreError, match="the path is empty"):
+        SQLiteStore("")
+
+
 def test_other_files_are_not_changed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE mine (x)")
