@@ -100,6 +100,7 @@ def test_the_child_keeps_no_connection_and_no_port_open() -> None:
                 client.sendall(b"\xc0\x00")  # PINGREQ: the parent goes on
                 assert client.recv(2).hex() == "d000"
                 parent.kill()
+                parent.wait()
                 assert client.recv(1) == b""
                 with pytest.raises(ConnectionRefusedError):
                     socket.create_connection((address.hostname, address.port), timeout=30)
