@@ -74,7 +74,8 @@ class Options:
         on_error: Called with errors that belong to no call, for example a subscription that the server refused to
             restore.
         manual_ack: Whether QoS 1 and 2 messages are acknowledged only by `acknowledge`.
-        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535. With QoS 2 it must not
+            exceed `max_inflight_messages` of a Mosquitto server (20 by default), which loses messages otherwise.
         max_queued: The maximum number of messages that wait to be sent, at least 1.
         max_queued_bytes: The maximum bytes of topics and payloads that wait to be sent.
         overflow: The effect of a message beyond these limits. "block": `publish` waits for space, `publish_nowait`

@@ -127,6 +127,18 @@ def test_exchange_with_paho(make: Make, driver: type[Any], shared: Mosquitto, ot
     assert [(int(message.payload), message.qos) for message in take(client, 20)] == [(n, qos) for n in range(20)]
 
 
+def test_qos_2_within_the_window_of_mosquitto(make: Make, driver: type[Any], shared: Mosquitto) -> None:
+    """With more than its `max_inflight_messages` in flight it loses some of them; see docs/servers.md."""
+    topic = f"window/{driver.__name__}"
+    client = make(shared.url("mqtt"), max_in_flight=20)
+    client.open()
+    client.subscribe(topic, 2)
+    futures = [client.publish_nowait(topic, str(number), 2) for number in range(400)]
+    for future in futures:
+        future.result(PATIENCE)
+    assert [int(message.payload) for message in take(client, 400)] == list(range(400))
+
+
 def test_a_refused_connection_is_an_error(make: Make, shared: Mosquitto) -> None:
     with pytest.raises(ConnectionRefused) as caught:
         make(shared.url("closed"), username="ada", password="wrong").open()
