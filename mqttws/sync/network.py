@@ -423,6 +423,8 @@ class Network(Owner):
                 with self.lock:
                     self.take_posted()
             step(until)
+        except OSError:  # other code has closed the descriptors of the wait, which would fail again
+            raise
         except Exception as error:  # a lack of memory, or a defect of this package, ends only the connection
             report_exception(step)
             with self.lock:
