@@ -74,7 +74,7 @@ class WebSocketFraming(Framing, ABC):
         self._is_open = False  # from the handshake to the first close frame sent or received
         self._closing = False  # whether this end has sent the first close frame
         self._entropy = entropy
-        self._keys: list[bytes] = []  # unused masking keys, the next one last
+        self._keys = b""  # unused masking keys, one after the other: as a list, they would take ten times the memory
         # The current frame:
         self._header = b""  # its header, while that is incomplete
         self._left = 0  # how many bytes of its payload have not arrived yet
@@ -134,10 +134,9 @@ class WebSocketFraming(Framing, ABC):
 
     def _next_key(self) -> bytes:
         """Return a masking key. 64 are drawn at a time: a call for entropy costs the same for few bytes as for many."""
-        if not self._keys:
-            drawn = self._entropy(256)
-            self._keys = [drawn[start : start + 4] for start in range(252, -1, -4)]
-        return self._keys.pop()
+        keys = self._keys or self._entropy(256)
+        self._keys = keys[4:]
+        return keys[:4]
 
     @abstractmethod
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
