@@ -34,6 +34,7 @@ __all__ = [
     "encode",
     "header_fields",
     "header_name",
+    "joined",
     "pairs_of",
     "query_pairs",
     "text",
@@ -148,7 +149,12 @@ def decode(part: str) -> str:
 
 def canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
     """Join encoded pairs, sorted by encoded key and then by encoded value."""
-    return "&".join([f"{key}={value}" for key, value in sorted(pairs)])
+    return joined(sorted(pairs))
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> str:
+    """Join encoded pairs that are sorted."""
+    return "&".join([f"{key}={value}" for key, value in pairs])
 
 
 # --- the headers ----------------------------------------------------------------------------------------------
@@ -169,6 +175,8 @@ def header_name(name: str | bytes) -> str:
 
 def pairs_of(headers: HeadersLike) -> Iterable[tuple[str | bytes, str | bytes]]:
     """Return headers as pairs, whether they are given as a mapping or as pairs."""
+    if isinstance(headers, list):  # first, because the test for an abstract class is slow
+        return headers
     return headers.items() if isinstance(headers, Mapping) else headers
 
 

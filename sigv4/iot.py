@@ -223,7 +223,7 @@ class IotUrlSigner:
         """
         stamp = amz_date(now)
         prepared = self._prepared
-        if prepared is None or prepared.credentials is not credentials or prepared.day != stamp[:8]:
+        if prepared is None or prepared[0] is not credentials or prepared[1] != stamp[:8]:  # faster than by name
             prepared = self._prepare(credentials, now, stamp)
         _, _, key, request, request_end, url_start, url_end, token = prepared
         request = request.copy()

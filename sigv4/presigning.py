@@ -78,6 +78,8 @@ AUTH_PARAMETERS: Final = frozenset(
 )
 """The query parameters that carry a signature."""
 
+#: The usual methods, which need no further check.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _is_method = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
 _breaks_a_line = re.compile(r"[\r\n\0]").search
 _is_payload_hash = re.compile(r"[0-9a-f]{64}|[A-Z0-9][A-Z0-9-]*").fullmatch
@@ -213,10 +215,9 @@ def presign(
     fields, names = _signable(headers, also_sign)
     key = signing_key(given.secret_key, stamp[:8], region, service)
 
-    # These are in alphabetical order, so sorting them costs little when the caller has no query.
-    parameters = [
+    parameters = [  # in alphabetical order: without a query of the caller they are not sorted again
         ("X-Amz-Algorithm", ALGORITHM),
-        ("X-Amz-Credential", f"{_encoded(given.access_key)}%2F{key.scope.replace('/', '%2F')}"),
+        ("X-Amz-Credential", f"{_encoded(given.access_key)}%2F{key.encoded_scope}"),
         ("X-Amz-Date", stamp),
     ]
     if expires is not None:
@@ -226,9 +227,9 @@ def presign(
         parameters.append(("X-Amz-Security-Token", token))
     parameters.append(("X-Amz-SignedHeaders", "%3B".join(names)))
     if query:
-        parameters += _foreign_pairs(query)
+        parameters = sorted([*parameters, *_foreign_pairs(query)])
 
-    query = c.canonical_query(parameters)
+    query = c.joined(parameters)
     request = c.canonical_request(
         method,
         c.canonical_uri(path, normalize_path, double_encode),
@@ -329,7 +330,7 @@ def sign_headers(
 
 
 def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
-    if not isinstance(method, str) or not _is_method(method):
+    if not isinstance(method, str) or (method not in _METHODS and not _is_method(method)):
         raise SigningError("method: expected an HTTP method such as 'GET'")
     target = c.text(target)
     parts = target.partition("?")
@@ -337,7 +338,7 @@ def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
         raise SigningError("target: expected path?query with a leading '/', as it is sent, not a URL")
     if "#" in target:
         raise SigningError("target: expected path?query, found a fragment ('#'), which is never sent")
-    if _breaks_a_line(target):
+    if not target.isprintable() and _breaks_a_line(target):
         raise SigningError("target: expected no line break and no NUL, which would end the request line")
     return parts if parts[0] else ("/", "", parts[2])
 
@@ -345,7 +346,9 @@ def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
 def _signable(headers: c.HeadersLike, also_sign: Collection[str]) -> tuple[dict[str, str], list[str]]:
     fields = c.header_fields(headers)
     left_out = NEVER_SIGNED.difference(_checked_names(also_sign, fields)) if also_sign else NEVER_SIGNED
-    names = [name for name in sorted(fields) if name not in left_out]
+    names = sorted(fields)
+    if not left_out.isdisjoint(names):
+        names = [name for name in names if name not in left_out]
     if "host" not in fields:
         raise SigningError("headers: expected a Host header, which every signature covers; got none")
     if not fields["host"] or "," in fields["host"]:

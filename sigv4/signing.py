@@ -38,6 +38,8 @@ UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 """Replaces the payload hash for services that accept an unsigned body."""
 KEYS_CACHED = 128
 
+#: Each number below 100 in two digits: a third of the time that formatting takes.
+_TWO = tuple(f"{number:02}" for number in range(100))
 _BLOCK = 64  # bytes: the block size of SHA-256, to which HMAC pads its key
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
@@ -56,7 +58,11 @@ def amz_date(now: datetime) -> str:
         if now.utcoffset() is None:
             raise SigningError("now: expected an aware datetime, got one without a time zone; use datetime.now(UTC)")
         now = now.astimezone(UTC)
-    return "%04d%02d%02dT%02d%02d%02dZ" % (now.year, now.month, now.day, now.hour, now.minute, now.second)  # noqa: UP031 - twice as fast
+    century, year = divmod(now.year, 100)
+    return (
+        f"{_TWO[century]}{_TWO[year]}{_TWO[now.month]}{_TWO[now.day]}"
+        f"T{_TWO[now.hour]}{_TWO[now.minute]}{_TWO[now.second]}Z"
+    )
 
 
 class SigningKey:
@@ -64,15 +70,17 @@ class SigningKey:
 
     Attributes:
         scope: The credential scope, `day/region/service/aws4_request`.
+        encoded_scope: The same, percent-encoded.
         inner: The inner SHA-256 state of HMAC after the key. Copy it; never update it.
         outer: The outer SHA-256 state, likewise.
     """
 
-    __slots__ = ("inner", "outer", "scope")
+    __slots__ = ("encoded_scope", "inner", "outer", "scope")
 
     def __init__(self, key: bytes, scope: str) -> None:
         block = key.ljust(_BLOCK, b"\0")
         self.scope = scope
+        self.encoded_scope = scope.replace("/", "%2F")
         self.inner = sha256(block.translate(_INNER_PAD))
         self.outer = sha256(block.translate(_OUTER_PAD))
 
