@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from typing import final as final
     from typing import overload as overload
 
+    from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
 else:
+    i64 = int  # for mypyc, an integer without the check for more than 64 bits
     Any = ClassVar = Final = NoReturn = Self = Unpack = object  # only annotations contain them
 
     class Generic:

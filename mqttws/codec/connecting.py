@@ -5,7 +5,7 @@ Spec: §3.1, §3.2, §3.12 to §3.14
 
 from __future__ import annotations
 
-from mqttws.codec.packet import Packet
+from mqttws.codec.packet import Packet, with_fixed_header
 from mqttws.codec.publishing import Message, check_qos
 from mqttws.codec.topics import check_topic
 from mqttws.codec.wire import BYTES, MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
@@ -83,7 +83,17 @@ class Connect(Packet):
         username: str | None = None,
         password: bytes | None = None,
         protocol_level: int = 4,
+        _checked: bool = False,  # True from the decoder's shortcut, which has made the same checks
     ) -> None:
+        self.client_id = client_id
+        self.clean_session = clean_session
+        self.keep_alive = keep_alive
+        self.will = will
+        self.username = username
+        self.password = password
+        self.protocol_level = protocol_level
+        if _checked:
+            return
         if protocol_level != 4 and protocol_level not in PROTOCOL_NAMES:
             raise LocalProtocolError(f"the protocol level is {protocol_level}; it must be 4 or 3", "MQTT-3.1.2-2")
         if not client_id and not clean_session:
@@ -100,15 +110,9 @@ class Connect(Packet):
             encode_binary(password, "the password")
         if will is not None:
             encode_binary(will.payload, "the will message")
-        self.client_id = client_id
-        self.clean_session = clean_session
-        self.keep_alive = keep_alive
-        self.will = will
-        self.username = username
-        self.password = password
-        self.protocol_level = protocol_level
 
-    def _encode_body(self) -> bytes:
+    def encode(self) -> bytes:
+        """Return the whole packet, encoded."""
         flags = _CLEAN_SESSION if self.clean_session else 0
         payload = encode_string(self.client_id)
         if self.will is not None:
@@ -120,7 +124,8 @@ class Connect(Packet):
         if self.password is not None:
             flags |= _PASSWORD
             payload += encode_binary(self.password)
-        return _BEGINNINGS[self.protocol_level] + BYTES[flags] + encode_uint16(self.keep_alive) + payload
+        body = _BEGINNINGS[self.protocol_level] + BYTES[flags] + encode_uint16(self.keep_alive) + payload
+        return with_fixed_header(b"\x10", body)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Connect can hold credentials and cannot be pickled or copied")

@@ -32,12 +32,12 @@ from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet
 from mqttws.codec.packets import check_first_byte, clear_unused_bits, decode, holds_more_filters
 from mqttws.codec.publishing import PacketIdOnly, PubAck, PubComp, Publish, PubRec, PubRel
-from mqttws.codec.shortcuts import BLANK, SHORTCUTS
+from mqttws.codec.shortcuts import BLANK, read_body
 from mqttws.codec.subscribing import UnsubAck
 from mqttws.codec.topics import is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, decode_remaining_length
 from mqttws.errors import MalformedPacket, PacketTooLarge
-from mqttws.hints import Final
+from mqttws.hints import Final, i64
 
 #: The largest packet that the standard allows, fixed header included.
 MAX_PACKET_SIZE: Final = MAX_REMAINING_LENGTH + 5
@@ -188,20 +188,20 @@ class Decoder:
 
     def _cut(self, data: bytes, packets: list[Packet]) -> None:
         """Append the packets that `data` contains, and keep the rest for the next call."""
-        position = 0
-        end = len(data)
-        last = end - 1
-        largest = self.max_packet_size
-        most = largest - 2  # the largest remaining length after the shortest fixed header, of two bytes
+        position: i64 = 0
+        end: i64 = len(data)
+        last: i64 = end - 1
+        largest: i64 = self.max_packet_size
+        most: i64 = largest - 2  # the largest remaining length after the shortest fixed header, of two bytes
         topics = _TOPICS  # locals: the loop reads them faster than globals and attributes
         blank = BLANK
         topic_before: str | None = None  # the topic of the last PUBLISH of QoS 0
-        length_before = 0
+        length_before: i64 = 0
         # A fixed header has at least two bytes, so the last byte alone cannot start a packet.
         while position < last:
-            first = data[position]
-            length = data[position + 1]
-            start = position + 2
+            first: i64 = data[position]
+            length: i64 = data[position + 1]
+            start: i64 = position + 2
             # Lengths of one byte, and here of two, are read without a call: they cover packets below 16 KiB.
             if length > 127:
                 if start < end and data[start] < 128:
@@ -219,7 +219,7 @@ class Decoder:
                 if start + length - position > largest:
                     break
             # Incomplete or too large: `_keep` below waits for the rest, or refuses the packet by its fixed header.
-            following = start + length
+            following: i64 = start + length
             if following > end or length > most:
                 break
             # Every branch below either appends a packet and continues, or falls through to the reference decoder.
@@ -227,7 +227,7 @@ class Decoder:
                 if length > 2 and first >= 0x30:
                     # The bytes of the topic, with its length, are the cache's key: a hit needs no decoding and no
                     # check. If the topic is longer than the packet, the comparison of `rest` below finds out.
-                    rest = start + 2 + data[start + 1]
+                    rest: i64 = start + 2 + data[start + 1]
                     topic = topics.get(data[start:rest])
                     if topic is None:
                         topic = _read_topic(data[start:rest])
@@ -257,12 +257,15 @@ class Decoder:
                                     length_before = length
                                 position = following
                                 continue
-                        elif rest + 2 <= following and (first == 0x32 or first in _FLAGS):
+                        elif rest + 2 <= following and (first == 0x32 or first == 0x34 or first in _FLAGS):
                             packet_id = data[rest] * 256 + data[rest + 1]
                             if packet_id:  # 0 is invalid [MQTT-2.3.1-1]
                                 payload = data[rest + 2 : following]
                                 if first == 0x32:
                                     qos = 1
+                                    retain = dup = False
+                                elif first == 0x34:
+                                    qos = 2
                                     retain = dup = False
                                 else:
                                     qos, retain, dup = _FLAGS[first]
@@ -281,29 +284,23 @@ class Decoder:
                                 continue
             elif length == 2:  # PUBACK, PUBREC, PUBREL, PUBCOMP and UNSUBACK
                 packet_id = data[start] * 256 + data[start + 1]
-                if packet_id:
-                    if first == 0x40:
-                        if blank is None:
-                            packets.append(PubAck(packet_id))
-                        else:
-                            answer = blank(PubAck)
-                            answer.packet_id = packet_id
-                            packets.append(answer)
-                        position = following
-                        continue
-                    if first in _ANSWERS:
-                        packets.append(_ANSWERS[first](packet_id))
-                        position = following
-                        continue
+                if packet_id and (first == 0x40 or first in _ANSWERS):
+                    if blank is None:
+                        packets.append(_make_answer(first, packet_id))
+                    else:
+                        answer = blank(PubAck if first == 0x40 else _ANSWERS[first])
+                        answer.packet_id = packet_id
+                        packets.append(answer)
+                    position = following
+                    continue
             elif not length and first in _EMPTY:  # PINGREQ, PINGRESP and DISCONNECT
                 packets.append(_EMPTY[first])
                 position = following
                 continue
             # Every other packet, and every packet with an error, which the reference decoder finds again and raises.
             found = None
-            shortcut = SHORTCUTS.get(first)
-            if shortcut is not None and not self.lenient and self.max_filters is None:
-                found = shortcut(data[start:following])
+            if (first < 0x30 or first > 0x3F) and not self.lenient and self.max_filters is None:
+                found = read_body(first, data[start:following])
             if found is None:
                 body = data[start:following] if length < _SHORT else memoryview(data)[start:following]
                 found = self._decode(first, body)
@@ -368,12 +365,8 @@ class Decoder:
             raise MalformedPacket(
                 f"a packet contains more than {self.max_filters:,} Topic Filters, the maximum here", "§5.4.8"
             )
-        shortcut = SHORTCUTS.get(first)
-        if shortcut is not None:
-            found = shortcut(bytes(body))
-            if found is not None:
-                return found
-        return decode(first, body)
+        found = read_body(first, bytes(body)) if first < 0x30 or first > 0x3F else None  # a PUBLISH is not copied
+        return decode(first, body) if found is None else found
 
 
 def publish_head(data: bytes | bytearray, start: int) -> int:
@@ -407,6 +400,19 @@ def _read_topic(encoded: bytes) -> str | None:
         return None
     _MEMORY.offer(encoded, topic)
     return topic
+
+
+def _make_answer(first: i64, packet_id: int) -> PacketIdOnly:
+    """Make an acknowledgement. In the compiled build a class is called faster by its name than by a table."""
+    if first == 0x40:
+        return PubAck(packet_id)
+    if first == 0x50:
+        return PubRec(packet_id)
+    if first == 0x62:
+        return PubRel(packet_id)
+    if first == 0x70:
+        return PubComp(packet_id)
+    return UnsubAck(packet_id)
 
 
 def _take_run(data: bytes, start: int, rest: int, position: int, packets: list[Packet]) -> int:

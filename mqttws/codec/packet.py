@@ -67,13 +67,12 @@ class Packet(Value):
     flags_statement: ClassVar[str] = "MQTT-2.2.2-2"
 
     def encode(self) -> bytes:
-        """Return the whole packet, encoded: fixed header, variable header and payload."""
-        body = self._encode_body()
-        return BYTES[self.type << 4 | self.flags] + encode_remaining_length(len(body)) + body
+        """Return the whole packet, encoded: fixed header, variable header and payload.
 
-    def _encode_body(self) -> bytes:
-        """Encode everything after the fixed header."""
-        return b""
+        This one is for packets without the latter two. Classes contain their first byte as a constant, because reading
+        `type` and `flags` from the class takes longer than encoding a short body.
+        """
+        return with_fixed_header(BYTES[self.type << 4 | self.flags], b"")
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Packet:
@@ -89,6 +88,11 @@ class Packet(Value):
         """
         reader.end()
         return cls()
+
+
+def with_fixed_header(first: bytes, body: bytes) -> bytes:
+    """Return a whole packet: the first byte, the remaining length, and the body. Spec: §2.2."""
+    return first + encode_remaining_length(len(body)) + body
 
 
 def shorten(value: object) -> str:

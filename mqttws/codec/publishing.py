@@ -167,12 +167,15 @@ class Publish(Packet):
         _checked: bool = False,  # True from the decoder's loop, which has made the same checks
     ) -> None:
         if not _checked:
-            if type(topic) is not str or topic not in _TOPICS:
+            try:
+                if topic not in _TOPICS:
+                    encode_topic(topic)
+            except TypeError:  # see `Message`
                 encode_topic(topic)
             if packet_id is None:
                 if qos or dup:
                     _refuse(qos, dup, packet_id)
-            elif not (0 < packet_id < 65_536 and (qos == 1 or qos == 2)):
+            elif packet_id < 1 or packet_id > 65_535 or (qos != 1 and qos != 2):
                 _refuse(qos, dup, packet_id)
         self.topic = topic
         self.payload = payload
@@ -183,20 +186,20 @@ class Publish(Packet):
 
     def encode(self) -> bytes:
         """Return the whole packet, encoded."""
-        topic, payload, packet_id = self.topic, self.payload, self.packet_id
+        payload, packet_id = self.payload, self.packet_id
         # What the constructor has checked is not checked again, which makes a short packet a third cheaper.
         try:
-            name = _TOPICS[topic]
+            name = _TOPICS[self.topic]
         except KeyError:
-            name = encode_topic(topic)
+            name = encode_topic(self.topic)
         length = len(name) + len(payload)
         if packet_id is None:
             if length < 128:
                 return (_RETAINED if self.retain else _PLAIN)[length] + name + payload
-        elif length < 126 and not (self.retain or self.dup):
-            headers = _QOS_1 if self.qos == 1 else _QOS_2
-            return b"".join((headers[length], name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
-        return encode_publish(topic, payload, self.qos, self.retain, self.dup, packet_id)
+        elif length < 126 and not self.retain and not self.dup:
+            header = _QOS_1[length] if self.qos == 1 else _QOS_2[length]
+            return b"".join((header, name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
+        return encode_publish(self.topic, payload, self.qos, self.retain, self.dup, packet_id)
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Publish:

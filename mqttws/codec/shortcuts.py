@@ -18,7 +18,7 @@ from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
 from mqttws.codec.subscribing import FILTER_MAX_LENGTH, SubAck, Subscribe, Unsubscribe
 from mqttws.codec.topics import is_topic, is_topic_filter
-from mqttws.hints import Any, Final
+from mqttws.hints import Any, Final, i64
 
 #: Makes an object without calling its constructor; None in the compiled build, where this is impossible and not needed.
 BLANK: Final[Callable[[type[Any]], Any] | None] = None if compiled else object.__new__
@@ -37,6 +37,10 @@ _CONNACKS: Final[dict[bytes, ConnAck]] = {
     **{bytes((0, code)): ConnAck(code) for code in range(6)},
 }
 _RETURN_CODES: Final = b"\0\1\2\x80"
+#: The return codes of a SUBACK in recent use, at most `_CODES_MAX`, as bytes -> the same as integers, checked.
+_CODES_MEMORY: Final[Memory[bytes, tuple[int, ...]]] = Memory(4_096, 64 * 1024)
+_CODES: Final[dict[bytes, tuple[int, ...]]] = _CODES_MEMORY.table
+_CODES_MAX: Final = 16
 #: The bytes in recent use of a Topic Filter with the requested QoS -> both, checked; and those of a filter to
 #: unsubscribe from -> the filter. Bounded like the encoder's cache.
 _REQUEST_MEMORY: Final[Memory[bytes, tuple[str, int]]] = Memory(4_096, 128 * 1024)
@@ -85,7 +89,7 @@ def read_connect(body: bytes) -> Connect | None:
         return None
     keep_alive = body[8] * 256 + body[9]
     if BLANK is None:
-        return Connect(client_id, flags & 0x02 != 0, keep_alive, will, username, password)
+        return Connect(client_id, flags & 0x02 != 0, keep_alive, will, username, password, 4, True)
     connect: Connect = BLANK(Connect)
     connect.client_id = client_id
     connect.clean_session = flags & 0x02 != 0
@@ -108,24 +112,19 @@ def _message(topic: str, payload: bytes, qos: int, retain: bool) -> Message:
     return message
 
 
-def read_connack(body: bytes) -> ConnAck | None:
-    """Read the body of a CONNACK. Spec: §3.2."""
-    return _CONNACKS.get(body)
-
-
 def read_subscribe(body: bytes) -> Subscribe | None:
     """Read the body of a SUBSCRIBE. Spec: §3.8."""
-    size = len(body)
+    size: i64 = len(body)
     if size < 6:
         return None
     packet_id = body[0] * 256 + body[1]
     if not packet_id:
         return None
     wanted = []
-    position = 2
+    position: i64 = 2
     try:
         while position < size:
-            end = position + 3 + body[position + 1]  # in the cache, the high byte of each length is 0
+            end: i64 = position + 3 + body[position + 1]  # in the cache, the high byte of each length is 0
             request = _REQUESTS.get(body[position:end])
             if request is None:
                 end += body[position] * 256
@@ -168,9 +167,14 @@ def _read_filter(encoded: bytes) -> str | None:
 
 def read_suback(body: bytes) -> SubAck | None:
     """Read the body of a SUBACK. Spec: §3.9."""
-    codes = body[2:]
-    if not codes or codes.translate(None, _RETURN_CODES):
-        return None
+    encoded = body[2:]
+    codes = _CODES.get(encoded)
+    if codes is None:
+        if not encoded or encoded.translate(None, _RETURN_CODES):
+            return None
+        codes = tuple(encoded)
+        if len(encoded) <= _CODES_MAX:
+            _CODES_MEMORY.offer(encoded, codes)
     packet_id = body[0] * 256 + body[1]
     if not packet_id:
         return None
@@ -178,23 +182,23 @@ def read_suback(body: bytes) -> SubAck | None:
         return SubAck(packet_id, codes, True)
     suback: SubAck = BLANK(SubAck)
     suback.packet_id = packet_id
-    suback.return_codes = tuple(codes)
+    suback.return_codes = codes
     return suback
 
 
 def read_unsubscribe(body: bytes) -> Unsubscribe | None:
     """Read the body of an UNSUBSCRIBE. Spec: §3.10."""
-    size = len(body)
+    size: i64 = len(body)
     if size < 5:
         return None
     packet_id = body[0] * 256 + body[1]
     if not packet_id:
         return None
     unwanted = []
-    position = 2
+    position: i64 = 2
     try:
         while position < size:
-            end = position + 2 + body[position + 1]
+            end: i64 = position + 2 + body[position + 1]
             topic_filter = _FILTERS.get(body[position:end])
             if topic_filter is None:
                 end += body[position] * 256
@@ -215,11 +219,22 @@ def read_unsubscribe(body: bytes) -> Unsubscribe | None:
     return unsubscribe
 
 
-#: First byte -> the function for its body.
-SHORTCUTS: Final[dict[int, Callable[[bytes], Packet | None]]] = {
-    0x10: read_connect,
-    0x20: read_connack,
-    0x82: read_subscribe,
-    0x90: read_suback,
-    0xA2: read_unsubscribe,
-}
+def read_body(first: int, body: bytes) -> Packet | None:
+    """Read the body of a packet with this first byte.
+
+    Comparisons, because the compiled build calls the functions directly, without the detour of a table.
+
+    Returns:
+        The packet; None if the body is wrong, or if there is no function for its type.
+    """
+    if first == 0x90:
+        return read_suback(body)
+    if first == 0x82:
+        return read_subscribe(body)
+    if first == 0xA2:
+        return read_unsubscribe(body)
+    if first == 0x10:
+        return read_connect(body)
+    if first == 0x20:
+        return _CONNACKS.get(body)
+    return None

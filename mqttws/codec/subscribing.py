@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mqttws.codec.memory import Memory
-from mqttws.codec.packet import Packet, check_packet_id
+from mqttws.codec.packet import Packet, check_packet_id, with_fixed_header
 from mqttws.codec.publishing import PacketIdOnly, check_qos
 from mqttws.codec.topics import check_topic_filter
 from mqttws.codec.wire import Reader, encode_uint16
@@ -83,12 +83,13 @@ class Subscribe(Packet):
             if type(qos) is not int or not 0 <= qos <= 2:  # checked here first: formatting the message is slow
                 check_qos(qos, f"the QoS requested for {topic_filter!r}", "MQTT-3.8.3-4")
 
-    def _encode_body(self) -> bytes:
+    def encode(self) -> bytes:
+        """Return the whole packet, encoded."""
         parts = [encode_uint16(self.packet_id)]
         for topic_filter, qos in self.topic_filters:
             parts.append(_FILTERS.get(topic_filter) or encode_topic_filter(topic_filter))
             parts.append(_QOS[qos])
-        return b"".join(parts)
+        return with_fixed_header(b"\x82", b"".join(parts))
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Subscribe:
@@ -137,8 +138,9 @@ class SubAck(Packet):
                     f"the SubAck return code is {code:#04x}; it must be 0, 1, 2 or 0x80", "MQTT-3.9.3-2"
                 )
 
-    def _encode_body(self) -> bytes:
-        return encode_uint16(self.packet_id) + bytes(self.return_codes)
+    def encode(self) -> bytes:
+        """Return the whole packet, encoded."""
+        return with_fixed_header(b"\x90", encode_uint16(self.packet_id) + bytes(self.return_codes))
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> SubAck:
@@ -185,11 +187,12 @@ class Unsubscribe(Packet):
             if type(topic_filter) is not str or topic_filter not in _FILTERS:
                 encode_topic_filter(topic_filter)
 
-    def _encode_body(self) -> bytes:
+    def encode(self) -> bytes:
+        """Return the whole packet, encoded."""
         parts = [encode_uint16(self.packet_id)]
         for topic_filter in self.topic_filters:
             parts.append(_FILTERS.get(topic_filter) or encode_topic_filter(topic_filter))
-        return b"".join(parts)
+        return with_fixed_header(b"\xa2", b"".join(parts))
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Unsubscribe:

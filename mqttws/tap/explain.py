@@ -39,7 +39,7 @@ _BROKEN: Final = _PACKETS_TEST + "test_each_rule_violated_by_the_peer"
 
 #: Packet -> section, the function that reads its body, the function that writes it.
 _CODE: Final = {
-    "CONNECT": ("§3.1", "mqttws.codec.connecting:Connect.decode", "mqttws.codec.connecting:Connect._encode_body"),
+    "CONNECT": ("§3.1", "mqttws.codec.connecting:Connect.decode", "mqttws.codec.connecting:Connect.encode"),
     "CONNACK": ("§3.2", "mqttws.codec.connecting:ConnAck.decode", "mqttws.codec.connecting:ConnAck.encode"),
     "PUBLISH": ("§3.3", "mqttws.codec.publishing:Publish.decode", "mqttws.codec.publishing:encode_publish"),
     "PUBACK": ("§3.4", "mqttws.codec.publishing:PubAck.decode", "mqttws.codec.publishing:PubAck.encode"),
@@ -49,13 +49,13 @@ _CODE: Final = {
     "SUBSCRIBE": (
         "§3.8",
         "mqttws.codec.subscribing:Subscribe.decode",
-        "mqttws.codec.subscribing:Subscribe._encode_body",
+        "mqttws.codec.subscribing:Subscribe.encode",
     ),
-    "SUBACK": ("§3.9", "mqttws.codec.subscribing:SubAck.decode", "mqttws.codec.subscribing:SubAck._encode_body"),
+    "SUBACK": ("§3.9", "mqttws.codec.subscribing:SubAck.decode", "mqttws.codec.subscribing:SubAck.encode"),
     "UNSUBSCRIBE": (
         "§3.10",
         "mqttws.codec.subscribing:Unsubscribe.decode",
-        "mqttws.codec.subscribing:Unsubscribe._encode_body",
+        "mqttws.codec.subscribing:Unsubscribe.encode",
     ),
     "UNSUBACK": ("§3.11", "mqttws.codec.subscribing:UnsubAck.decode", "mqttws.codec.subscribing:UnsubAck.encode"),
     "PINGREQ": ("§3.12", "mqttws.codec.connecting:PingReq.decode", "mqttws.codec.connecting:PingReq.encode"),

@@ -490,6 +490,29 @@ def test_cached_topic_filters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert names[-1] not in encoded.table
 
 
+@pytest.mark.parametrize("codes", [[0], [1, 2, 0x80], [2] * 16, [0, 0x80] * 9], ids=len)
+def test_return_codes_from_the_cache(codes: list[int]) -> None:
+    packet = SubAck(7, codes)
+    for _ in range(3):
+        assert fast([packet.encode()]) == plain(packet.encode()) == outcome([packet])
+        for wrong in (3, 0x7F, 0xFF):
+            data = packet.encode()[:-1] + bytes((wrong,))
+            assert fast([data]) == plain(data)
+            assert fast([data])[2] == "MQTT-3.9.3-2"
+
+
+@interpreted
+def test_cached_return_codes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory: Memory[bytes, tuple[int, ...]] = Memory(10, 100)
+    monkeypatch.setattr(shortcuts, "_CODES_MEMORY", memory)
+    monkeypatch.setattr(shortcuts, "_CODES", memory.table)
+    packets = [SubAck(1, [1] * count) for count in range(1, 30)]
+    for _ in range(3):
+        for packet in packets:
+            assert Decoder().feed(packet.encode()) == [packet]
+    assert memory.table == {bytes([1] * count): (1,) * count for count in range(1, 11)}
+
+
 class TestSizeLimit:
     LIMIT = 100
 

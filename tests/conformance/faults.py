@@ -54,7 +54,7 @@ HANDLER = "mqttws.broker.handler:Handler."
 RETAINED = "mqttws.broker.retained:Retained."
 LIMITS = "mqttws.broker.limits:Limits."
 
-ENCODE_CONNECT = CONNECT_MODULE + "Connect._encode_body"
+ENCODE_CONNECT = CONNECT_MODULE + "Connect.encode"
 DECODE_CONNECT = CONNECT_MODULE + "Connect.decode"
 CONNECT_FLAGS = CONNECT_MODULE + "_check_connect_flags"
 LENIENT = '.decode("utf-8", "replace")'
@@ -71,7 +71,7 @@ fault(
     "a BOM is stripped on writing",
     (WIRE + "encode_string", "encode_binary(data, what)", r'encode_binary(data.removeprefix(b"\xef\xbb\xbf"), what)'),
 )
-fault("2.2.2-1", "flags of SUBSCRIBE are 0", ("mqttws.codec.packet:Packet.encode", "self.type << 4 | self.flags", "self.type << 4"))
+fault("2.2.2-1", "flags of SUBSCRIBE are 0", (SUBSCRIBING + "Subscribe.encode", r'b"\x82"', r'b"\x80"'))
 fault("2.2.2-1", "flags of PUBREL are 0", (PUBLISHING + "PacketIdOnly.encode", "self.header", r'self.header.replace(b"\x62", b"\x60")'))
 fault("2.2.2-2", "flags are not checked", (FIRST_BYTE, "first & 0x0F != cls.flags", "False"))
 for number, name in (("3.6.1-1", "PubRel"), ("3.8.1-1", "Subscribe"), ("3.10.1-1", "Unsubscribe"), ("3.14.1-1", "Disconnect")):

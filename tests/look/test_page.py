@@ -256,9 +256,9 @@ def test_rules_code_and_tests_are_links_if_there_is_documentation(
         assert bool(links) == (published() is not None)
         return
     test = "tests/codec/test_packets.py::test_literals_both_ways"
-    writes = "mqttws.codec.connecting:Connect._encode_body"
+    writes = "mqttws.codec.connecting:Connect.encode"
     assert links["MQTT-2.2.2-1"] == f"{SITE}conformance/2/index.html#mqtt-222-1"
-    assert links[writes] == f"{SITE}source/mqttws/codec/connecting.py.html#Connect._encode_body"
+    assert links[writes] == f"{SITE}source/mqttws/codec/connecting.py.html#Connect.encode"
     assert links[test] == f"{SITE}source/tests/codec/test_packets.py.html#test_literals_both_ways"
     assert look.complaints() == []
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from botocore.credentials import ReadOnlyCredentials
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sigv4 import EMPTY_SHA256, Credentials, SigningError, presign, sign_headers
 from sigv4.canonical import canonical_uri, header_name, query_pairs
-from sigv4.signing import KEYS_CACHED, signing_key
+from sigv4.signing import KEYS_CACHED, amz_date, signing_key
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 KEYS = Credentials("AKID", "secret")
@@ -185,3 +187,11 @@ def test_an_additional_header_is_signed(sign):
     assert signature("a") == signature("b")
     assert signature("a", also_sign={"connection"}) != signature("b", also_sign={"connection"})
     assert signature("a", also_sign={"Connection"}) == signature(" a ", also_sign={"CONNECTION"})
+
+
+@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), st.integers(-1_439, 1_439))
+def test_a_date_is_formatted_in_utc(time, minutes):
+    now = time.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    utc = now.astimezone(UTC)
+    stamp = f"{utc.year:04}{utc.month:02}{utc.day:02}T{utc.hour:02}{utc.minute:02}{utc.second:02}Z"
+    assert amz_date(now) == amz_date(utc) == stamp
