@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import mqttws.aio
 from mqttws.aio.network import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
 from mqttws.broker import Broker
-from mqttws.errors import TimedOut, WouldDeadlock
+from mqttws.errors import MQTTError, TimedOut, WouldDeadlock
 
 
 def scheduled(loop: asyncio.AbstractEventLoop) -> int:
@@ -169,16 +170,29 @@ def test_messages_of_many_tasks_in_the_next_turns_are_sent_in_one_write_each(wri
         asyncio.run(run(broker.url_of("mqtt")))
 
 
-def test_a_message_alone_is_written_before_the_call_first_waits(writes: list[bytes]) -> None:
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_alone_is_written_before_the_call_first_waits(writes: list[bytes], qos: int) -> None:
     async def run(url: str) -> None:
         async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
-            writes.clear()
-            for number in range(3):
-                call = client.publish("t", b"alone")
-                with pytest.raises(StopIteration):  # it returns without a wait
-                    call.send(None)
-                assert len(writes) == number + 1
-                await asyncio.sleep(0)
+            for _ in range(3):
+                await asyncio.sleep(0)  # the next turn
+                writes.clear()
+                call = asyncio.ensure_future(client.publish("t", b"alone", qos))
+                await asyncio.sleep(0)  # it runs until it waits
+                assert writes[0].endswith(b"alone")
+                await call
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_a_call_in_another_thread_is_refused_while_a_flush_is_scheduled() -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+            client.publish_nowait("t")  # schedules a flush
+            assert client._network.flushing
+            with ThreadPoolExecutor() as pool, pytest.raises(MQTTError, match="open in another event loop"):
+                pool.submit(asyncio.run, client.publish("t", b"", 1)).result(PATIENCE)
 
     with Broker() as broker:
         asyncio.run(run(broker.url_of("mqtt")))
