@@ -175,7 +175,7 @@ def main() -> None:
             print(f"{one.name:9} {' '.join([*one.enter, one.path])}")
     else:
         HERE.mkdir(exist_ok=True)
-        results = []
+        results: list[tuple[bool, str]] = []
         for one in chosen:
             print(f"--- Python {one.name}: {one.path}", flush=True)
             results.append(run(one, arguments))
@@ -185,7 +185,7 @@ def main() -> None:
                 results.append((False, ""))
                 print(f"{name:9} is not found")
     print(f"not found: {', '.join(missing) or 'none'}")
-    if not options.list and not all(passed for passed, _ in results):
+    if not options.list and not (results and all(passed for passed, _ in results)):
         sys.exit(1)
 
 

@@ -49,10 +49,18 @@ def run(*command: object, cwd: Path = ROOT, **variables: str) -> str:
     """Run a command and return its output. Raise AssertionError with its last lines if it fails."""
     words = [str(word) for word in command]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    environment.pop("PYTHONPATH", None)  # it could lead to the sources instead of what was installed
     done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 0, f"{' '.join(words[:4])}:\n" + "\n".join(output.strip().splitlines()[-15:])
     return output
+
+
+def lowest_requirements() -> list[str]:
+    """Return the requirements at run time, each with its lowest allowed version."""
+    lowest = [re.sub(r">=([\d.]+).*", r"==\1", each) for each in PROJECT["dependencies"]]
+    assert all("==" in each for each in lowest), f"a requirement has no lowest version: {lowest}"
+    return lowest
 
 
 class Check:
@@ -114,6 +122,8 @@ class Check:
         for name in ("one", "two"):
             run(sys.executable, "-m", "build", "--outdir", self._folder / name)
         run(sys.executable, "-m", "build", "--wheel", "--outdir", self._folder / "tree")
+        built = sorted(path.name for path in (self._folder / "one").iterdir())
+        assert len(built) == 2, built
         for path in (self._folder / "one").iterdir():
             assert path.read_bytes() == (self._folder / "two" / path.name).read_bytes(), f"{path.name} differs"
         assert self._wheel.read_bytes() == (self._folder / "tree" / self._wheel.name).read_bytes(), "the tree's differs"
@@ -137,7 +147,7 @@ class Check:
             archive.extractall(self._folder / "unpacked", filter="data")
         there = {path.relative_to(self._unpacked).as_posix() for path in self._unpacked.rglob("*") if path.is_file()}
         if not (ROOT / ".git").exists():
-            return f"{len(there)} files; not compared, since this is no clone"
+            raise NotChecked(f"{len(there)} files, not compared: this is no clone")
         kept = set(run("git", "ls-files").splitlines())
         assert kept <= there, f"the sdist lacks {sorted(kept - there)[:10]}"
         assert there - kept <= {"PKG-INFO"}, f"the sdist has more: {sorted(there - kept)[:10]}"
@@ -216,7 +226,7 @@ class Check:
 
     def lowest_versions(self) -> str:
         """Run the tests with the lowest allowed versions."""
-        lowest = [re.sub(r">=([\d.]+).*", r"==\1", each) for each in PROJECT["dependencies"]]
+        lowest = lowest_requirements()
         python = self._folder / "tests" / "bin" / "python"
         run(python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *lowest)
         arguments = ["-q", "-p", "no:cacheprovider", *LOWEST_TESTS]
@@ -226,8 +236,7 @@ class Check:
     def audit(self) -> str:
         """Check the lowest and the newest allowed versions for known vulnerabilities."""
         requirements = self._folder / "requirements.txt"
-        pinned = [re.sub(r">=([\d.]+).*", r"==\1", each) for each in PROJECT["dependencies"]]
-        for chosen in (pinned, PROJECT["dependencies"]):
+        for chosen in (lowest_requirements(), PROJECT["dependencies"]):
             requirements.write_text("\n".join(chosen) + "\n")
             try:
                 run(BIN / "pip-audit", "--strict", "--progress-spinner", "off", "-r", requirements)
@@ -250,6 +259,8 @@ def main() -> None:
     parser.add_argument("--release", action="store_true", help="require what a development version may lack")
     parser.add_argument("--tests", action="append", default=[], help="another argument for pytest")
     options = parser.parse_args()
+    if not __debug__:
+        parser.error("the checks are assertions, which Python leaves out with -O")
     failed = open_ = 0
     with tempfile.TemporaryDirectory() as folder:
         for check in Check(Path(folder), options.release, options.tests).checks():
