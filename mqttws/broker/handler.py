@@ -136,7 +136,7 @@ class Handler:
         self._upgrading = False
         rate = hub.limits.publish_rate
         self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets are allowed now
-        self._allowance_at = hub.loop.time()
+        self._allowance_at = hub.now()
         self._held = False  # whether reading is paused until the next PUBLISH is allowed
         self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # an unfinished lookup, and what follows it
         self._stored: StoredPace | None = None  # of a resumed session, if stored messages have a rate

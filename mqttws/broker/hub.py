@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from time import monotonic
 from typing import Protocol
 
 from mqttws.broker import admission
@@ -48,6 +49,9 @@ class Hub:
         paths: The accepted WebSocket request paths; others get 404.
         allowed_origins: See `origin`.
         sys_interval: Seconds between two updates of "$SYS"; None updates it only on demand.
+
+    Attributes:
+        now: The clock of the event loop, in seconds.
     """
 
     def __init__(
@@ -68,7 +72,8 @@ class Hub:
         self.paths = paths
         self.allowed_origins = allowed_origins
         self.loop = asyncio.get_running_loop()
-        self.status = Status(router, registry, self.loop.time())
+        self.now = _clock(self.loop)
+        self.status = Status(router, registry, self.now())
         self.stopping = False
         self.turns = Turns(self.loop, self.store)
         self.admission: admission.Admission[Connection] = admission.Admission(self.limits)
@@ -127,7 +132,7 @@ class Hub:
         """Call a function periodically. A failure is logged and does not stop the later calls."""
         while True:
             try:
-                duty(self.loop.time())
+                duty(self.now())
             except Exception:
                 log.exception("the broker's housekeeping failed")
             await asyncio.sleep(interval)
@@ -147,6 +152,11 @@ class Hub:
             for connection in self.admission.all:
                 connection.abort()
             await self._empty.wait()
+
+
+def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return the clock of an event loop; without asyncio's Python function around it, which each read would call."""
+    return monotonic if getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time else loop.time
 
 
 class _Will:

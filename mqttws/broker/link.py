@@ -36,7 +36,7 @@ from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
-from mqttws.protocol.machine import CLOSED
+from mqttws.protocol.machine import CLOSED, PIECE
 from mqttws.protocol.pacing import TokenBucket
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
@@ -168,7 +168,7 @@ class Link(asyncio.Protocol):
             transport.abort()
             return
         self._admitted = True
-        self._accepted_at = self._hub.loop.time()
+        self._accepted_at = self._hub.now()
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -202,7 +202,7 @@ class Link(asyncio.Protocol):
             self.eof_received()
 
     def _begin(self, transport: asyncio.Transport) -> None:
-        now = self._hub.loop.time()
+        now = self._hub.now()
         limits = self._hub.limits
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
@@ -253,8 +253,16 @@ class Link(asyncio.Protocol):
             if handler is not None:
                 self._start_work()
             return
-        started = perf_counter()
-        self._take(handler, data, hub.loop.time(), started + _SLICE)
+        started, now = perf_counter(), hub.now()
+        hub.metrics.bytes_received += size
+        try:
+            done = handler.receive_data(data, now)
+            more = not done and handler.take_events(now, started + _SLICE)
+        except BaseException as error:
+            self._fail(handler, error, now)
+            done = more = False
+        if not done:
+            self._answer(handler, more)
         spent = perf_counter() - started
         self._spent += spent
         if spent > _SLICE or size * 2 > self._piece:
@@ -306,7 +314,7 @@ class Link(asyncio.Protocol):
         self._full = True
         self.hold("full")
         self._drained = self._progress()
-        self._stall_deadline = self._hub.loop.time() + self._hub.limits.stall_timeout
+        self._stall_deadline = self._hub.now() + self._hub.limits.stall_timeout
         self._arm()
 
     def resume_writing(self) -> None:
@@ -316,19 +324,11 @@ class Link(asyncio.Protocol):
         self.release("full")
         self.wake()
 
-    # Work. `data_received` handles small data immediately by `_take`. Everything else goes into `_backlog`, and `work`
-    # handles it piece by piece when the scheduler (`turns`) calls it. `_queued` is True while the scheduler will.
+    # Work. `data_received` handles small data immediately. Everything else goes into `_backlog`, and `work` handles it
+    # piece by piece when the scheduler (`turns`) calls it. `_queued` is True while the scheduler will.
 
-    def _take(self, handler: Handler, data: bytes, now: float, until: float) -> None:
-        """Receive data and handle its events, until the time `until` of `perf_counter`."""
-        self._hub.metrics.bytes_received += len(data)
-        try:
-            if handler.receive_data(data, now):
-                return
-            more = handler.take_events(now, until)
-        except BaseException as error:
-            self._fail(handler, error, now)
-            more = False
+    def _answer(self, handler: Handler, more: bool) -> None:
+        """Write the answers to small data, and defer what remains: `more` is whether events do."""
         # With a store the answers wait for the end of the iteration, so that all connections share one commit;
         # without one they are written now. The client's close frame needs no answer, but it may end the connection.
         machine = self._connection.machine
@@ -426,7 +426,7 @@ class Link(asyncio.Protocol):
         handler, connection = self._handler, self._connection
         if handler is None:
             return False
-        now = self._hub.loop.time()
+        now = self._hub.now()
         # In order: events that are waiting, then received data, then EOF. EOF must come last, because everything that
         # the client sent before it is still to be handled, a DISCONNECT in particular.
         try:
@@ -494,7 +494,7 @@ class Link(asyncio.Protocol):
             self._defer()
 
     def _act(self, action: Callable[[float], None]) -> None:
-        now, handler = self._hub.loop.time(), self._handler
+        now, handler = self._hub.now(), self._handler
         if handler is None:  # the answer of an async hook came after the end of the connection
             return
         try:
@@ -506,7 +506,7 @@ class Link(asyncio.Protocol):
 
     def _count(self, pace: TokenBucket, size: int) -> None:
         """Count received or sent bytes against `byte_rate`; beyond it, pause reading until the rate is met."""
-        now = self._hub.loop.time()
+        now = self._hub.now()
         pace.spend(now, size)
         if pace.available(now) < 0 and _RATE not in self._holds:
             self.hold(_RATE)
@@ -530,7 +530,7 @@ class Link(asyncio.Protocol):
         self._holds = tuple(held for held in self._holds if held != reason)
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-            self._connection.resume_reading(self._hub.loop.time())
+            self._connection.resume_reading(self._hub.now())
             self._arm()
         if self._backlog:
             self._defer()
@@ -588,7 +588,7 @@ class Link(asyncio.Protocol):
         # Messages are collected until they fill a piece, or the iteration ends: a system call costs more than copying.
         if self._pending >= _PIECE and not full:
             try:
-                self._write(self._hub.loop.time())
+                self._write(self._hub.now())
             except BaseException as error:
                 self._drop(error)
         if not self._soon:
@@ -616,7 +616,7 @@ class Link(asyncio.Protocol):
         if handler is None:  # during the TLS handshake, or after the end
             self.abort()
             return
-        now = self._hub.loop.time()
+        now = self._hub.now()
         try:
             self._connection.close(error, now)
             if handler.take_events(now, perf_counter() + _LAST_SLICE):
@@ -670,20 +670,24 @@ class Link(asyncio.Protocol):
         if transport is None or self._ending or transport.is_closing():
             return
         try:
-            self._flush(transport, self._hub.loop.time())
+            self._flush(transport, self._hub.now())
         except BaseException as error:
             self._drop(error)
 
     def _flush(self, transport: asyncio.Transport, now: float) -> None:
-        connection = self._connection
+        connection, machine, store = self._connection, self._connection.machine, self._hub.store
         # Write pieces until the transport is full, nothing is left, or the share of this iteration is used up. A closed
         # connection writes even to a full transport: its last output is small, and nothing follows.
         for _ in range(_PIECES_A_TURN):
-            if (self._full and not connection.closed) or not self._write(now) or not connection.has_output:
+            if self._full and machine.state is not CLOSED:
+                break
+            size = self._write(now)
+            # Without a store a short piece is the last one. Between `prepare` and `flush`, more may have been queued.
+            if not size or (size < PIECE and store is None) or not connection.has_output:
                 break
         else:
             self.wake()  # the other connections write first
-        if connection.closed:
+        if machine.state is CLOSED:
             if connection.finished:
                 self._finish(transport, now)
             self._arm()
@@ -696,20 +700,21 @@ class Link(asyncio.Protocol):
         if waits and not self._queued and self._may_send_retained():
             self._defer()
 
-    def _write(self, now: float) -> bool:
-        """Write one piece. Return whether there was one."""
-        data = self._connection.piece_to_send(now)
+    def _write(self, now: float) -> int:
+        """Write one piece. Return its size in bytes; 0 if there was none."""
+        connection, handler = self._connection, self._handler
+        data = connection.piece_to_send(now)
+        size = len(data)
         self._pending = 0
-        handler = self._handler
-        if self._connection.closed and handler is not None and handler.subscriber is not None:
+        if connection.machine.state is CLOSED and handler is not None and handler.subscriber is not None:
             self._act(lambda now: None)  # handle the rest: the store failed, or events before the end are still waiting
         if data and self._transport is not None:
-            self._hub.metrics.bytes_sent += len(data)
-            self._written += len(data)
+            self._hub.metrics.bytes_sent += size
+            self._written += size
             self._transport.write(data)
             if self._pace is not None:
-                self._count(self._pace, len(data))
-        return bool(data)
+                self._count(self._pace, size)
+        return size
 
     def _finish(self, transport: asyncio.Transport, now: float) -> None:
         """Close gracefully; see the module's docstring."""
@@ -744,7 +749,7 @@ class Link(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
-        now = self._hub.loop.time()
+        now = self._hub.now()
         if self._linger_deadline is not None and now >= self._linger_deadline:
             self.abort()
         elif self._stall_deadline is not None and now >= self._stall_deadline:

@@ -128,7 +128,7 @@ class Machine(ABC):
         if self._out:
             return True
         session = self._session
-        return session is not None and (session.receiver.unanswered or session.sender.waiting > 0)
+        return session is not None and (session.receiver.unanswered or bool(session.sender.queue))
 
     def prepare(self) -> None:
         """Encode the next output without returning it, so that machines that share a store can share one commit."""
@@ -304,7 +304,7 @@ class Machine(ABC):
         assert session is not None
         if session.receiver.unanswered:
             self._send_answers()
-        if session.sender.waiting:
+        if session.sender.queue:
             self._send_messages(space)
 
     def _send_answers(self) -> None:

@@ -55,6 +55,7 @@ class Sender:
             support only QoS 1 and answer so, and the message would otherwise be sent again on each connection.
         lowered: How many QoS 2 messages were completed by a PUBACK.
         ages: The ages of the queued messages; None while none is recorded.
+        queue: The queued messages; for other classes only to see whether it is empty, which is faster than `waiting`.
     """
 
     __slots__ = (
@@ -68,12 +69,12 @@ class Sender:
         "_published",
         "_released",
         "_size",
-        "_waiting",
         "accepts_puback",
         "ages",
         "allowance",
         "journal",
         "lowered",
+        "queue",
     )
 
     def __init__(
@@ -92,7 +93,7 @@ class Sender:
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
-        self._waiting: deque[Outgoing | Run] = _EMPTY
+        self.queue: deque[Outgoing | Run] = _EMPTY
         self._growing: Run | None = None  # the last queue entry, if it is a run that takes further messages
         # These do not include the growing run:
         self._last_token = 0
@@ -141,7 +142,7 @@ class Sender:
     @property
     def tokens(self) -> set[int]:
         """The tokens of the QoS 1 and 2 messages that are queued or in flight."""
-        waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
+        waiting = (entry for entry in self.queue if not isinstance(entry, Run))
         return {outgoing[TOKEN] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
     @property
@@ -206,12 +207,12 @@ class Sender:
             self._check_space(size)
         token = self._last_token + 1
         outgoing = (token, topic, payload, message.qos, message.retain)
-        if self._waiting is _EMPTY:
-            self._waiting = deque()
+        if self.queue is _EMPTY:
+            self.queue = deque()
         self._last_token = token
         self._count += 1
         self._size += size
-        self._waiting.append(outgoing)
+        self.queue.append(outgoing)
         if self.journal is not None:
             self.journal.keep(outgoing, WAITING)
         return token
@@ -241,10 +242,10 @@ class Sender:
         self._stop_growing()
         self._check_space(size)
         most = self._max_queued - self._count
-        if self._waiting is _EMPTY:
-            self._waiting = deque()
+        if self.queue is _EMPTY:
+            self.queue = deque()
         run = Run(self._last_token + 1, most, min(RUN, self._max_queued_bytes - self._size))
-        self._waiting.append(run)
+        self.queue.append(run)
         self._growing = run
         return run
 
@@ -268,9 +269,9 @@ class Sender:
         for outgoing, phase, packet_id, age in messages:
             self._last_token = max(self._last_token, outgoing[TOKEN])
             if not packet_id:
-                if self._waiting is _EMPTY:
-                    self._waiting = deque()
-                self._waiting.append(outgoing)
+                if self.queue is _EMPTY:
+                    self.queue = deque()
+                self.queue.append(outgoing)
                 self._count += 1
                 self._size += size_of(outgoing[1], outgoing[2])
                 if age is not None:
@@ -287,7 +288,7 @@ class Sender:
         """
         unwanted = {
             entry[TOKEN]
-            for entry in self._waiting
+            for entry in self.queue
             if not isinstance(entry, Run) and not wanted(entry[1], entry[QOS], entry[4])
         }
         return len(self._take_out(unwanted)) if unwanted else 0
@@ -297,7 +298,7 @@ class Sender:
         self._stop_growing()
         taken: list[int] = []
         left: deque[Outgoing | Run] = deque()
-        for entry in self._waiting:
+        for entry in self.queue:
             if isinstance(entry, Run):
                 for token in range(entry.first, entry.last + 1):
                     if token in tokens and entry.packet_of(token):
@@ -310,7 +311,7 @@ class Sender:
                 taken.append(entry[TOKEN])
             else:
                 left.append(entry)
-        self._waiting = left
+        self.queue = left
         return taken
 
     def _uncount(self, outgoing: Outgoing) -> None:
@@ -341,7 +342,7 @@ class Sender:
             seconds: How many seconds it may wait, above 0; infinity for no limit.
         """
         self._known_ages().add(token, since, seconds)
-        last = self._waiting[-1]
+        last = self.queue[-1]
         if self.journal is not None and not isinstance(last, Run):
             self.journal.keep(last, WAITING, 0, (since, seconds))
 
@@ -374,7 +375,7 @@ class Sender:
 
     def note_ages(self) -> None:
         """Write the ages of all queued messages into the journal again, after the system clock was changed."""
-        waiting = [entry for entry in self._waiting if not isinstance(entry, Run)]
+        waiting = [entry for entry in self.queue if not isinstance(entry, Run)]
         if self.journal is not None and self.ages is not None:
             for entry, age in zip(waiting, self.ages.each(entry[TOKEN] for entry in waiting), strict=True):
                 self.journal.keep(entry, WAITING, 0, age)
@@ -382,17 +383,17 @@ class Sender:
     def withdraw(self, token: int) -> bool:
         """Remove a message from the queue. Return whether it was queued."""
         self._stop_growing()
-        for entry in self._waiting:
+        for entry in self.queue:
             if isinstance(entry, Run):
                 packet = entry.packet_of(token)
                 if packet:
                     self._take_from(entry, token - entry.first)
                     if not entry.strip():  # otherwise empty runs would accumulate
-                        self._waiting.remove(entry)
+                        self.queue.remove(entry)
                     return True
             elif entry[TOKEN] == token:
                 self._uncount(entry)
-                self._waiting.remove(entry)
+                self.queue.remove(entry)
                 return True
         return False
 
@@ -407,8 +408,8 @@ class Sender:
     def drop_oldest(self) -> int | None:
         """Withdraw the oldest queued message. Return its token, or None if there is none."""
         self._stop_growing()
-        while self._waiting:
-            entry = self._waiting[0]
+        while self.queue:
+            entry = self.queue[0]
             if not isinstance(entry, Run):
                 self.withdraw(entry[TOKEN])
                 return entry[TOKEN]
@@ -423,7 +424,7 @@ class Sender:
                 packets.pop(0)
                 if size:
                     return token
-            self._waiting.popleft()
+            self.queue.popleft()
         return None
 
     def clear(self, keep_sent: bool = False) -> None:
@@ -434,12 +435,12 @@ class Sender:
         """
         self._stop_growing()
         if self.journal is not None:
-            kept = [entry for entry in self._waiting if not isinstance(entry, Run)]
-            self._waiting = deque(kept)
+            kept = [entry for entry in self.queue if not isinstance(entry, Run)]
+            self.queue = deque(kept)
             self._count = len(kept)
             self._size = sum(size_of(outgoing[1], outgoing[2]) for outgoing in kept)
             return
-        self._waiting.clear()
+        self.queue.clear()
         self._count = self._size = 0
         if keep_sent:
             return
@@ -460,7 +461,7 @@ class Sender:
 
         Spec: [MQTT-4.3.1-1], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
         """
-        waiting, published = self._waiting, self._published
+        waiting, published = self.queue, self._published
         packets: list[bytes] = []
         sent: int | None = None
         window = self._max_in_flight - len(published) - len(self._released)
@@ -506,9 +507,9 @@ class Sender:
     @property
     def first_waiting(self) -> int | None:
         """The token of the next queued message, or None."""
-        if not self._waiting:
+        if not self.queue:
             return None
-        entry = self._waiting[0]
+        entry = self.queue[0]
         return entry.first if isinstance(entry, Run) else entry[TOKEN]
 
     def puback(self, packet_id: int) -> int | None:

@@ -207,7 +207,7 @@ class ServerMachine(Machine):
         """
         if self.state is CONNECTED:
             assert self._session is not None
-            if in_turn and self._session.sender.waiting:
+            if in_turn and self._session.sender.queue:
                 self._send_ready()
             self._out.append(packets)
 

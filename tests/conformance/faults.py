@@ -416,7 +416,7 @@ fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "while qos_2 an
 fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "return answers", "return [each for each in answers if each[:1] == PubAck.header[:1]] + sorted(each for each in answers if each[:1] != PubAck.header[:1])"))
 fault("4.6.0-4", "PUBRELs by identifier", (SENDER + "resume", "for packet_id in self._released]", "for packet_id in sorted(self._released)]"))
 for number in ("4.6.0-5", "4.6.0-6"):
-    fault(number, "the newest first", (SENDER + "enqueue", "self._waiting.append(", "self._waiting.appendleft("))
+    fault(number, "the newest first", (SENDER + "enqueue", "self.queue.append(", "self.queue.appendleft("))
 fault("4.7.1-1", "'+' in a topic", (TOPICS + "check_topic", 'if "+" in topic or "#" in topic:', 'if "#" in topic:'))
 fault("4.7.1-2", "'#' anywhere", (TOPICS + "check_topic_filter", 'if "#" in topic_filter and', "if False and"))
 fault("4.7.1-3", "'+' within a level", (TOPICS + "check_topic_filter", 'if "+" in topic_filter and', "if False and"))

@@ -73,7 +73,7 @@ def interrupt(step: int, call: Callable[[], object]) -> bool:
 
 def queued(client: Any, topic: str) -> int:
     """Return how many messages with a topic wait to be sent."""
-    return sum(entry[1] == topic for entry in client._core.session.sender._waiting if isinstance(entry, tuple))
+    return sum(entry[1] == topic for entry in client._core.session.sender.queue if isinstance(entry, tuple))
 
 
 def inside(client: Any, call: Callable[[], Any]) -> Any:

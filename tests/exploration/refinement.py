@@ -140,7 +140,7 @@ class Mapping:
             sender, receiver, sender_on, receiver_on = known.session, part.session, end is not None, client_on
             up, down = new[1], (*old[0], *new[0])
             broken = end is None or end.slot == 1 or new[2] != OPEN or new[3] != OPEN
-            submitted = sender.identifiers._last + sum(type(entry) is tuple for entry in sender.sender._waiting)
+            submitted = sender.identifiers._last + sum(type(entry) is tuple for entry in sender.sender.queue)
         held, owed = self._held(receiver, receiver_on)
         return (
             tuple(self._phase(sender, message, submitted) for message in (0, 1)),

@@ -293,7 +293,7 @@ def test_publishing_offline_without_end(size: Callable[[int, int], int], face: A
         await asyncio.sleep(0)
         dropped = count - limit if overflow.startswith("drop") else 0
         assert (client.dropped, failed, refused) == (dropped, dropped, count - limit - dropped)
-        kept = [int(payload[1_000:]) for _, _, payload, _, _ in client.session.sender._waiting]
+        kept = [int(payload[1_000:]) for _, _, payload, _, _ in client.session.sender.queue]
         assert kept == list(range(count)[-limit:] if overflow == "drop_oldest" else range(limit))
         await client.close() if face is aio.Client else client.close()
 

@@ -137,7 +137,7 @@ class TestExpiring:
             add(sender, float(number), 0.5, 0)
             assert len(sender.expire(number + 0.5)) == 1
         assert sender.waiting == 0
-        assert not sender._waiting
+        assert not sender.queue
         ages = sender.ages
         assert ages is not None
         assert len(ages._due) + len(ages._ends) + len(ages._marks) < 30
@@ -146,7 +146,7 @@ class TestExpiring:
         sender = Sender(Identifiers())
         for _ in range(100):
             sender.withdraw(sender.enqueue_packet(ZERO))
-        assert not sender._waiting
+        assert not sender.queue
         first, second, third = (sender.enqueue_packet(ZERO) for _ in range(3))
         assert sender.withdraw(second)
         assert sender.first_waiting == first
