@@ -20,7 +20,7 @@ from mqttws import Connect, Publish, Subscribe
 from mqttws.broker import Broker
 
 #: The maximum number of calls, by QoS of the PUBLISH and of the subscription.
-MOST = {0: 50, 1: 105}
+MOST = {0: 38, 1: 86}
 _TURNS = 50
 
 

@@ -180,6 +180,8 @@ TABLES: dict[str, list[Column]] = {
                 ("CPU a delivery, µs", "cpu_us", "{:,.2f}"),
             )
         ),
+        ("fan_in", "1,000 → 1, CPU of the load a delivery, µs", "load_us", "{:,.2f}"),
+        ("pairs", "1,000 → 1,000, CPU of the load a delivery, µs", "load_us", "{:,.2f}"),
     ],
     "Broker: connections, and a quiet client while another keeps the broker busy": [
         ("accept", "connections taken a second", "rate", "{:,.0f}"),

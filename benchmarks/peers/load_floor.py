@@ -82,20 +82,26 @@ class Load:
             self.got += sum(map(len, key.data.payloads()))
 
     def run(self, pid: int, count: int, warm: int) -> dict[str, float]:
-        """Measure so many messages, rounded up to whole frames."""
+        """Measure so many messages, rounded up to whole frames.
+
+        `load_us` is the CPU time of this process for a delivery. If it reaches that of the broker (`cpu_us`), the rate
+        is limited by this process, not by the broker.
+        """
         warm, count = (-(-number // self.batch) * self.batch for number in (warm, count))
         deadline = time.monotonic() + 120
         while self.got < warm * self.size:
             self.step(warm + count)
             assert time.monotonic() < deadline, "it takes too long"
-        unmeasured, cpu, start = self.got, cpu_seconds(pid), time.perf_counter()
+        unmeasured, cpu, load, start = self.got, cpu_seconds(pid), time.process_time(), time.perf_counter()
         while self.got < (warm + count) * self.size:
             self.step(warm + count)
             assert time.monotonic() < deadline, "it takes too long"
         seconds = time.perf_counter() - start
         assert self.got == (warm + count) * self.size, (self.got, (warm + count) * self.size)
         deliveries = (self.got - unmeasured) / PACKET
-        return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (cpu_seconds(pid) - cpu) / deliveries * 1e6}
+        used = {"cpu_us": cpu_seconds(pid) - cpu, "load_us": time.process_time() - load}
+        each = {name: spent / deliveries * 1e6 for name, spent in used.items()}
+        return {"seconds": seconds, "rate": deliveries / seconds, **each}
 
 
 #: The size of a PUBLISH: the topics of all cases have the same length.
