@@ -18,7 +18,7 @@ from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
 from mqttws.codec.subscribing import FILTER_MAX_LENGTH, SubAck, Subscribe, Unsubscribe
 from mqttws.codec.topics import is_topic, is_topic_filter
-from mqttws.hints import Any, Final
+from mqttws.hints import Any, Final, i64
 
 #: Makes an object without calling its constructor; None in the compiled build, where this is impossible and not needed.
 BLANK: Final[Callable[[type[Any]], Any] | None] = None if compiled else object.__new__
@@ -114,17 +114,17 @@ def _message(topic: str, payload: bytes, qos: int, retain: bool) -> Message:
 
 def read_subscribe(body: bytes) -> Subscribe | None:
     """Read the body of a SUBSCRIBE. Spec: §3.8."""
-    size = len(body)
+    size: i64 = len(body)
     if size < 6:
         return None
     packet_id = body[0] * 256 + body[1]
     if not packet_id:
         return None
     wanted = []
-    position = 2
+    position: i64 = 2
     try:
         while position < size:
-            end = position + 3 + body[position + 1]  # in the cache, the high byte of each length is 0
+            end: i64 = position + 3 + body[position + 1]  # in the cache, the high byte of each length is 0
             request = _REQUESTS.get(body[position:end])
             if request is None:
                 end += body[position] * 256
@@ -188,17 +188,17 @@ def read_suback(body: bytes) -> SubAck | None:
 
 def read_unsubscribe(body: bytes) -> Unsubscribe | None:
     """Read the body of an UNSUBSCRIBE. Spec: §3.10."""
-    size = len(body)
+    size: i64 = len(body)
     if size < 5:
         return None
     packet_id = body[0] * 256 + body[1]
     if not packet_id:
         return None
     unwanted = []
-    position = 2
+    position: i64 = 2
     try:
         while position < size:
-            end = position + 2 + body[position + 1]
+            end: i64 = position + 2 + body[position + 1]
             topic_filter = _FILTERS.get(body[position:end])
             if topic_filter is None:
                 end += body[position] * 256
