@@ -17,6 +17,8 @@ ATTEMPT_DELAY = 0.25
 #: The size of one read in bytes; a larger one costs more than it saves, except within a long message.
 READ_SIZE = 64 * 1024
 LONG_READ_SIZE = 256 * 1024
+#: The size of a read of which a long message is expected to be the beginning.
+READ_HEAD = 8 * 1024
 
 #: Only Linux has this option.
 _QUICKACK: int | None = getattr(_socket, "TCP_QUICKACK", None)
@@ -87,13 +89,23 @@ def acknowledge_at_once(connection: Any) -> None:
             pass
 
 
-def read_size(missing: int) -> int:
+def read_size(missing: int, encrypted: bool, before: int) -> int:
     """Return the size of the next read in bytes.
 
+    A long message is read up to its end, and not further, so that its payload is copied once at most. Another one often
+    follows. So the read after it is short: it takes the head of the next message, and little of its payload. Over TLS
+    the sizes of what is read and what is decrypted differ.
+
     Args:
-        missing: How many bytes are missing from a message of which a part has arrived.
+        missing: How many bytes are missing from a long message of which a part has arrived; 0 if there is none.
+        encrypted: Whether the bytes are those of TLS.
+        before: The size of the last read, as returned by this function.
     """
-    return LONG_READ_SIZE if missing >= LONG_READ_SIZE else READ_SIZE
+    if encrypted:
+        return LONG_READ_SIZE if missing >= LONG_READ_SIZE else READ_SIZE
+    if missing >= READ_SIZE // 2:
+        return min(missing, LONG_READ_SIZE)
+    return READ_SIZE if before in (READ_SIZE, READ_HEAD) else READ_HEAD
 
 
 def limit_reads(transport: asyncio.BaseTransport, size: int = READ_SIZE) -> None:

@@ -72,9 +72,11 @@ class Pump(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle received bytes."""
-        acknowledge_at_once(self._socket)
+        if len(data) < self._read_size or self._link.missing <= len(data):
+            acknowledge_at_once(self._socket)
+        # Otherwise more of a long message follows, and the next read acknowledges both.
         self._receive(self._link.receive_data, data)
-        size = READ_SIZE if len(data) < READ_SIZE else read_size(self._link.missing)
+        size = read_size(self._link.missing, self._link.encrypted, self._read_size)
         if size != self._read_size and self._transport is not None:
             self._read_size = size
             limit_reads(self._transport, size)

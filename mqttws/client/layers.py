@@ -6,10 +6,12 @@ wait for, and for how long.
 
 from __future__ import annotations
 
+import sys
+
 from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.timings import Stopwatch, Timings
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
-from mqttws.hints import TYPE_CHECKING
+from mqttws.hints import TYPE_CHECKING, Final
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:  # a plain connection does not need them, nor ssl and h11, whi
 
 #: Seconds to wait, after DISCONNECT, for a server to close a TCP connection that has no closing handshake.
 LINGER = 0.5
+
+#: The maximum size of the plaintext of a TLS record, in bytes. Spec: RFC 8446 §5.1
+RECORD: Final = 16 * 1024
 
 
 class Link:
@@ -82,8 +87,8 @@ class Link:
                 self._tunnel = None
                 self.end_phase("proxy", now)
             if self._tls is not None:
-                data = self._tls.receive_data(data)
-            if data:
+                self._decrypt(self._tls, data, now)
+            elif data:
                 self.connection.receive_data(data, now)
         except ConnectError as error:
             self._end(error, now)
@@ -97,6 +102,34 @@ class Link:
         if self._stopwatch is not None:
             self._time_phases(self._stopwatch, now)
 
+    def _decrypt(self, tls: TLSPipe, data: bytes, now: float) -> None:
+        """Pass the plaintext of received bytes on: all of it at once, or that of a long message where it is needed."""
+        tls.receive_data(data)
+        connection, most = self.connection, sys.maxsize
+        while True:
+            buffer = connection.payload_buffer()
+            if buffer is None:
+                plaintext = tls.read(most)
+            else:
+                count = tls.read_into(buffer)
+                plaintext = connection.fill(count) if count else b""
+                if count == len(buffer):
+                    # Perhaps the end of the message, and another one follows, whose payload is read into its buffer.
+                    most = RECORD
+                    plaintext += tls.read(most)
+            if not plaintext:
+                return
+            connection.receive_data(plaintext, now)
+
+    def payload_buffer(self) -> memoryview | None:
+        """Return memory for the next bytes from the socket; see `Connection.payload_buffer`. None with TLS."""
+        return self.connection.payload_buffer() if self._tls is None and self._tunnel is None else None
+
+    def fill(self, count: int) -> bytes:
+        """Record that bytes were read into the `payload_buffer`; see `Connection.fill`."""
+        self._received += count - 1
+        return self.connection.fill(count)
+
     def _time_phases(self, stopwatch: Stopwatch, now: float) -> None:
         """Record the phases of connecting that the received bytes have completed."""
         if self._tls is not None and self._tls.established:
@@ -109,8 +142,13 @@ class Link:
 
     @property
     def missing(self) -> int:
-        """How many bytes are missing from a message of which a part has arrived; see `Machine.missing`."""
-        return self.connection.machine.missing
+        """How many bytes are missing from a long message of which a part has arrived; see `Machine.payload_missing`."""
+        return self.connection.machine.payload_missing
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the bytes from the socket are those of TLS."""
+        return self._tls is not None
 
     def take_received(self) -> int:
         """Return the number of bytes received since the last call."""

@@ -44,6 +44,10 @@ class LoggedMachine(ClientMachine):
         self._log("<-", self._received, data)
         super().receive_data(data, now)
 
+    def payload_buffer(self, most: int) -> memoryview | None:
+        """Return None: bytes that are read into the packet would not be logged."""
+        return None
+
     def data_to_send(self, now: float) -> bytes:
         """See `Machine.data_to_send`."""
         data = super().data_to_send(now)

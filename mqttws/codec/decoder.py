@@ -35,7 +35,7 @@ from mqttws.codec.publishing import PacketIdOnly, PubAck, PubComp, Publish, PubR
 from mqttws.codec.shortcuts import BLANK, read_body
 from mqttws.codec.subscribing import UnsubAck
 from mqttws.codec.topics import is_topic
-from mqttws.codec.wire import MAX_REMAINING_LENGTH, decode_remaining_length
+from mqttws.codec.wire import MAX_REMAINING_LENGTH, decode_remaining_length, encode_remaining_length
 from mqttws.errors import MalformedPacket, PacketTooLarge
 from mqttws.hints import Final, i64
 
@@ -63,6 +63,8 @@ _WITH_FILTERS: Final = (0x82, 0xA2)
 _SHORT: Final = 1024
 #: From this remaining length on, an incomplete PUBLISH is kept as its head and its payload.
 _LONG: Final = 32 * 1024
+#: From this size on, a payload can be read into where it will stay. Shorter ones are better read several at once.
+_READ_INTO: Final = 64 * 1024
 
 
 class Decoder:
@@ -112,6 +114,33 @@ class Decoder:
     def missing(self) -> int:
         """The minimum number of bytes to complete a packet or its fixed header: reading so many never reads further."""
         return self._missing if self._partial else 2
+
+    @property
+    def payload_missing(self) -> int:
+        """How many bytes are missing from the payload that `payload_buffer` returns memory for; otherwise 0."""
+        return self._missing if self._payload is not None and self._payload.size >= _READ_INTO else 0
+
+    def payload_buffer(self, most: int) -> memoryview | None:
+        """Return memory for the next bytes, if they belong to a payload of at least 64 KiB; otherwise None.
+
+        Args:
+            most: The maximum size of the memory, in bytes.
+        """
+        return self._payload.space()[:most] if self._payload is not None and self.payload_missing else None
+
+    def fill(self, count: int) -> bytes:
+        """Record that bytes of the stream were written into the `payload_buffer`.
+
+        Args:
+            count: The number of bytes, 1 or more.
+
+        Returns:
+            The last of them, which is not recorded: pass it to `feed`, as the next byte of the stream.
+        """
+        assert self._payload is not None
+        self._payload.fill(count - 1)
+        self._missing -= count - 1
+        return bytes(self._payload.space()[:1])
 
     def feed(self, data: bytes) -> list[Packet]:
         """Decode received bytes.
@@ -317,10 +346,11 @@ class Decoder:
         size, start = (0, 0) if header is None else (header[0] + header[1], header[1])
         if payload is not None:
             if size <= self.max_packet_size:
-                publish = self._decode(partial[0], bytes(partial[start:]))
+                head = bytes(partial[start:])  # decoded as a packet without a payload
+                self._cut(bytes(partial[:1]) + encode_remaining_length(len(head)) + head, packets)
+                publish = packets[-1]
                 assert isinstance(publish, Publish)
                 publish.payload = payload.take()
-                packets.append(publish)
                 return
             partial += payload.take()  # the maximum was lowered meanwhile
         if size == len(partial) <= self.max_packet_size:

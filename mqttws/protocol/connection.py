@@ -85,6 +85,29 @@ class Connection(ABC, Generic[M]):
         """
         self._apply(self._framing.receive_data(data), now)
 
+    def payload_buffer(self) -> memoryview | None:
+        """Return memory for the next bytes from the peer, if they belong to the payload of a long message.
+
+        A driver that reads into it, instead of passing the bytes to `receive_data`, needs no copy of them.
+
+        Returns:
+            The memory, at least one byte; None if the next bytes are something else.
+        """
+        left = self._framing.payload_left
+        return self.machine.payload_buffer(left) if left else None
+
+    def fill(self, count: int) -> bytes:
+        """Record that bytes from the peer were written into the `payload_buffer`.
+
+        Args:
+            count: The number of bytes, 1 or more.
+
+        Returns:
+            The last of them, which is not recorded: pass it to `receive_data`, which returns the events.
+        """
+        self._framing.pass_payload(count - 1)
+        return self.machine.fill(count)
+
     def open_within(self, seconds: float, now: float) -> None:
         """Set the deadline for opening, unless it is earlier already.
 

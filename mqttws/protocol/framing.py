@@ -90,6 +90,15 @@ class WebSocketFraming(Framing, ABC):
             return self._receive_frames(data)
         return self._receive_handshake(data)
 
+    @property
+    def payload_left(self) -> int:
+        """See `Framing.payload_left`."""
+        return self._left if self._ours and self._key is None and not self.finished else 0
+
+    def pass_payload(self, count: int) -> None:
+        """See `Framing.pass_payload`."""
+        self._left -= count
+
     def send(self, data: bytes) -> None:
         """Send MQTT bytes in one message; see `Framing.send`. After `close` it does nothing."""
         if not self._is_open:

@@ -89,6 +89,14 @@ class Machine(ABC):
         except RemoteProtocolError as error:
             self._remote_fault(error)
 
+    def payload_buffer(self, most: int) -> memoryview | None:
+        """Return memory for the next bytes from the peer; see `Decoder.payload_buffer`."""
+        return self._decoder.payload_buffer(most)
+
+    def fill(self, count: int) -> bytes:
+        """Record that bytes were read into the `payload_buffer`; see `Decoder.fill`."""
+        return self._decoder.fill(count)
+
     def receive_eof(self, now: float) -> None:
         """Handle EOF from the peer.
 
@@ -118,9 +126,9 @@ class Machine(ABC):
         return data
 
     @property
-    def missing(self) -> int:
-        """How many bytes are missing from the packet of which a part has arrived, as far as that is known."""
-        return self._decoder.missing
+    def payload_missing(self) -> int:
+        """How many bytes are missing from a long payload of which a part has arrived; see `Decoder.payload_missing`."""
+        return self._decoder.payload_missing
 
     @property
     def has_output(self) -> bool:

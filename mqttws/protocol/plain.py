@@ -7,6 +7,8 @@ Spec: §6
 
 from __future__ import annotations
 
+import sys
+
 from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 
@@ -56,6 +58,14 @@ class Framing:
             data: Received bytes, divided anywhere.
         """
         return [data]
+
+    @property
+    def payload_left(self) -> int:
+        """How many of the next bytes from the peer are MQTT bytes that `receive_data` would return unchanged."""
+        return sys.maxsize
+
+    def pass_payload(self, count: int) -> None:
+        """Record that this number of those bytes was handled without `receive_data`."""
 
     def take_whole(self, data: bytes) -> bytes | None:
         """Handle bytes from the peer if they consist of whole binary messages, without an event for them.

@@ -14,6 +14,7 @@ I/O with one exception: a single QoS 0 message is written by the thread that pub
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import sys
@@ -38,7 +39,7 @@ from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 from mqttws.poll import READ, WRITE, Poller
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import READ_SIZE, acknowledge_at_once, close, read_size, socket_pair
+from mqttws.sockets import READ_HEAD, READ_SIZE, acknowledge_at_once, close, read_size, socket_pair
 from mqttws.sync.delivering import deliver
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
@@ -47,6 +48,8 @@ from mqttws.sync.owner import Owner, slice_until
 if TYPE_CHECKING:
     import socket
 
+    from mqttws.client.layers import Link
+
 Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 
 #: The maximum seconds of one wait for the network.
@@ -54,6 +57,8 @@ _LONGEST_WAIT = 3_600.0
 _NOTHING = memoryview(b"")
 #: Whether signal handlers run between a lock's `__enter__` and the block that calls its `__exit__`: see `locks`.
 _HAS_GAP = sys.version_info >= (3, 14)
+#: Whether one system call can read into two buffers; not on Windows.
+_SCATTERS = hasattr(_socket.socket, "recvmsg_into")
 
 
 class Taker(Protocol):
@@ -121,6 +126,8 @@ class Network(Owner):
         self._dialer: Dialer | None = None
         self._socket: socket.socket | None = None
         self._read_size = READ_SIZE
+        self._has_more = False  # whether the last read was full, so that the socket has more
+        self._beyond = bytearray()  # for what follows a long message
         self._unsent = _NOTHING
         self._sending: tuple[bytes, list[int]] | None = None  # by `send_at_once`, and how much has been written
         self._sent_at = -inf  # when `send_at_once` has written for the last time
@@ -548,7 +555,7 @@ class Network(Owner):
         if over:
             self._lost(core.error)
             return
-        data = self._read(until, deadline)
+        data = self._await_data(until, deadline)
         now = time.monotonic()
         is_due = deadline is not None and now >= deadline
         if data is None and not is_due:
@@ -558,7 +565,9 @@ class Network(Owner):
                 link.broke(data, now)
             elif data:
                 link.receive_data(data, now)
-                self._read_size = READ_SIZE if len(data) < READ_SIZE else read_size(link.missing)
+                self._read_size = read_size(link.missing, link.encrypted, self._read_size)
+                if self._has_more and link.missing >= READ_SIZE // 2 and core.reading:
+                    self._read_on(link, now)
             elif data is not None:
                 link.receive_eof(now)
             if is_due:
@@ -595,28 +604,78 @@ class Network(Owner):
             self._unsent = _NOTHING
             return error
 
-    def _read(self, until: float | None, deadline: float | None) -> bytes | OSError | None:
-        """Wait, then read once.
+    def _read_on(self, link: Link, now: float) -> None:
+        """Read a second time in this turn, within long messages. Requires the lock.
 
-        Returns:
-            The received bytes; b"" at EOF; the error that broke the connection; or None if there was nothing to read.
+        A turn takes longer than such a read. Each further read would keep another message in memory.
         """
+        data = self._read()
+        if isinstance(data, OSError):
+            link.broke(data, now)
+        elif data:
+            link.receive_data(data, now)
+            self._read_size = read_size(link.missing, link.encrypted, self._read_size)
+        elif data is not None:
+            link.receive_eof(now)
+
+    def _await_data(self, until: float | None, deadline: float | None) -> bytes | OSError | None:
+        """Wait, then read; see `_read`."""
         connection = self._socket
         assert connection is not None
         self._watch(connection)
         ready = self._poll(until, deadline)
-        if connection not in ready or not self.core.reading:
-            return None
+        return self._read() if connection in ready and self.core.reading else None
+
+    def _read(self) -> bytes | OSError | None:
+        """Read once.
+
+        Returns:
+            The received bytes, without those that were read into the payload of a long message; b"" at EOF; the error
+            that broke the connection; or None if there was nothing to read.
+        """
+        self._has_more = False
+        link, connection = self.core.link, self._socket
+        assert link is not None
+        assert connection is not None
         try:
-            data = connection.recv(self._read_size)
+            buffer = link.payload_buffer()
+            if buffer is None:
+                size = self._read_size
+                data = connection.recv(size)
+                count = len(data)
+            else:
+                size = len(buffer) + READ_HEAD
+                data, count = self._read_payload(link, connection, buffer)
         except BlockingIOError:
             return None
         except OSError as error:
             return error
         except MemoryError:
             return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        acknowledge_at_once(connection)
+        self._has_more = count == size >= READ_SIZE
+        if not self._has_more:  # otherwise the next read acknowledges both
+            acknowledge_at_once(connection)
         return data
+
+    def _read_payload(self, link: Link, connection: socket.socket, buffer: memoryview) -> tuple[bytes, int]:
+        """Read into the payload of a long message, and a little further, if that can be done by one system call.
+
+        Returns:
+            The last byte of the payload that was read, and the bytes beyond its end; b"" at EOF. And the number of
+            bytes that were read.
+        """
+        size = len(buffer)
+        if _SCATTERS:
+            if not self._beyond:
+                self._beyond = bytearray(READ_HEAD)
+            count = connection.recvmsg_into((buffer, self._beyond))[0]
+        else:
+            count = connection.recv_into(buffer)
+        if not count:
+            return b"", 0
+        if count <= size:
+            return link.fill(count), count
+        return link.fill(size) + self._beyond[: count - size], count
 
     def _watch(self, connection: socket.socket) -> None:
         """Set what the socket is watched for, if that has changed."""

@@ -643,6 +643,68 @@ def test_a_long_publish_cut_anywhere(head: str, size: int, first: int, packet_id
     assert fast([stream[at : at + 1000] for at in range(0, len(stream), 1000)]) == expected
 
 
+def read_into(decoder: Decoder, stream: bytes, at_once: int) -> tuple[Outcome, int]:
+    """Decode a stream, reading payloads into their memory. Return the outcome, and the bytes that were read so."""
+    packets: list[Packet] = []
+    position = into = 0
+    try:
+        while position < len(stream):
+            buffer = decoder.payload_buffer(at_once)
+            data = stream[position : position + at_once]
+            if buffer is not None:
+                assert 0 < len(buffer) <= decoder.payload_missing
+                assert len(buffer) <= 16 * position
+                data = data[: len(buffer)]
+                buffer[: len(data)] = data
+                into += len(data)
+            position += len(data)
+            packets += decoder.feed(data if buffer is None else decoder.fill(len(data)))
+        decoder.feed(b"")
+    except MalformedPacket as fault:
+        return outcome(packets, fault), into
+    return outcome(packets), into
+
+
+_READ_INTO = decoder_module._READ_INTO
+
+
+@pytest.mark.parametrize("at_once", [1, 10, 5_000, 1 << 20])
+@pytest.mark.parametrize("first", [0x30, 0x31, 0x32, 0x3D])
+def test_a_long_payload_is_read_into_its_memory(at_once: int, first: int) -> None:
+    packets = [
+        Publish("a", random.Random(size).randbytes(size), first >> 1 & 3, bool(first & 1), bool(first & 8), packet_id)
+        for packet_id in ([7] if first & 6 else [None])
+        for size in (_READ_INTO - 1, _READ_INTO, 3, 4 * _READ_INTO + 1)
+    ]
+    stream = b"".join(packet.encode() for packet in packets)
+    got, into = read_into(Decoder(), stream, at_once)
+    assert got == outcome(list(packets))
+    if at_once < _READ_INTO:
+        assert 5 * _READ_INTO + 1 >= into >= 5 * _READ_INTO + 1 - 2 * at_once
+
+
+@pytest.mark.parametrize(
+    ("head", "statement"), [("0000", "MQTT-4.7.3-1"), ("0001 23", "MQTT-3.3.2-2"), ("0001 ff", "MQTT-1.5.3-1")]
+)
+def test_a_long_publish_with_a_wrong_topic_that_is_read_into_memory(head: str, statement: str) -> None:
+    body = bytes.fromhex(head) + bytes(2 * _READ_INTO)
+    good, bad = Publish("a", bytes(2 * _READ_INTO)).encode(), b"\x30" + encode_remaining_length(len(body)) + body
+    assert read_into(Decoder(), good + bad, 1_000)[0] == plain(good + bad)
+    assert read_into(Decoder(), bad, 1_000)[0] == ([], [], statement)
+
+
+def test_only_a_long_payload_has_memory_to_read_into() -> None:
+    decoder = Decoder()
+    assert decoder.payload_buffer(10) is None
+    decoder.feed(Publish("a", bytes(_READ_INTO - 1)).encode()[:-1])
+    assert decoder.payload_buffer(10) is None
+    decoder.feed(b"\0" + Publish("a", bytes(_READ_INTO)).encode()[:-1])
+    assert decoder.payload_missing == 1
+    assert bytes(decoder.payload_buffer(10) or b"") == b"\0"
+    decoder.feed(b"\0")
+    assert decoder.payload_buffer(10) is None
+
+
 def test_a_long_publish_is_read_exactly() -> None:
     """Reading what is missing never reads beyond the packet, and needs few reads."""
     packet = Publish("a/b", bytes(50_000), 1, packet_id=9)

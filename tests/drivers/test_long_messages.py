@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from drivers import PATIENCE
 
-from mqttws import Publish
+from mqttws import Client, Publish
 from mqttws.broker import Broker, Limits
+from mqttws.client.layers import Link
 from mqttws.protocol.outgoing import LONG
+from mqttws.sync import network
 from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
@@ -57,6 +59,30 @@ def test_both_ways_in_order(make: Make, patient: Broker, authority: Authority, s
         assert complete.wait(10 * PATIENCE)
     for qos in (0, 1, 2):  # the order of messages is defined for each QoS [MQTT-4.6.0-6]
         assert [each for each in received if each[1] == qos] == [each for each in sent if each[1] == qos]
+
+
+@pytest.mark.parametrize("scatters", [True, False])
+@pytest.mark.parametrize("scheme", ["ws", "mqtt"])
+def test_a_blocking_client_reads_payloads_into_their_places(
+    monkeypatch: pytest.MonkeyPatch, patient: Broker, scheme: str, scatters: bool
+) -> None:
+    filled: list[int] = []
+    fill = Link.fill
+
+    def noted(link: Link, count: int) -> bytes:
+        filled.append(count)
+        return fill(link, count)
+
+    monkeypatch.setattr(Link, "fill", noted)
+    monkeypatch.setattr(network, "_SCATTERS", scatters and network._SCATTERS)
+    payloads = [random.Random(size).randbytes(size) for size in (2 * LONG, 3, 1_000_000, LONG - 1, 300_000, 300_000)]
+    with Client(patient.url_of(scheme)) as client:
+        client.subscribe("long", 1)
+        messages = client.messages(10 * PATIENCE)
+        for payload in payloads:
+            client.publish_nowait("long", payload, 1)
+        assert [next(messages).payload for _ in payloads] == payloads
+    assert sum(filled) > 1_200_000
 
 
 @SCHEMES

@@ -213,6 +213,24 @@ class TestLongFrame:
         assert size < peak < size + size // 2  # the buffer at a sixteenth of the message, and that for all of it
 
 
+def read_into_place(pair: Pair, stream: bytes, at_once: int) -> int:
+    """Receive a stream as a driver does that reads payloads into their places. Return how many bytes were read so."""
+    position = into = 0
+    while position < len(stream):
+        buffer = pair.client.payload_buffer()
+        data = stream[position : position + at_once]
+        if buffer is not None:
+            data = data[: len(buffer)]
+            buffer[: len(data)] = data
+            into += len(data)
+            position += len(data)
+            pair.client.receive_data(pair.client.fill(len(data)), 0.0)
+        else:
+            pair.client.receive_data(data, 0.0)
+            position += len(data)
+    return into
+
+
 class TestPieces:
     """A driver that takes pieces: other output waits until a long message has been sent."""
 
@@ -231,11 +249,43 @@ class TestPieces:
     def test_how_much_is_missing_is_known(self) -> None:
         pair = Pair(Connect("c")).open()
         stream = binary_frame(Publish("a", bytes(3 * LONG)).encode(), None)
-        assert pair.client.machine.missing == 2
+        assert pair.client.machine.payload_missing == 0
         pair.client.receive_data(stream[:LONG], 0.0)
-        assert pair.client.machine.missing == len(stream) - LONG
+        assert pair.client.machine.payload_missing == len(stream) - LONG
         pair.client.receive_data(stream[LONG:], 0.0)
-        assert pair.client.machine.missing == 2
+        assert pair.client.machine.payload_missing == 0
+
+    @pytest.mark.parametrize("at_once", [1, 5, 1_000, 100_000, 1 << 30])
+    def test_it_is_read_into_its_place(self, at_once: int) -> None:
+        pair = Pair(Connect("c")).open()
+        payloads = [random.Random(size).randbytes(size) for size in (LONG, 1, 3 * LONG, LONG - 1, 2 * LONG)]
+        stream = b"".join(binary_frame(Publish("a", payload).encode(), None) for payload in payloads)
+        into = read_into_place(pair, stream, at_once)
+        assert [event.payload for event in pair.client.events() if isinstance(event, Publish)] == payloads
+        if at_once < LONG:  # all but what was read together with the head
+            assert into >= 6 * LONG - 3 * (at_once + 2)
+
+    def test_a_fragmented_message_is_not_read_into_its_place(self) -> None:
+        pair = Pair(Connect("c")).open()
+        packet = Publish("a", random.Random(4).randbytes(3 * LONG)).encode()
+        halves = frame(0x02, packet[:LONG], masked=False) + frame(0x80, packet[LONG:], masked=False)
+        assert read_into_place(pair, halves, 1_000) == 0
+        assert [event.encode() for event in pair.client.events() if isinstance(event, Publish)] == [packet]
+
+    def test_a_frame_within_a_packet_ends_the_memory(self) -> None:
+        pair = Pair(Connect("c")).open()
+        packet = Publish("a", random.Random(5).randbytes(3 * LONG)).encode()
+        ping = frame(0x89, b"ping", masked=False)
+        stream = binary_frame(packet[:LONG], None) + ping + binary_frame(packet[LONG:], None)
+        assert read_into_place(pair, stream, 7_000) > 2 * LONG
+        assert [event.encode() for event in pair.client.events() if isinstance(event, Publish)] == [packet]
+        assert take_short(pair.client.data_to_send(0.0).replace(b"\x8a", b"\x82", 1)) == b"ping"
+
+    def test_a_server_has_no_place_for_masked_bytes(self) -> None:
+        pair = Pair(Connect("c")).open()
+        pair.client.publish(Message("a", bytes(3 * LONG)))
+        pair.server.receive_data(pair.client.piece_to_send(0.0), 0.0)
+        assert pair.server.payload_buffer() is None
 
     def test_nothing_overtakes_it(self) -> None:
         pair = Pair(Connect("c")).open()
