@@ -255,11 +255,13 @@ class TestPieces:
         pair.client.receive_data(stream[LONG:], 0.0)
         assert pair.client.machine.payload_missing == 0
 
+    @pytest.mark.parametrize("websocket", [True, False])
     @pytest.mark.parametrize("at_once", [1, 5, 1_000, 100_000, 1 << 30])
-    def test_it_is_read_into_its_place(self, at_once: int) -> None:
-        pair = Pair(Connect("c")).open()
+    def test_it_is_read_into_its_place(self, at_once: int, websocket: bool) -> None:
+        pair = Pair(Connect("c"), websocket=websocket).open()
         payloads = [random.Random(size).randbytes(size) for size in (LONG, 1, 3 * LONG, LONG - 1, 2 * LONG)]
-        stream = b"".join(binary_frame(Publish("a", payload).encode(), None) for payload in payloads)
+        packets = [Publish("a", payload).encode() for payload in payloads]
+        stream = b"".join(binary_frame(packet, None) if websocket else packet for packet in packets)
         into = read_into_place(pair, stream, at_once)
         assert [event.payload for event in pair.client.events() if isinstance(event, Publish)] == payloads
         if at_once < LONG:  # all but what was read together with the head
