@@ -87,7 +87,8 @@ def send(port: int, count: int, warm: int, size: int, tls: int = 0) -> dict[str,
             for _ in range(number):
                 info = connected.client.publish(work.TOPIC, payload, 1)
                 info.wait_for_publish(15)
-                assert info.is_published(), f"{size:,} bytes were not acknowledged within 15 s"
+                # Over ws without TLS, paho does not write the rest of a frame of which the socket took only a part.
+                assert info.is_published(), f"{size:,} bytes were not sent whole within 15 s"
 
         return transferred(timed(publish, count, warm), size, peak)
 

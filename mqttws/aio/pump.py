@@ -15,7 +15,7 @@ from mqttws.client.attempt import Attempt
 from mqttws.client.core import Core
 from mqttws.log import report
 from mqttws.protocol.connection import earlier
-from mqttws.sockets import READ_SIZE, acknowledge_at_once, free, limit_reads, read_size
+from mqttws.sockets import READ_HEAD, READ_SIZE, acknowledge_at_once, free, limit_reads, read_size
 
 
 class Owner(Protocol):
@@ -76,6 +76,8 @@ class Pump(asyncio.Protocol):
             acknowledge_at_once(self._socket)
         # Otherwise more of a long message follows, and the next read acknowledges both.
         self._receive(self._link.receive_data, data)
+        if len(data) < READ_HEAD and self._read_size == READ_SIZE:
+            return
         size = read_size(self._link.missing, self._link.encrypted, self._read_size)
         if size != self._read_size and self._transport is not None:
             self._read_size = size

@@ -110,6 +110,9 @@ class Link:
             buffer = connection.payload_buffer()
             if buffer is None:
                 plaintext = tls.read(most)
+                if plaintext and most == sys.maxsize:  # nothing is left
+                    connection.receive_data(plaintext, now)
+                    return
             else:
                 count = tls.read_into(buffer)
                 plaintext = connection.fill(count) if count else b""

@@ -565,7 +565,8 @@ class Network(Owner):
                 link.broke(data, now)
             elif data:
                 link.receive_data(data, now)
-                self._read_size = read_size(link.missing, link.encrypted, self._read_size)
+                if len(data) >= READ_HEAD or self._read_size != READ_SIZE:
+                    self._read_size = read_size(link.missing, link.encrypted, self._read_size)
                 if self._has_more and link.missing >= READ_SIZE // 2 and core.reading:
                     self._read_on(link, now)
             elif data is not None:
@@ -638,7 +639,7 @@ class Network(Owner):
         assert link is not None
         assert connection is not None
         try:
-            buffer = link.payload_buffer()
+            buffer = link.payload_buffer() if self._read_size != READ_SIZE else None
             if buffer is None:
                 size = self._read_size
                 data = connection.recv(size)

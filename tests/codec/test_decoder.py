@@ -668,7 +668,7 @@ def read_into(decoder: Decoder, stream: bytes, at_once: int) -> tuple[Outcome, i
 _READ_INTO = decoder_module._READ_INTO
 
 
-@pytest.mark.parametrize("at_once", [1, 10, 5_000, 1 << 20])
+@pytest.mark.parametrize("at_once", [99, 5_000, 1 << 20])
 @pytest.mark.parametrize("first", [0x30, 0x31, 0x32, 0x3D])
 def test_a_long_payload_is_read_into_its_memory(at_once: int, first: int) -> None:
     packets = [

@@ -256,7 +256,7 @@ class TestPieces:
         assert pair.client.machine.payload_missing == 0
 
     @pytest.mark.parametrize("websocket", [True, False])
-    @pytest.mark.parametrize("at_once", [1, 5, 1_000, 100_000, 1 << 30])
+    @pytest.mark.parametrize("at_once", [99, 5_000, 100_000, 1 << 30])
     def test_it_is_read_into_its_place(self, at_once: int, websocket: bool) -> None:
         pair = Pair(Connect("c"), websocket=websocket).open()
         payloads = [random.Random(size).randbytes(size) for size in (LONG, 1, 3 * LONG, LONG - 1, 2 * LONG)]
