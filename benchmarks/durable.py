@@ -35,7 +35,12 @@ async def run(kind: str | None, qos: int, messages: int, directory: Path) -> flo
             async with aio.connect(broker.url, client_id="away", clean_session=False) as away:
                 await away.subscribe("t", 2)
             client = aio.connect(
-                broker.url, client_id="c", clean_session=False, store=stores[0], max_in_flight=IN_FLIGHT
+                broker.url,
+                client_id="c",
+                clean_session=False,
+                store=stores[0],
+                max_in_flight=IN_FLIGHT,
+                max_in_flight_qos2=IN_FLIGHT,
             )
             async with client:
                 left = iter(range(messages))

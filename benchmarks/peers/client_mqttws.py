@@ -48,7 +48,7 @@ def publish_qos0_waiting(port: int, count: int, warm: int) -> dict[str, float]:
 
 
 def publish_acknowledged(port: int, count: int, warm: int, qos: int, tls: int = 0) -> dict[str, float]:
-    with connect(port, tls, max_in_flight=100) as client:
+    with connect(port, tls, max_in_flight=100, max_in_flight_qos2=100) as client:
 
         def publish(number: int) -> None:
             futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=qos) for _ in range(number)]
@@ -138,7 +138,7 @@ async def apublish_qos0(port: int, count: int, warm: int, tls: int = 0) -> dict[
 
 
 async def apublish_acknowledged(port: int, count: int, warm: int, qos: int, tls: int = 0) -> dict[str, float]:
-    async with aconnect(port, tls, max_in_flight=100) as client:
+    async with aconnect(port, tls, max_in_flight=100, max_in_flight_qos2=100) as client:
 
         async def publish(number: int) -> None:
             futures = []

@@ -18,7 +18,9 @@ class Client:
     """With threads."""
 
     def __init__(self, port: int, websocket: bool, on_message: Callable[[], object]) -> None:
-        self.client = mqttws.connect(url(port, websocket), on_message=lambda message: on_message())
+        self.client = mqttws.connect(
+            url(port, websocket), on_message=lambda message: on_message(), max_in_flight_qos2=100
+        )
         self.subscribe = self.client.subscribe
         self.close = self.client.close
 
@@ -33,7 +35,9 @@ class AsyncClient:
     """With asyncio."""
 
     async def open(self, port: int, websocket: bool, on_message: Callable[[], object]) -> None:
-        self.client = mqttws.aio.Client(url(port, websocket), on_message=lambda message: on_message())
+        self.client = mqttws.aio.Client(
+            url(port, websocket), on_message=lambda message: on_message(), max_in_flight_qos2=100
+        )
         await self.client.open()
         self.subscribe = self.client.subscribe
         self.close = self.client.close

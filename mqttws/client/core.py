@@ -121,7 +121,9 @@ class Core(Generic[F]):
         self.client_id = (
             options.client_id if options.client_id is not None else f"mqttws-{driver.random_bytes(8).hex()}"
         )
-        self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
+        self.session = Session(
+            options.max_in_flight, options.max_queued, options.max_queued_bytes, options.max_in_flight_qos2
+        )
         if not options.clean_session:
             # The server may still have packet identifiers of an earlier process in use. It would treat a new QoS 2
             # message with one of them as a duplicate of that process's message. Spec: [MQTT-2.3.1-2]

@@ -58,6 +58,7 @@ class ConnectionOptions(TypedDict, total=False):
     max_qos: int
     on_error: Callable[[MQTTError], object] | None
     max_in_flight: int
+    max_in_flight_qos2: int
     max_queued: int
     max_queued_bytes: int
     overflow: Overflow

@@ -74,8 +74,9 @@ class Options:
         on_error: Called with errors that belong to no call, for example a subscription that the server refused to
             restore.
         manual_ack: Whether QoS 1 and 2 messages are acknowledged only by `acknowledge`.
-        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535. With QoS 2 it must not
-            exceed `max_inflight_messages` of a Mosquitto server (20 by default), which loses messages otherwise.
+        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_in_flight_qos2: How many messages may be unacknowledged after one of QoS 2 is sent, at least 1. It must
+            not exceed `max_inflight_messages` of a Mosquitto server (20 by default), which loses messages otherwise.
         max_queued: The maximum number of messages that wait to be sent, at least 1.
         max_queued_bytes: The maximum bytes of topics and payloads that wait to be sent.
         overflow: The effect of a message beyond these limits. "block": `publish` waits for space, `publish_nowait`
@@ -146,6 +147,7 @@ class Options:
     on_error: Callable[[MQTTError], object] | None = None
     manual_ack: bool = False
     max_in_flight: int = 100
+    max_in_flight_qos2: int = 20
     max_queued: int = 10_000
     max_queued_bytes: int = 64 * 1024 * 1024
     overflow: Overflow = "block"
@@ -271,7 +273,10 @@ class Options:
 _ABOVE_0 = (
     "ping_timeout", "ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout", "expire_after",
 )  # fmt: skip
-_POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
+_POSITIVE = (
+    *("max_in_flight", "max_in_flight_qos2", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size"),
+    "max_filters",
+)
 #: Option -> the values of its type in `option_types`.
 CHOICES = {
     "overflow": ("block", "raise", "drop_oldest", "drop_newest"),

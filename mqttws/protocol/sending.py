@@ -47,6 +47,8 @@ class Sender:
         max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
         max_queued: The maximum number of queued messages, at least 1.
         max_queued_bytes: The maximum bytes of queued topics and payloads; for QoS 0, of whole packets.
+        max_in_flight_qos2: How many messages may be unacknowledged after one of QoS 2 is sent, at least 1. None: as
+            `max_in_flight`. Some servers lose messages of QoS 2 beyond a number of their own.
 
     Attributes:
         allowance: How many messages may be sent now. QoS 0 messages are sent in any case, and reduce it.
@@ -68,6 +70,7 @@ class Sender:
         "_max_queued_bytes",
         "_published",
         "_released",
+        "_reserve",
         "_size",
         "accepts_puback",
         "ages",
@@ -83,6 +86,7 @@ class Sender:
         max_in_flight: int = 100,
         max_queued: int = 10_000,
         max_queued_bytes: int = 64 * 1024 * 1024,
+        max_in_flight_qos2: int | None = None,
     ) -> None:
         self.journal: Journal | None = None
         self.allowance: float = inf
@@ -91,6 +95,8 @@ class Sender:
         self.ages: Ages | None = None
         self._identifiers = identifiers
         self._max_in_flight = max_in_flight
+        # How much of the window a message of QoS 2 leaves free.
+        self._reserve = 0 if max_in_flight_qos2 is None else max(0, max_in_flight - max_in_flight_qos2)
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
         self.queue: deque[Outgoing | Run] = _EMPTY
@@ -120,7 +126,11 @@ class Sender:
     @property
     def is_ready(self) -> bool:
         """Whether only the `allowance` prevents a queued message from being sent."""
-        return self.waiting > 0 and self.in_flight < self._max_in_flight
+        if self.waiting == 0:
+            return False
+        first = self.queue[0]
+        reserve = self._reserve if not isinstance(first, Run) and first[QOS] == 2 else 0
+        return self.in_flight + reserve < self._max_in_flight
 
     def last_published(self, count: int) -> list[tuple[int, Outgoing]]:
         """Return up to `count` of the messages sent last and not acknowledged, with their packet identifiers."""
@@ -485,7 +495,8 @@ class Sender:
                 allowance -= len(entry.packets)
             else:
                 # A message that may not be sent yet stops the loop, so that none overtakes it [MQTT-4.6.0-6].
-                may_leave = window > 0 and allowance >= 1.0 and (before is inf or entry[TOKEN] < before)
+                reserve = self._reserve if entry[QOS] == 2 else 0
+                may_leave = window > reserve and allowance >= 1.0 and (before is inf or entry[TOKEN] < before)
                 packet_id = self._identifiers.allocate() if may_leave else None
                 if packet_id is None:
                     break

@@ -78,6 +78,8 @@ class Session:
         max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
         max_queued: The maximum number of queued messages, at least 1.
         max_queued_bytes: The maximum bytes of queued topics and payloads.
+        max_in_flight_qos2: How many messages may be unacknowledged after one of QoS 2 is sent, at least 1. None: as
+            `max_in_flight`.
 
     Attributes:
         subscriptions: Topic Filter -> QoS: at a client the requested QoS of granted ones, at a server the granted QoS.
@@ -104,11 +106,15 @@ class Session:
     )
 
     def __init__(
-        self, max_in_flight: int = 100, max_queued: int = 10_000, max_queued_bytes: int = 64 * 1024 * 1024
+        self,
+        max_in_flight: int = 100,
+        max_queued: int = 10_000,
+        max_queued_bytes: int = 64 * 1024 * 1024,
+        max_in_flight_qos2: int | None = None,
     ) -> None:
         self.subscriptions: dict[str, int] = {}
         self.identifiers = Identifiers()
-        self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes)
+        self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes, max_in_flight_qos2)
         self.receiver = Receiver()
         self.requests: deque[Request] = _NO_REQUESTS
         self.requests_sent: dict[int, Request] = {}

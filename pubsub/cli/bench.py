@@ -35,6 +35,8 @@ from pubsub.cli.streams import complain
 
 #: The default of the longest time to wait for the end of a storm, in seconds.
 STORM = 120.0
+#: The default window of a publisher at QoS 2: that of Mosquitto, which loses messages beyond it.
+WINDOW_QOS2 = 20
 #: The attribute of a plan -> its option, the type, the metavar and the help.
 _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "publishers": ("--publishers", whole, "N", "clients that publish"),
@@ -53,11 +55,12 @@ _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
 }
 
 
-#: What is different in runs about connections.
+#: What differs in other runs.
 _OTHERWISE = {
     "publishers": "; 0 with --storm or --churn",
     "subscribers": "; 0 with --storm or --churn",
     "duration": "; at most 120 with --storm",
+    "window": f"; {WINDOW_QOS2} at QoS 2",
 }
 
 
@@ -240,12 +243,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         Failure: The options contradict each other.
     """
     given = {name: value for name in (*_LOAD, "storm") if (value := getattr(arguments, name)) is not None}
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = {"window": WINDOW_QOS2} if arguments.qos == 2 else {}
     if arguments.storm or arguments.churn:
-        defaults = {"publishers": 0, "subscribers": 0}
+        defaults |= {"publishers": 0, "subscribers": 0}
     if arguments.storm:
         defaults["duration"] = STORM
-    if arguments.find_max and defaults:
+    if arguments.find_max and (arguments.storm or arguments.churn):
         raise Failure("--find-max is for messages; omit --storm and --churn", USAGE)
     try:
         return Plan(qos=arguments.qos, spread=arguments.shares, retain=arguments.retain, **(defaults | given))

@@ -43,6 +43,7 @@ def make_clients(arguments: argparse.Namespace, plan: Plan) -> MakeClient:
     window = plan.window + 1
     options = client_options(arguments) | {
         "max_in_flight": min(window, 65_535),
+        "max_in_flight_qos2": plan.window,
         "max_queued": window,
         "max_queued_bytes": window * (plan.size + len(plan.topic_of(plan.publishers).encode()) + 16),
     }

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repeat-delay", type=positive(float), default=0.0, metavar="S",
                        help="seconds between repetitions")  # fmt: skip
     delivery = parser.add_argument_group("delivery")
-    delivery.add_argument("-M", "--max-inflight", type=positive(int), default=100, metavar="N",
-                          help="maximum unacknowledged messages of QoS 1 and 2 (default: 100)")  # fmt: skip
+    delivery.add_argument("-M", "--max-inflight", type=positive(int), metavar="N",
+                          help="maximum unacknowledged messages (default: 100 at QoS 1, 20 at QoS 2)")  # fmt: skip
     delivery.add_argument("--store", metavar="FILE",
                           help="file that stores messages of QoS 1 and 2 until they are acknowledged; a later `pub` "
                           "with the same file and --id sends those that are left")  # fmt: skip
@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     take_server(arguments)
     topics, payloads = _split(arguments)
     check_topics(topics, mqttws.check_topic)
-    options: dict[str, object] = {"max_in_flight": arguments.max_inflight}
+    options: dict[str, object] = {}
+    if arguments.max_inflight is not None:
+        options = {"max_in_flight": arguments.max_inflight, "max_in_flight_qos2": arguments.max_inflight}
     end_on_sigterm()
     try:
         if arguments.store is not None:

@@ -64,7 +64,7 @@ def test_messages_expire_while_the_window_is_full(make: Callable[..., Any], brok
     assert not first.done()
     assert client.expired == 2
     inner = client.client if isinstance(client, Asyncio) else client
-    inner._core.session.sender._max_in_flight = 10
+    inner._core.session.sender._max_in_flight = 100
     client.publish_nowait("t", b"last", qos, expire_after=60.0).result(PATIENCE)
     assert take(subscriber, 2) == [b"first", b"last"]
 

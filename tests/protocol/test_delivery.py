@@ -184,6 +184,20 @@ class TestSenderQueue:
             Publish("a", b"1", 1, packet_id=4),
         ]
 
+    def test_qos_2_has_a_smaller_part_of_the_window(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=3, max_in_flight_qos2=1)
+        assert sent(sender, ONE, TWO, ONE, ONE) == [Publish("a", b"1", 1, packet_id=1)]
+        assert not sender.is_ready  # an acknowledgement must arrive first, although two places are free
+        sender.puback(1)
+        assert sender.is_ready
+        sent_then = drain(sender)
+        assert sent_then == [Publish("a", b"2", 2, packet_id=2), *(Publish("a", b"1", 1, packet_id=n) for n in (3, 4))]
+        assert (sender.in_flight, sender.waiting, sender.is_ready) == (3, 0, False)
+
+    def test_a_part_that_is_larger_than_the_window_has_no_effect(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=2, max_in_flight_qos2=3)
+        assert len(sent(sender, TWO, TWO, TWO)) == 2
+
     @pytest.mark.statement("MQTT-4.6.0-6")
     def test_qos_0_does_not_overtake(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
