@@ -463,6 +463,9 @@ class _Clock:
         return NOW
 
 
+_CLOCK = _Clock()
+
+
 def _publish_will(router: Router, peer: Peer, will: Message) -> None:
     """See `Hub.publish_will`. A module-level function, because parts are pickled."""
     router.publish_at_once(will)
@@ -553,9 +556,9 @@ class BrokerPart(Part):
         self.registry = Registry(router)
         self.registry.recover(NOW)
         self.hub = Hub(
-            loop=_Clock(), limits=router.limits, hooks=router.hooks, metrics=router.metrics, router=router,
-            registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
-            publish_will=partial(_publish_will, router),
+            loop=_CLOCK, now=_CLOCK.time, limits=router.limits, hooks=router.hooks, metrics=router.metrics,
+            router=router, registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False,
+            notices=router.notices, publish_will=partial(_publish_will, router),
         )  # fmt: skip
 
     def sessions(self) -> Sequence[Session]:

@@ -113,9 +113,9 @@ class BrokerProcess:
         self.hub = cast(
             Any,
             SimpleNamespace(
-                loop=loop, limits=router.limits, hooks=router.hooks, metrics=router.metrics, router=router,
-                registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
-                publish_will=lambda peer, will: router.publish_at_once(will),
+                loop=loop, now=loop.time, limits=router.limits, hooks=router.hooks, metrics=router.metrics,
+                router=router, registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False,
+                notices=router.notices, publish_will=lambda peer, will: router.publish_at_once(will),
             ),
         )  # fmt: skip
 
