@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `passwd`."""
-    path, name = Path(arguments.file).resolve(), arguments.name  # a symbolic link stays one
+    name = arguments.name
     if not name or not name.isprintable() or name.startswith("#") or name != name.strip():
         raise Failure(
             "a user name must be printable and not empty, and must not begin with '#' or begin or end with a space",
             USAGE,
         )
     try:
+        path = Path(arguments.file).resolve()  # a symbolic link stays one
         lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
         kept = [line for line in lines if line.strip().rpartition(":")[0] != name]
         if arguments.delete:
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             kept.append(f"{name}:{hash_password(_ask())}")
         _write(path, "".join(line + "\n" for line in kept))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # before Python 3.13, a loop of symbolic links is a RuntimeError
         raise Failure(f"the file cannot be changed: {error}") from None
     except UnicodeDecodeError as error:
         raise Failure(f"the file is not a file of users: it is not UTF-8 at byte {error.start}") from None

@@ -26,7 +26,7 @@ START = """
     def fork(child):
         if pid := os.fork():
             return pid
-        signal.alarm(30)
+        signal.alarm(60)  # later than every timeout below, so that the end of the child is never the reason
         try:
             child()
         except BaseException as error:
@@ -90,7 +90,7 @@ def test_the_child_keeps_no_connection_and_no_port_open() -> None:
     program = textwrap.dedent(START) + textwrap.dedent(script)
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         address = urlsplit(parent.stdout.readline().decode().strip())
-        with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+        with socket.create_connection((address.hostname, address.port), timeout=20) as client:
             client.sendall(Connect("c").encode())
             assert client.recv(4).hex() == "20020000"
             parent.stdin.write(b"\n")
@@ -103,6 +103,6 @@ def test_the_child_keeps_no_connection_and_no_port_open() -> None:
                 parent.wait()
                 assert client.recv(1) == b""
                 with pytest.raises(ConnectionRefusedError):
-                    socket.create_connection((address.hostname, address.port), timeout=30)
+                    socket.create_connection((address.hostname, address.port), timeout=20)
             finally:
                 os.kill(child, signal.SIGKILL)

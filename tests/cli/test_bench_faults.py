@@ -124,15 +124,20 @@ def test_lost_messages_make_the_run_fail_at_qos_1_and_not_at_qos_0() -> None:
         assert (found["messages"]["delivered"], found["messages"]["lost"]) == (90, 10)
 
 
-def test_messages_that_are_never_acknowledged() -> None:
+@pytest.mark.parametrize(
+    ("options", "window"),
+    [(["-q", "1", "--window", "7"], 7), (["-q", "2"], 20), (["-q", "2", "--window", "30"], 30)],
+    ids=["QoS 1", "QoS 2", "QoS 2 with a larger window"],
+)
+def test_messages_that_are_never_acknowledged(options: list[str], window: int) -> None:
     with censor(lambda action, topic: Verdict(action != "publish", acknowledge=False)) as broker:
-        words = ["-q", "1", "--rate", "100", "--duration", "0.5", "--window", "7", "--drain", "0.5", "--json"]
-        done = bench(broker.url, *words)
+        done = bench(broker.url, *options, "--rate", "100", "--duration", "0.5", "--drain", "0.5", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 1
-    assert found["problems"] == ["7 messages were not acknowledged", "7 deliveries were lost"]
+    assert found["problems"] == [f"{window} messages were not acknowledged", f"{window} deliveries were lost"]
     messages = found["messages"]
-    assert (messages["due"], messages["unsent"], messages["published"], messages["failed"]) == (50, 43, 7, 0)
+    assert (messages["due"], messages["unsent"]) == (50, 50 - window)
+    assert (messages["published"], messages["failed"]) == (window, 0)
     assert found["reasons"] == {}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
+from scripted import Scripted
 
 import mqttws
 
@@ -213,6 +214,17 @@ def test_exit_codes(start: type[Command], broker: list[str]) -> None:
     assert start("sub").end() == 2
 
 
+@pytest.mark.parametrize(("options", "window"), [([], 20), (["-M", "30"], 30)], ids=["default", "-M"])
+def test_messages_of_qos_2_in_flight(start: type[Command], options: list[str], window: int) -> None:
+    with Scripted() as server:
+        start("pub", server.url, "a", "-m", "x", "--repeat", "40", "-q", "2", *options)
+        end = server.accept().welcome()
+        for number in range(1, window + 1):
+            packet = end.receive()
+            assert (type(packet), packet.packet_id) == (mqttws.Publish, number)
+        end.send("50 02 00 01").expect("62 02 00 01")  # PUBREC, PUBREL: nothing was sent before the PUBREL
+
+
 def test_passwd_changes_the_file_behind_a_link(start: type[Command], tmp_path: Path) -> None:
     file, link = tmp_path / "file", tmp_path / "link"
     link.symlink_to(file)
@@ -227,6 +239,12 @@ def test_passwd_changes_the_file_behind_a_link(start: type[Command], tmp_path: P
     assert broken.end() == 1
     assert "it is not UTF-8" in broken.complaint()
     assert broken.complaints.empty()
+    file.unlink()
+    file.symlink_to(link)
+    circle = start("passwd", str(link), "ada", PUBSUB_PASSWORD="lovelace")
+    assert circle.end() == 1
+    assert "the file cannot be changed" in circle.complaint()
+    assert circle.complaints.empty()
 
 
 def test_users_and_passwords_without_the_command_line(start: type[Command], tmp_path: Path) -> None:
