@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from benching import PATIENCE, bench, command, measured
+from scripted import Scripted
 
+import mqttws
 from mqttws.broker import Access, Broker, Limits, Peer, Users, Verdict, hash_password
 from pubsub.cli import main
 from pubsub.cli.bench import shown_url
@@ -139,6 +141,20 @@ def test_messages_that_are_never_acknowledged(options: list[str], window: int) -
     assert (messages["due"], messages["unsent"]) == (50, 50 - window)
     assert (messages["published"], messages["failed"]) == (window, 0)
     assert found["reasons"] == {}
+
+
+def test_the_window_is_that_of_the_client_at_qos_2_too() -> None:
+    with Scripted() as server:
+        words = [server.url, "-q", "2", "--subscribers", "0", "--window", "30", "--duration", "60"]
+        with subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                end = server.accept().welcome()
+                for number in range(1, 31):
+                    packet = end.receive()
+                    assert (type(packet), packet.packet_id) == (mqttws.Publish, number)
+                end.send("50 02 00 01").expect("62 02 00 01")  # PUBREC, PUBREL: nothing was sent before the PUBREL
+            finally:
+                process.kill()
 
 
 def test_rejected_and_lowered_subscriptions() -> None:
