@@ -6,12 +6,10 @@ wait for, and for how long.
 
 from __future__ import annotations
 
-import sys
-
 from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.timings import Stopwatch, Timings
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
-from mqttws.hints import TYPE_CHECKING, Final
+from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 
@@ -22,9 +20,6 @@ if TYPE_CHECKING:  # a plain connection does not need them, nor ssl and h11, whi
 
 #: Seconds to wait, after DISCONNECT, for a server to close a TCP connection that has no closing handshake.
 LINGER = 0.5
-
-#: The maximum size of the plaintext of a TLS record, in bytes. Spec: RFC 8446 §5.1
-RECORD: Final = 16 * 1024
 
 
 class Link:
@@ -87,8 +82,8 @@ class Link:
                 self._tunnel = None
                 self.end_phase("proxy", now)
             if self._tls is not None:
-                self._decrypt(self._tls, data, now)
-            elif data:
+                data = self._tls.receive_data(data)
+            if data:
                 self.connection.receive_data(data, now)
         except ConnectError as error:
             self._end(error, now)
@@ -101,28 +96,6 @@ class Link:
         self._settle(now)
         if self._stopwatch is not None:
             self._time_phases(self._stopwatch, now)
-
-    def _decrypt(self, tls: TLSPipe, data: bytes, now: float) -> None:
-        """Pass the plaintext of received bytes on: all of it at once, or that of a long message where it is needed."""
-        tls.receive_data(data)
-        connection, most = self.connection, sys.maxsize
-        while True:
-            buffer = connection.payload_buffer()
-            if buffer is None:
-                plaintext = tls.read(most)
-                if plaintext and most == sys.maxsize:  # nothing is left
-                    connection.receive_data(plaintext, now)
-                    return
-            else:
-                count = tls.read_into(buffer)
-                plaintext = connection.fill(count) if count else b""
-                if count == len(buffer):
-                    # Perhaps the end of the message, and another one follows, whose payload is read into its buffer.
-                    most = RECORD
-                    plaintext += tls.read(most)
-            if not plaintext:
-                return
-            connection.receive_data(plaintext, now)
 
     def payload_buffer(self) -> memoryview | None:
         """Return memory for the next bytes from the socket; see `Connection.payload_buffer`. None with TLS."""

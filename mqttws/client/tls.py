@@ -183,85 +183,45 @@ class TLSPipe:
             return None
         return Resumable(session, self._verified_at, self._verification)
 
-    def receive_data(self, data: bytes) -> None:
-        """Handle ciphertext from the peer: continue the handshake, or keep it for `read` and `read_into`.
+    def receive_data(self, data: bytes) -> bytes:
+        """Handle ciphertext from the peer.
+
+        Returns:
+            The plaintext.
 
         Raises:
             CertificateError: The server's certificate cannot be trusted.
-            ConnectError: The handshake failed for another reason.
-        """
-        self._incoming.write(data)
-        if self.established:
-            return
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLError as error:
-            self._fail(error)
-        else:
-            if self._tls.session_reused:
-                self._verified_at = self._verified_before
-            self._verification = _verification_by(self._tls.context)
-            self.established = True
-
-    def read(self, most: int) -> bytes:
-        """Return plaintext; nothing if more ciphertext is needed.
-
-        Args:
-            most: The number of bytes from which on no further record is decrypted.
-
-        Raises:
-            ConnectError: The ciphertext was modified.
+            ConnectError: The handshake failed for another reason, or the ciphertext was modified.
         """
         incoming, tls = self._incoming, self._tls
-        plaintext: list[bytes] = []
-        size = 0
+        incoming.write(data)
+        plaintext = []
         try:
+            if not self.established:
+                tls.do_handshake()
+                if tls.session_reused:
+                    self._verified_at = self._verified_before
+                self._verification = _verification_by(tls.context)
+                self.established = True
             # Do not read without data: raising SSLWantReadError takes longer than everything else here.
-            while size < most and (incoming.pending or tls.pending()) and self.established:
+            while incoming.pending or tls.pending():
                 chunk = tls.read(_CHUNK)
                 if not chunk:
                     self.eof = True
                     break
                 plaintext.append(chunk)
-                size += len(chunk)
-        except ssl.SSLError as error:
-            self._fail(error)
-        return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
-
-    def read_into(self, buffer: memoryview) -> int:
-        """Decrypt into a buffer.
-
-        Returns:
-            The number of bytes; fewer than fit if more ciphertext is needed.
-
-        Raises:
-            ConnectError: The ciphertext was modified.
-        """
-        incoming, tls = self._incoming, self._tls
-        count, size = 0, len(buffer)
-        try:
-            while count < size and (incoming.pending or tls.pending()):
-                some = int(tls.read(size - count, buffer[count:]))  # with a buffer it returns a number
-                if not some:
-                    self.eof = True
-                    break
-                count += some
-        except ssl.SSLError as error:
-            self._fail(error)
-        return count
-
-    def _fail(self, error: ssl.SSLError) -> None:
-        """Raise the error of the connection for an error of OpenSSL. Return if it only needs more ciphertext."""
-        if isinstance(error, ssl.SSLWantReadError):
-            return
-        if isinstance(error, ssl.SSLZeroReturnError):
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
             self.eof = True
-            return
-        self._offered = None
-        if isinstance(error, ssl.SSLCertVerificationError):
+        except ssl.SSLCertVerificationError as error:
+            self._offered = None
             raise CertificateError(f"the server's certificate cannot be trusted: {error.verify_message}") from None
-        stage = "the TLS connection failed" if self.established else "the TLS handshake failed"
-        raise ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}") from None
+        except ssl.SSLError as error:
+            self._offered = None
+            stage = "the TLS connection failed" if self.established else "the TLS handshake failed"
+            raise ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}") from None
+        return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 
     def send(self, data: bytes) -> None:
         """Take plaintext to send. Call this only when `established`, and no plaintext is left."""

@@ -28,13 +28,16 @@ from mqttws.errors import (
     ProtocolError,
     SessionTakenOver,
 )
-from mqttws.hints import Generic, TypeVar
+from mqttws.hints import Final, Generic, TypeVar
 from mqttws.protocol import plain as ws
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Ended, Event, Opened
 from mqttws.protocol.machine import CLOSED, CONNECTED, Machine
 from mqttws.protocol.outgoing import LONG
 from mqttws.protocol.plain import Framing, FramingEvent
+
+#: A payload that continues in further frames is read into its place if so many bytes of the current frame are left.
+_LEAST: Final = 32 * 1024
 
 M = TypeVar("M", bound=Machine)
 
@@ -91,10 +94,11 @@ class Connection(ABC, Generic[M]):
         A driver that reads into it, instead of passing the bytes to `receive_data`, needs no copy of them.
 
         Returns:
-            The memory, at least one byte; None if the next bytes are something else.
+            The memory, at least one byte; None if the next bytes are something else, or if their frame ends within the
+            payload and soon: one read of many short frames, and a copy, take less time than many short reads.
         """
         left = self._framing.payload_left
-        return self.machine.payload_buffer(left) if left else None
+        return self.machine.payload_buffer(left) if left >= min(_LEAST, self.machine.payload_missing) else None
 
     def fill(self, count: int) -> bytes:
         """Record that bytes from the peer were written into the `payload_buffer`.

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -351,7 +350,7 @@ def test_tls_records_received_together_are_decrypted(authority: Authority, recor
     for piece in plain:
         server.write(piece)
     cipher = server.sent()
-    assert decrypted(pipe, cipher) == b"".join(plain)
+    assert pipe.receive_data(cipher) == b"".join(plain)
 
 
 @pytest.mark.parametrize("step", [1, 7, 1_000])
@@ -362,7 +361,7 @@ def test_tls_records_received_in_pieces_are_decrypted(authority: Authority, step
         server.write(bytes((number,)) * 300)
     server.unwrap()
     cipher = server.sent()
-    came = [decrypted(pipe, cipher[start : start + step]) for start in range(0, len(cipher), step)]
+    came = [pipe.receive_data(cipher[start : start + step]) for start in range(0, len(cipher), step)]
     assert b"".join(came) == b"".join(bytes((number,)) * 300 for number in range(5))
     assert pipe.eof
 
@@ -385,38 +384,13 @@ def test_long_plaintext_is_encrypted_in_pieces(authority: Authority) -> None:
     assert not pipe.plaintext
 
 
-def test_plaintext_is_decrypted_into_a_buffer(authority: Authority) -> None:
-    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
-    server = shake(pipe, authority.issue("localhost").server_context())
-    for size in (16_384, 16_384, 100, 300):
-        server.write(bytes((size % 251,)) * size)
-    server.unwrap()
-    plaintext = b"".join(bytes((size % 251,)) * size for size in (16_384, 16_384, 100, 300))
-    cipher, buffer = server.sent(), bytearray(40_000)
-    pipe.receive_data(cipher[:-50])  # without the end of the last record
-    assert pipe.read(1) == plaintext[:16_384]  # one record, because it is enough
-    assert pipe.read_into(memoryview(buffer)[:1_000]) == 1_000
-    assert pipe.read_into(memoryview(buffer)[1_000:]) == 16_384 + 100 - 1_000
-    assert pipe.read_into(memoryview(buffer)) == 0
-    pipe.receive_data(cipher[-50:])
-    assert pipe.read_into(memoryview(buffer)[16_484:]) == 300
-    assert buffer[:16_784] == plaintext[16_384:]
-    assert pipe.eof
-
-
-def test_modified_ciphertext_is_not_decrypted_into_a_buffer(authority: Authority) -> None:
+def test_modified_ciphertext_is_an_error(authority: Authority) -> None:
     pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
     server = shake(pipe, authority.issue("localhost").server_context())
     server.write(bytes(100))
     cipher = server.sent()
-    pipe.receive_data(cipher[:-1] + bytes((cipher[-1] ^ 1,)))
     with pytest.raises(ConnectError, match="the TLS connection failed"):
-        pipe.read_into(memoryview(bytearray(100)))
-
-
-def decrypted(pipe: TLSPipe, data: bytes) -> bytes:
-    pipe.receive_data(data)
-    return pipe.read(sys.maxsize)
+        pipe.receive_data(cipher[:-1] + bytes((cipher[-1] ^ 1,)))
 
 
 class ServerEnd:
@@ -458,7 +432,7 @@ def shake(pipe: TLSPipe, context: ssl.SSLContext) -> ServerEnd:
         answer = server.shake_hands(pipe.data_to_send())
         if not answer:
             break
-        assert decrypted(pipe, answer) == b""
+        assert pipe.receive_data(answer) == b""
     assert pipe.established
     return server
 

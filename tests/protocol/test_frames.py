@@ -283,6 +283,14 @@ class TestPieces:
         assert [event.encode() for event in pair.client.events() if isinstance(event, Publish)] == [packet]
         assert take_short(pair.client.data_to_send(0.0).replace(b"\x8a", b"\x82", 1)) == b"ping"
 
+    def test_short_frames_are_read_together(self) -> None:
+        pair = Pair(Connect("c")).open()
+        packet = Publish("a", random.Random(6).randbytes(3 * LONG)).encode()
+        parts = [packet[start : start + 4_096] for start in range(0, len(packet), 4_096)]
+        stream = b"".join(binary_frame(part, None) for part in parts)
+        assert read_into_place(pair, stream, 1_000) <= 4_096  # at most the last one
+        assert [event.encode() for event in pair.client.events() if isinstance(event, Publish)] == [packet]
+
     def test_a_server_has_no_place_for_masked_bytes(self) -> None:
         pair = Pair(Connect("c")).open()
         pair.client.publish(Message("a", bytes(3 * LONG)))
