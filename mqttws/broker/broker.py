@@ -14,15 +14,13 @@ Spec: the whole of MQTT 3.1.1, as a server
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import ssl
-import threading
 import weakref
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, wait
 from typing import Self, TypeVar
 
+from mqttws.broker.background import Background, Outcome
 from mqttws.broker.hooks import (
     Authenticator,
     Authorizer,
@@ -43,8 +41,6 @@ from mqttws.broker.subscriber import SessionInfo
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed
 from mqttws.protocol.store import Store
-
-log = logging.getLogger("mqttws.broker")
 
 T = TypeVar("T")
 
@@ -169,8 +165,7 @@ class Broker:
         self._hub: Hub | None = None
         self._process = 0  # where it was started
         self._servers: list[asyncio.Server] = []
-        self._thread: threading.Thread | None = None
-        self._stop_thread: Callable[[], object] = lambda: None
+        self._thread: Background | None = None
 
     # Its URLs.
 
@@ -275,19 +270,20 @@ class Broker:
 
         Raises:
             OSError: As for `start_async`.
-            RuntimeError: The broker is already running.
+            RuntimeError: The broker is already running, or another thread has stopped it meanwhile.
             StoreError: The store cannot be read.
         """
-        if self._thread is not None:
+        if self._hub is not None:
             self._running()
+        if self._hub is not None or (self._thread is not None and self._thread.is_alive()):
             raise RuntimeError("the broker is already running")
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="mqttws-broker", daemon=True)
-        self._thread.start()
+        self._process = os.getpid()
+        thread = self._thread = Background(self)
         try:
-            started.result()
+            thread.start()
+            thread.started.wait(lambda: not thread.is_alive())
         except BaseException:
-            self._thread.join()
+            thread.stop()
             self._thread = None
             raise
 
@@ -296,8 +292,7 @@ class Broker:
         thread = self._thread
         if thread is None or self._process != os.getpid():
             return
-        self._stop_thread()
-        thread.join()
+        thread.stop()
         self._thread = None
 
     def __enter__(self) -> Self:
@@ -306,28 +301,6 @@ class Broker:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
-
-    def _run(self, started: Future[None]) -> None:
-        try:
-            asyncio.run(self._serve(started))
-        except BaseException as error:
-            if started.done():
-                log.critical("the broker has stopped: its event loop has ended", exc_info=error)
-            else:
-                started.set_exception(error)
-
-    async def _serve(self, started: Future[None]) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def end() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(stop.set)
-
-        self._stop_thread = end
-        async with self:
-            started.set_result(None)
-            await stop.wait()
 
     # For the embedding program. These can be called from any thread.
 
@@ -433,19 +406,16 @@ class Broker:
             running = None
         if running is loop:
             return function()
-        done: Future[T] = Future()
+        outcome: Outcome[T] = Outcome()
 
         def call() -> None:
             try:
-                done.set_result(function())
+                outcome.set_result(function())
             except BaseException as error:
-                done.set_exception(error)
+                outcome.set_exception(error)
 
         loop.call_soon_threadsafe(call)
-        while not wait([done], timeout=1.0).done:
-            if loop.is_closed():
-                raise RuntimeError("the broker was stopped during the call")
-        return done.result()
+        return outcome.wait(loop.is_closed)
 
 
 _brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
@@ -457,11 +427,16 @@ def _close_copies() -> None:
     So each descriptor is replaced by one of a file that does nothing. The parent's selector, which the child shares,
     is not touched.
     """
+    copies = [descriptor for broker in list(_brokers) for descriptor in broker._descriptors()]
+    if not copies:
+        return
+    os.close(copies[0])  # first, because the process may have no other descriptor left
     nothing = os.open(os.devnull, os.O_RDWR)
-    for broker in list(_brokers):
-        for descriptor in broker._descriptors():
+    for descriptor in copies:
+        if descriptor != nothing:
             os.dup2(nothing, descriptor, inheritable=False)
-    os.close(nothing)
+    if nothing not in copies:
+        os.close(nothing)
 
 
 if hasattr(os, "register_at_fork"):

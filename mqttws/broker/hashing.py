@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -55,8 +56,13 @@ class Hashing:
         self._check = check
         self._most = threads or max(1, min(4, (os.cpu_count() or 1) - 1))
         self._key = os.urandom(32)
-        self._lock = Condition()
         self._known: OrderedDict[bytes, bool] = OrderedDict()
+        self._begin_without_threads()
+        _queues.add(self)
+
+    def _begin_without_threads(self) -> None:
+        """Create what the threads use; also in a forked child, where the parent's threads do not exist."""
+        self._lock = Condition()
         self._jobs: dict[bytes, _Job] = {}  # waiting or being checked, by digest
         self._waiting: OrderedDict[str, list[_Job]] = OrderedDict()  # by address, the next one first
         self._threads = 0
@@ -134,3 +140,16 @@ class Hashing:
             if waiting:
                 self._waiting[address] = waiting
             return job
+
+
+_queues: weakref.WeakSet[Hashing] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    """Forget the threads of the parent, and their work, in a forked child."""
+    for queue in list(_queues):
+        queue._begin_without_threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

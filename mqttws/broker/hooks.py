@@ -16,7 +16,8 @@ In the order in which a connection calls them::
                                                     The compiled build does not call it
 
 All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook closes the
-connection that it was called for, and no other; also one that is no `Exception`, except KeyboardInterrupt.
+connection that it was called for, and no other; also one that is no `Exception`. Only KeyboardInterrupt ends the event
+loop: that of the program after `start_async`, that of the broker's thread after `start`.
 
 If a session outlives its connection, the authorizer is still called for messages to that client, with the `Peer` of its
 last connection: `context`, `client_id`, `username`, `scheme` and the addresses are unchanged, but `tls`, `target` and
@@ -239,7 +240,7 @@ _AWAITED = ("on_upgrade", "authenticator")
 
 
 def contain(error: BaseException) -> None:
-    """Raise Ctrl-C again, which ends the program. Everything else that a hook raises ends only a connection.
+    """Raise KeyboardInterrupt again, which ends the event loop. Everything else that a hook raises ends a connection.
 
     That includes what is no `Exception`, such as SystemExit, a cancellation, and `pytest.fail`.
     """

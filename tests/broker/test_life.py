@@ -7,8 +7,11 @@ import errno
 import gc
 import math
 import os
+import signal
 import socket
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -183,7 +186,8 @@ def test_an_argument_of_the_wrong_type_is_refused_by_name(name, value):
         Broker(**{name: value})
 
 
-def test_a_broker_whose_event_loop_has_ended_says_so_and_can_be_stopped_and_started(caplog):
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_broker_whose_event_loop_has_ended_says_so_and_can_be_started_again(caplog, stop):
     broker = Broker()
     broker.start()
     thread = broker._thread
@@ -191,9 +195,173 @@ def test_a_broker_whose_event_loop_has_ended_says_so_and_can_be_stopped_and_star
     thread.join(10)
     assert not thread.is_alive()
     assert "the broker has stopped: its event loop has ended" in caplog.text
-    broker.stop()
+    with pytest.raises(RuntimeError, match="not running; start it first"):
+        broker.publish("a")
+    if stop:
+        broker.stop()
     with broker, mqttws.connect(broker.url) as client:
         client.publish("a", b"", 1)
+
+
+def printed(script: str) -> list[str]:
+    """Run a program. Return the lines that it prints."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_an_exception_of_a_signal_handler_anywhere_in_a_call_does_not_block_the_event_loop():
+    broker = Broker()
+    broker.start()
+    loop, complete, at = broker._hub.loop, False, 0
+
+    def interrupt(frame, event, arg):
+        nonlocal events
+        events += 1
+        if event == "c_call" and arg.__name__ == "get":  # the outcome is waited for
+            waited.set()
+        if events == at and not complete:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    while not complete:
+        at, events, waited, answered = at + 1, 0, threading.Event(), threading.Event()
+        loop.call_soon_threadsafe(waited.wait, PATIENCE)  # so that the call is not made before
+        try:
+            sys.setprofile(interrupt)
+            broker.publish("a")
+            complete = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        waited.set()
+        loop.call_soon_threadsafe(answered.set)
+        assert answered.wait(PATIENCE), f"the event loop is blocked after an exception at event {at}"
+    assert at > 20
+    broker.stop()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot send a signal to a thread")
+@pytest.mark.parametrize("moment", ["before the event loop", "before it listens", "after it listens"])
+def test_ctrl_c_during_the_start_stops_what_was_started(moment):
+    lines = printed(
+        f"""
+        import asyncio, signal, threading
+        from mqttws.broker import Broker
+
+        def interrupt(now):
+            if now == {moment!r} and not handled.is_set():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                handled.wait()
+
+        class Interrupted(Broker):
+            async def _listen(self, hub, scheme):
+                interrupt("before it listens")
+                await super()._listen(hub, scheme)
+                interrupt("after it listens")
+
+        def run(*arguments):
+            interrupt("before the event loop")
+            whole(*arguments)
+
+        def handle(*arguments):
+            handled.set()
+            raise KeyboardInterrupt
+
+        handled = threading.Event()
+        signal.signal(signal.SIGINT, handle)
+        whole, asyncio.run = asyncio.run, run
+        broker = Interrupted()
+        try:
+            broker.start()
+        except KeyboardInterrupt:
+            print("interrupted", [each.name for each in threading.enumerate()])
+        asyncio.run = whole
+        Interrupted._listen = Broker._listen
+        with broker:
+            print(broker.publish("a"))
+        """
+    )
+    assert lines == ["interrupted ['MainThread']", "0"]
+
+
+def test_a_broker_that_another_thread_stops_during_its_start_does_not_run_on():
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Broker):
+        async def _listen(self, hub, scheme):
+            begun.set()
+            await asyncio.to_thread(go_on.wait, PATIENCE)
+            await super()._listen(hub, scheme)
+
+    def start():
+        with pytest.raises(RuntimeError, match="the broker was stopped while it was being started"):
+            broker.start()
+        ended.append("start")
+
+    def stop():
+        broker.stop()
+        ended.append("stop")
+
+    broker, ended = Slow(ws_port=None), []
+    threads = [threading.Thread(target=start), threading.Thread(target=stop)]
+    threads[0].start()
+    assert begun.wait(PATIENCE)
+    background = broker._thread
+    threads[1].start()
+    wait_until(lambda: background._stopping)
+    go_on.set()
+    for thread in (*threads, background):
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert sorted(ended) == ["start", "stop"]
+    with pytest.raises(RuntimeError, match="not running"):
+        broker.publish("a")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_child_keeps_no_socket_even_if_its_parent_has_no_free_descriptor():
+    lines = printed(
+        """
+        import os, resource, socket, stat, warnings
+        from mqttws.broker import Broker
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+
+        def listeners():
+            found = 0
+            for descriptor in range(64):
+                try:
+                    is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+                except OSError:
+                    continue
+                if is_socket:
+                    one = socket.socket(fileno=descriptor)
+                    found += one.family == socket.AF_INET
+                    one.detach()
+            return found
+
+        with Broker() as broker:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            filling = []
+            try:
+                while True:
+                    filling.append(os.dup(0))
+            except OSError:
+                pass
+            print(listeners(), flush=True)
+            if not (pid := os.fork()):
+                print(listeners(), flush=True)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            print(listeners())
+            for each in filling:
+                os.close(each)
+        """
+    )
+    assert lines == ["2", "0", "2"]
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan])

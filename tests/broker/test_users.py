@@ -6,7 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -234,3 +238,39 @@ def test_a_failing_check_is_raised_and_stops_nothing():
         assert await hashing.check("a", "good", b"")
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_passwords_are_checked_in_a_forked_child(hashed):
+    """The thread of the parent that waits for passwords does not exist there."""
+    script = """
+        import os, sys, warnings
+        import mqttws
+        from mqttws.broker import Broker, Users
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        users = Users({"ann": sys.argv[1], "bob": sys.argv[1]})
+
+        def log_in(broker, username):
+            with mqttws.connect(broker.url, username=username, password=sys.argv[2]) as client:
+                print(username, client.state.name, flush=True)
+
+        with Broker(authenticator=users) as broker:
+            log_in(broker, "ann")
+            if not (pid := os.fork()):
+                try:
+                    with Broker(authenticator=users) as other:
+                        log_in(other, "bob")
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+            log_in(broker, "bob")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), hashed, PASSWORD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["ann", "connected"],
+        ["bob", "connected"],
+        ["bob", "connected"],
+    ]
