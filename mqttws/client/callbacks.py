@@ -86,16 +86,20 @@ def is_coroutine_function(callback: object) -> bool:
         return False
     import inspect  # not imported by programs without callbacks
 
-    return inspect.iscoroutinefunction(_unwrapped(callback))
+    # An object can be marked itself, as an `AsyncMock` is.
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(_unwrapped(callback))
 
 
 def is_generator_function(callback: object) -> bool:
     """Return whether a callback returns a generator, synchronous or asynchronous, as `is_coroutine_function` does."""
     if callback is None:
         return False
+    import contextlib
     import inspect
 
     function = _unwrapped(callback)
+    if getattr(function, "__globals__", None) is contextlib.__dict__:  # what `contextmanager` returns: it only calls it
+        function = inspect.unwrap(function)  # type: ignore[arg-type]
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 

@@ -49,6 +49,7 @@ from mqttws.protocol.events import (
     Closed,
     Connected,
     Delivered,
+    Event,
     Expired,
     Rejected,
     Sent,
@@ -296,7 +297,11 @@ class Core(Generic[F]):
         while events:
             event = events.popleft()
             if type(event) is Publish:
-                take(event)
+                try:
+                    take(event)
+                except BaseException:
+                    events.appendleft(event)  # the server does not send a message of QoS 2 again
+                    raise
                 continue
             came -= 1
             if type(event) is Delivered:
@@ -343,9 +348,9 @@ class Core(Generic[F]):
             self.inbox.messages.append(message)
             return
         size = len(message.payload)
-        self.calls.messages.append(message)
         self.calls.note(1, size)
         self._sorted_out = (self._sorted_out[0] + 1, self._sorted_out[1] + size)
+        self.calls.messages.append(message)  # last: if anything before it fails, the event is handled again
 
     def takers(self, message: Publish) -> Sequence[Callback]:
         """Return the callbacks for a message. If they were removed meanwhile, queue it for iterations."""
@@ -453,8 +458,8 @@ class Core(Generic[F]):
     def failed(self, error: Exception, now: float) -> None:
         """Handle a failure of this process in a turn, such as a `MemoryError`: the connection ends, and not the client.
 
-        The event that was being handled is lost, so the calls that it may have completed fail. The driver must close
-        the connection immediately; `self.error` is the reason.
+        The event that was being handled may be lost: `lost` fails the calls that it may have completed. The driver must
+        close the connection immediately; `self.error` is the reason.
         """
         link = self.link
         if link is None:
@@ -463,11 +468,18 @@ class Core(Generic[F]):
         else:
             link.fail("an event could not be handled", error, now)
             while link.events:
+                first = link.events[0]
                 try:
                     self.advance(now)
-                except Exception:  # one event fewer is left
-                    pass
-        self.pending.fail_lost(self.error or ConnectionClosed())
+                except Exception:
+                    if link.events and link.events[0] is first:  # so the loop ends if every call fails
+                        self._skip(link.events.popleft())
+            self.error = link.connection.error
+
+    def _skip(self, event: Event) -> None:
+        """Do not handle an event. The server sends a message again on the next connection."""
+        if isinstance(event, Publish):
+            self.session.receiver.discard(event)
 
     def drop(self, now: float) -> None:
         """Close the connection or abandon the attempt, and make a new one. The driver must act on this immediately."""
@@ -558,8 +570,10 @@ class Core(Generic[F]):
         """
         # The cases, in order: the client is being closed; the next attempt follows immediately; the program requested a
         # new connection; or the reconnect policy decides.
-        self.link = None
         error = verdict.error
+        if self.link is not None:
+            self.pending.fail_lost(error)
+            self.link = None
         if self.ending(now):
             self.give_up(None)
             return None

@@ -27,6 +27,7 @@ from mqttws.errors import (
     to_raise,
 )
 from mqttws.hints import TYPE_CHECKING, Any, Generic, TypeVar
+from mqttws.protocol.outgoing import Run
 from mqttws.protocol.session import Session
 
 if TYPE_CHECKING:
@@ -378,7 +379,10 @@ class Pending(Generic[F]):
             self._callbacks.add(self._driver.call_back, self._options.on_error, error)
 
     def fail_lost(self, error: Exception) -> None:
-        """Fail the calls whose messages and requests have left the session: the event with their outcome is lost."""
+        """Fail the calls whose messages and requests have left the session without an outcome, when a connection ends.
+
+        A failure in this process, such as a `MemoryError`, has prevented or lost the event with the outcome.
+        """
         kept = self.sender.tokens
         for token in [token for token in self._futures if token not in kept]:
             self.resolve(self._futures.pop(token), error)
@@ -387,10 +391,14 @@ class Pending(Generic[F]):
             if token not in asked:
                 self.resolve(request.future, error)
                 del self._requests[token]
-        if not self.sender.waiting:
-            self._callbacks.add(self._settle, self.sent.fail(error), error)
+        # The messages of a queued run share the mark, so it is kept until they are sent.
+        if not any(isinstance(entry, Run) for entry in self.sender.queue):
+            futures = self.sent.fail(error)
+            if futures:
+                self._callbacks.add(self._settle, futures, error)
             self.sent = HighWaterMark()
-        self.check_flushes()
+        if self.flushes:
+            self.check_flushes()
 
     def fail_all(self, error: Exception) -> None:
         """Fail all futures, and all that are created later."""

@@ -369,8 +369,13 @@ class Machine(ABC):
         packet_id = publish.packet_id
         assert packet_id is not None  # `_receive_packets` handles QoS 0
         assert self._session is not None
-        if self._session.receiver.receive(publish, packet_id):
-            self.events.append(publish)
+        receiver = self._session.receiver
+        if receiver.receive(publish, packet_id):
+            try:
+                self.events.append(publish)
+            except MemoryError:
+                receiver.discard(publish)
+                raise
 
     def _on_puback(self, packet: PubAck, now: float) -> None:
         assert self._session is not None

@@ -98,8 +98,9 @@ class Receiver:
             self._unanswered[0].append(incoming)
             return True
         if packet_id not in self._received:
-            known = self._received[packet_id] = _Incoming(publish, packet_id)
-            self._unanswered[1].append(known)
+            known = _Incoming(publish, packet_id)
+            self._unanswered[1].append(known)  # first: if it fails, the message sent again is not a repetition
+            self._received[packet_id] = known
             return True
         repeated = self._received[packet_id]
         if repeated is None:
@@ -127,16 +128,22 @@ class Receiver:
                 self.journal.taken(incoming.packet_id)
 
     def discard(self, publish: Publish) -> None:
-        """Drop a QoS 1 message: it is not acknowledged, and does not delay later acknowledgements.
+        """Drop a message: it is not acknowledged, and does not delay later acknowledgements.
+
+        If it is sent again on the next Network Connection, it is delivered again.
 
         Args:
             publish: The same object that was delivered.
         """
         incoming = self._untaken.pop(id(publish), None)
-        if incoming is not None:
-            incoming.taken = True
-            incoming.publish = None
-            incoming.copies = 0
+        if incoming is None:
+            incoming = self._received.get(publish.packet_id or 0) if publish.qos == 2 else None
+            if incoming is None or incoming.publish is not publish:
+                return
+            del self._received[incoming.packet_id]
+        incoming.taken = True
+        incoming.publish = None
+        incoming.copies = 0
 
     def pubrel(self, packet_id: int) -> PubComp:
         """Handle a PUBREL, even for an unknown identifier. Return the answer. Spec: [MQTT-4.3.3-2]."""

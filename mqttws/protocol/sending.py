@@ -72,6 +72,7 @@ class Sender:
         "_released",
         "_reserve",
         "_size",
+        "_unsent",
         "accepts_puback",
         "ages",
         "allowance",
@@ -107,6 +108,7 @@ class Sender:
         self._size = 0
         self._published: dict[int, Outgoing] = {}  # in the order of their first sending
         self._released: dict[int, Outgoing] = {}  # in the order of their PUBRECs
+        self._unsent: tuple[int, ...] = ()  # the identifiers of those in `_published` that `take_ready` did not return
 
     @property
     def waiting(self) -> int:
@@ -473,47 +475,64 @@ class Sender:
         """
         waiting, published = self.queue, self._published
         packets: list[bytes] = []
+        runs: list[Run] = []
+        before_these = len(published)
         sent: int | None = None
         window = self._max_in_flight - len(published) - len(self._released)
         allowance = self.allowance
-        while waiting and space > 0:
-            entry = waiting[0]
-            if type(entry) is Run:
-                # QoS 0 is not limited by the window, so the whole run is sent. All of its tokens are below `before`, or
-                # none is, because the creation of a request's token closes the growing run.
-                if entry.first >= before:
-                    break
-                packet = entry.encode()
-                sent = entry.last
-                if entry is self._growing:  # the counters do not include it yet
-                    self._growing = None
-                    self._last_token = sent
+        try:
+            while waiting and space > 0:
+                entry = waiting[0]
+                if type(entry) is Run:
+                    # QoS 0 is not limited by the window, so the whole run is sent. All of its tokens are below
+                    # `before`, or none is, because the creation of a request's token closes the growing run.
+                    if entry.first >= before:
+                        break
+                    packet = entry.encode()
+                    sent = entry.last
+                    runs.append(entry)
+                    if entry is self._growing:  # the counters do not include it yet
+                        self._growing = None
+                        self._last_token = sent
+                    else:
+                        self._count -= len(entry.packets) - entry.packets.count(b"")
+                        self._size -= entry.size
+                    waiting.popleft()
+                    allowance -= len(entry.packets)
                 else:
-                    self._count -= len(entry.packets) - entry.packets.count(b"")
-                    self._size -= entry.size
-                waiting.popleft()
-                allowance -= len(entry.packets)
-            else:
-                # A message that may not be sent yet stops the loop, so that none overtakes it [MQTT-4.6.0-6].
-                reserve = self._reserve if entry[QOS] == 2 else 0
-                may_leave = window > reserve and allowance >= 1.0 and (before is inf or entry[TOKEN] < before)
-                packet_id = self._identifiers.allocate() if may_leave else None
-                if packet_id is None:
-                    break
-                window -= 1
-                allowance -= 1.0
-                _, topic, payload, qos, retain = published[packet_id] = entry
-                if self.journal is not None:
-                    self.journal.keep(entry, PUBLISHED, packet_id)
-                self._count -= 1
-                self._size -= len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
-                # First: if there is no memory for the packet, the next connection sends the message.
-                waiting.popleft()
-                packet = encode_publish(topic, payload, qos, retain, False, packet_id)
-            space -= len(packet)
-            packets.append(packet)
+                    # A message that may not be sent yet stops the loop, so that none overtakes it [MQTT-4.6.0-6].
+                    reserve = self._reserve if entry[QOS] == 2 else 0
+                    may_leave = window > reserve and allowance >= 1.0 and (before is inf or entry[TOKEN] < before)
+                    packet_id = self._identifiers.allocate() if may_leave else None
+                    if packet_id is None:
+                        break
+                    window -= 1
+                    allowance -= 1.0
+                    _, topic, payload, qos, retain = published[packet_id] = entry
+                    if self.journal is not None:
+                        self.journal.keep(entry, PUBLISHED, packet_id)
+                    self._count -= 1
+                    self._size -= len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
+                    # First: if there is no memory for the packet, the next connection sends the message, and so finds
+                    # out whether it is the cause; see `Suspects`.
+                    waiting.popleft()
+                    packet = encode_publish(topic, payload, qos, retain, False, packet_id)
+                space -= len(packet)
+                packets.append(packet)
+        except BaseException:  # without memory for a packet, for example: none of them is sent on this connection
+            self._unsent = tuple(islice(published, before_these, None))
+            self._put_back(runs)
+            raise
         self.allowance = allowance
         return packets, sent
+
+    def _put_back(self, runs: list[Run]) -> None:
+        """Queue runs again at the front, in order."""
+        for run in reversed(runs):
+            run.size = sum(map(len, run.packets))
+            self._count += len(run.packets) - run.packets.count(b"")
+            self._size += run.size
+            self.queue.appendleft(run)
 
     @property
     def first_waiting(self) -> int | None:
@@ -594,5 +613,6 @@ class Sender:
             self._released.clear()
         packets: list[tuple[int, PubRel | Publish]] = [(0, PubRel(packet_id)) for packet_id in self._released]
         for packet_id, (token, topic, payload, qos, retain) in self._published.items():
-            packets.append((token, Publish(topic, payload, qos, retain, True, packet_id)))
+            packets.append((token, Publish(topic, payload, qos, retain, packet_id not in self._unsent, packet_id)))
+        self._unsent = ()
         return packets, done

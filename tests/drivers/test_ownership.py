@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from drivers import PATIENCE, Asyncio, core_of, wait_until
@@ -501,7 +502,7 @@ async def coroutine_function(argument: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["on_message", "on_state", "on_error"])
-@pytest.mark.parametrize("callback", [Callback(), coroutine_function])
+@pytest.mark.parametrize("callback", [Callback(), coroutine_function, AsyncMock()])
 def test_a_coroutine_function_is_refused_by_the_blocking_client(name: str, callback: Any) -> None:
     with pytest.raises(TypeError, match=f"{name} is a coroutine function"):
         mqttws.Client("mqtt://127.0.0.1:1/", **{name: callback})
@@ -524,7 +525,14 @@ class Generating:
 @pytest.mark.parametrize("name", ["on_message", "on_state", "on_error", "on", "url", "recover", "end_on"])
 @pytest.mark.parametrize(
     "callback",
-    [generator_function, asynchronous_generator_function, Generating(), functools.partial(generator_function, 1)],
+    [
+        generator_function,
+        asynchronous_generator_function,
+        Generating(),
+        functools.partial(generator_function, 1),
+        contextlib.contextmanager(generator_function),
+        functools.partial(contextlib.asynccontextmanager(asynchronous_generator_function), 1),
+    ],
 )
 def test_a_generator_function_is_refused(kind: Any, name: str, callback: Any) -> None:
     """A call of it does not run its body: the message would be acknowledged, and lost."""
@@ -533,6 +541,23 @@ def test_a_generator_function_is_refused(kind: Any, name: str, callback: Any) ->
     way = ways.get(name, lambda: kind(url, **{name: callback}))
     with pytest.raises(TypeError, match="is a generator function"):
         way()
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_a_function_that_runs_a_generator_function_is_accepted(kind: Any) -> None:
+    @functools.wraps(generator_function)
+    def run(argument: object = None) -> list[object]:
+        return list(generator_function(argument))
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        yield
+
+    kind("mqtt://127.0.0.1:1/", on_message=run, on_error=context()(_ignore))
+
+
+def _ignore(argument: object) -> None:
+    """Do nothing."""
 
 
 @pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,9 @@ from mqttws import ConnectError, compiled
 from mqttws.broker import Broker
 from mqttws.client.core import Core
 from mqttws.client.pending import Pending
+from mqttws.client.routes import Routes
 from mqttws.codec.publishing import encode_publish
+from mqttws.protocol.machine import Machine
 
 Make = Callable[..., Any]
 SOON = mqttws.Reconnect(initial=0.01, maximum=0.02)
@@ -156,6 +159,8 @@ def without_memory_for(payload: bytes, times: int, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "encode_publish", lack)
 
 
+LARGE = bytes(200)  # too long for the shortcut of `Publish.encode`
+
 interpreted = pytest.mark.skipif(compiled, reason="compiled functions cannot be replaced")
 
 
@@ -185,12 +190,12 @@ def test_a_message_that_never_gets_memory_fails_alone(
     client = make(broker.url, reconnect=SOON)
     with monkeypatch.context() as patch:
         client.open()
-        without_memory_for(b"large", 1_000, patch)
-        large, small = client.publish_nowait("a", b"large", 1), client.publish_nowait("a", b"small", 1)
-        with pytest.raises(mqttws.PublishRejected, match="the connection ended twice when the message of 6 bytes"):
+        without_memory_for(LARGE, 1_000, patch)
+        large, small = client.publish_nowait("a", LARGE, 1), client.publish_nowait("a", b"small", 1)
+        with pytest.raises(mqttws.PublishRejected, match="the connection ended twice when the message of 201 bytes"):
             large.result(PATIENCE)
         small.result(PATIENCE)
-    client.publish("a", b"large", 1, timeout=PATIENCE)
+    client.publish("a", LARGE, 1, timeout=PATIENCE)
 
 
 @interpreted
@@ -214,6 +219,82 @@ def test_an_event_without_memory_costs_its_call_and_a_connection(
     client.subscribe("kept", 1)
     client.publish("kept", b"after", 1, timeout=PATIENCE)
     assert next(client.messages(PATIENCE)).payload == b"after"
+
+
+@interpreted
+@pytest.mark.parametrize("window", [1, 100])
+def test_a_lack_of_memory_for_a_packet_loses_no_message_before_it(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """The messages of QoS 0 before it were removed from the queue, and not sent; others wait."""
+    states = States()
+    client = make(broker.url, reconnect=SOON, on_state=states, max_in_flight=window)
+    with monkeypatch.context() as patch:
+        without_memory_for(b"large", 1, patch)
+        subscribed = client.subscribe_nowait("a", 1)
+        payloads = [b"small", b"large", b"other"]
+        futures = [client.publish_nowait("a", payload, qos) for payload, qos in zip(payloads, (0, 1, 1), strict=True)]
+        client.open()
+        for future in (subscribed, *futures):
+            future.result(PATIENCE)
+        states.wait("disrupted")
+        messages = client.messages(PATIENCE)
+        assert sorted(next(messages).payload for _ in payloads) == sorted(payloads)
+
+
+@interpreted
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_whose_outcome_cannot_be_reported_fails(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch, qos: int
+) -> None:
+    """It has left the session, so no later connection reports it. Messages that wait do not change that."""
+    client = make(broker.url, reconnect=SOON, max_in_flight=1)
+    name = "_note_delivered" if qos else "_note_sent"
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine, name, Lack(getattr(Machine, name), 1))
+        lost, *others = [client.publish_nowait("a", b"x", each) for each in (qos, 1, 1)]
+        client.open()
+        with pytest.raises(mqttws.ConnectionBroken, match=r"could not be (processed|prepared): MemoryError"):
+            lost.result(PATIENCE)
+        for future in others:
+            future.result(PATIENCE)
+    client.flush(PATIENCE)
+
+
+@interpreted
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_message_that_cannot_be_queued_is_not_lost(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch, qos: int, times: int
+) -> None:
+    """The event is handled again; if that fails, too, the server sends the message again."""
+    states, came = States(), queue.Queue[bytes]()
+    client = make(broker.url, reconnect=SOON, client_id="c", clean_session=False, on_state=states)
+    client.on("a", lambda message: came.put(message.payload))
+    client.open()
+    client.subscribe("a", qos)
+    with monkeypatch.context() as patch:
+        patch.setattr(Routes, "takers", Lack(Routes.takers, times))
+        with mqttws.Client(broker.url) as other:
+            other.publish("a", b"1", qos, timeout=PATIENCE)
+            states.wait("connected", 2)
+            other.publish("a", b"2", qos, timeout=PATIENCE)
+        before = list(iter(lambda: came.get(timeout=PATIENCE), b"2"))
+    assert before == [b"1"] if qos == 2 else set(before) == {b"1"}  # one of QoS 1 may be delivered twice
+
+
+@interpreted
+def test_events_that_can_never_be_handled_end_only_connections(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = States()
+    client = make(broker.url, reconnect=SOON, on_state=states)
+    client.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(Core, "advance", Lack(Core.advance, 1 << 60))
+        client.reconnect_now()
+        assert str(states.wait("disrupted", 2).error) == "an event could not be handled: MemoryError"
+    client.publish("a", b"x", 1, timeout=PATIENCE)
 
 
 @interpreted

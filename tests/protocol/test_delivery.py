@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mqttws.protocol.sending
 from mqttws import (
     Decoder,
     LocalProtocolError,
@@ -24,6 +25,7 @@ from mqttws import (
     Session,
     Subscribe,
     Unsubscribe,
+    compiled,
 )
 from mqttws.codec.publishing import encode_publish
 from mqttws.protocol.outgoing import RUN, Identifiers
@@ -426,6 +428,34 @@ class TestResuming:
         assert 1 not in identifiers
         assert sender.in_flight == 1
 
+    @pytest.mark.skipif(compiled, reason="compiled functions cannot be replaced")
+    def test_without_memory_for_a_packet_no_message_is_lost_or_counts_as_sent(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: object) -> bytes:
+            if arguments[0] == "large":
+                raise MemoryError
+            return encode_publish(*arguments)  # type: ignore[arg-type]
+
+        sender = Sender(Identifiers(), max_queued_bytes=20)
+        sent(sender, TWO)
+        for packet, message in ((b"one", ONE), (b"two", Message("large", b"", 1)), (b"three", None)):
+            sender.enqueue_packet(packet)
+            if message is not None:
+                sender.enqueue(message)
+        sender.withdraw(4)
+        with monkeypatch.context() as patch:
+            patch.setattr(mqttws.protocol.sending, "encode_publish", fail)
+            with pytest.raises(MemoryError):
+                sender.take_ready()
+        assert (sender.waiting, sender.waiting_size, sender.in_flight) == (2, len("onethree"), 3)
+        resent, _ = sender.resume(session_present=True)
+        assert [packet.dup for _, packet in resent if isinstance(packet, Publish)] == [True, False, False]
+        assert sender.take_ready() == ([b"one", b"three"], 6)
+        assert (sender.waiting, sender.waiting_size) == (0, 0)
+        resent, _ = sender.resume(session_present=True)
+        assert [packet.dup for _, packet in resent if isinstance(packet, Publish)] == [True, True, True]
+
     def test_unsent_messages_have_no_dup(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
         sent(sender, ONE, ONE)
@@ -562,11 +592,25 @@ class TestReceiver:
         receiver.acknowledge(second)
         receiver.discard(first)
         receiver.discard(first)
-        receiver.discard(third)  # QoS 2 cannot be discarded
         receiver.acknowledge(first)  # no effect any more
         assert answers(receiver) == [PubAck(2)]
         receiver.acknowledge(third)
         assert answers(receiver) == [PubRec(3)]
+
+    def test_a_discarded_message_of_qos_2_is_delivered_when_it_is_sent_again(self) -> None:
+        receiver = Receiver()
+        first, second, again = two(1), two(2), two(1)
+        take(receiver, first, second)
+        receiver.discard(first)
+        receiver.discard(first)
+        receiver.acknowledge(first)  # no effect any more
+        receiver.acknowledge(second)
+        assert answers(receiver) == [PubRec(2)]
+        receiver.begin(session_present=True)
+        assert take(receiver, again) == [True]
+        receiver.discard(first)  # not this one
+        receiver.acknowledge(again)
+        assert answers(receiver) == [PubRec(1)]
 
     def test_what_is_answered_and_not_released_takes_no_more_than_its_identifier(self) -> None:
         """A client may leave 65,535 identifiers unreleased; the garbage collector has nothing to examine in them."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 import pytest
 from machines import NOW, client, closing_error, feed, sends, server, take
 
@@ -32,6 +35,7 @@ from mqttws import (
     Subscribe,
     UnsubAck,
     Unsubscribe,
+    compiled,
 )
 from mqttws.errors import LimitExceeded
 from mqttws.protocol.events import (
@@ -874,3 +878,17 @@ def test_an_idle_client_has_no_queue_of_requests_and_no_suspects() -> None:
     feed(machine, SubAck(1, [0]))
     assert session._suspects is None
     assert not Session().requests
+
+
+@pytest.mark.skipif(compiled, reason="a compiled attribute takes only a deque")
+def test_a_message_that_could_not_be_reported_is_reported_when_it_is_sent_again() -> None:
+    class Full(deque[Any]):
+        def append(self, event: object) -> None:
+            raise MemoryError
+
+    session, publish = Session(), Publish("a", b"x", 2, packet_id=1)
+    machine = client(session=session)
+    machine.events = Full()
+    with pytest.raises(MemoryError):
+        machine.receive_data(publish.encode(), NOW)
+    assert session.receiver.received == frozenset()
