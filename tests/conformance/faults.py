@@ -290,7 +290,7 @@ fault(
 
 # §3.3: PUBLISH
 
-fault("3.3.1-1", "no DUP on a re-delivery", (SENDER + "resume", "retain, True, packet_id", "retain, False, packet_id"))
+fault("3.3.1-1", "no DUP on a re-delivery", (SENDER + "resume", "packet_id not in self._unsent, packet_id", "False, packet_id"))
 fault(
     "3.3.1-2",
     "DUP with QoS 0",
