@@ -10,6 +10,7 @@ from mqttws.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mqttws.budget import ConnectBudget
+    from mqttws.client.callbacks import is_coroutine_function, is_generator_function
     from mqttws.client.option_types import ClientOptions, ConnectionOptions
     from mqttws.client.options import check_options
     from mqttws.client.profiles import PROFILES, Profile, Rule
@@ -122,6 +123,7 @@ _HOLDS = {
     "protocol.client_handshake": "ClientWebSocket",
     "protocol.handshake": "ServerWebSocket",
     "budget": "ConnectBudget",
+    "client.callbacks": "is_coroutine_function is_generator_function",
     "client.profiles": "PROFILES Profile Rule",
     "client.reconnect": "Reconnect Turns",
     "client.timings": "Timings",
@@ -242,6 +244,8 @@ __all__ = [
     "connect",
     "delivers_shared",
     "dissect",
+    "is_coroutine_function",
+    "is_generator_function",
     "tls_context",
     "to_raise",
     "topic_matches",

@@ -1,14 +1,16 @@
 """Observers: the three functions that a subscription calls, and the forms in which they can be given.
 
 An observer is three functions, or an object with methods named `next`, `error` and `close` (or `complete`), or, as in
-Rx, `on_next`, `on_error` and `on_completed`. What is callable is a function, also if it has such attributes, as a
-`unittest.mock.Mock` has. `Runtime.call` calls them, and logs what they raise.
+Rx, `on_next`, `on_error` and `on_completed`. What is callable is such an object only if it defines `next` or `on_next`:
+a `unittest.mock.Mock`, which makes each attribute when it is read, is a function. `Runtime.call` calls the functions,
+and logs what they raise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import getattr_static
 
 __all__ = ["Callback", "Observer", "make_observer"]
 
@@ -42,7 +44,7 @@ def make_observer(
     Raises:
         TypeError: The arguments are neither.
     """
-    if not callable(next) and any(hasattr(next, name) for name in ("on_next", "next")):
+    if any(_has(next, name) for name in ("on_next", "next")):
         if error is not None or close is not None:
             raise TypeError("pass either an observer object or functions, not both")
         return Observer(
@@ -57,6 +59,10 @@ def make_observer(
                 "the methods next, error and close (or on_next, on_error and on_completed)"
             )
     return Observer(next, error, close)  # type: ignore[arg-type]
+
+
+def _has(observer: object, name: str) -> bool:
+    return hasattr(observer, name) and (not callable(observer) or getattr_static(observer, name, None) is not None)
 
 
 def _method(observer: object, *names: str) -> Callback | None:

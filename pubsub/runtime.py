@@ -14,7 +14,6 @@ Three rules apply to all code that uses it:
 
 from __future__ import annotations
 
-import inspect
 import logging
 import weakref
 from abc import ABC, abstractmethod
@@ -22,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from mqttws import State, Waiting, WouldDeadlock
+from mqttws import State, Waiting, WouldDeadlock, is_generator_function
 from pubsub.owned_lock import OwnedLock
 
 __all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle"]
@@ -273,9 +272,8 @@ class Runtime(ABC):
         Raises:
             TypeError: The callback is a generator function; or a coroutine function, and this is not asyncio.
         """
-        for function in (callback, getattr(callback, "__call__", None)):  # noqa: B004 # the method is examined
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise TypeError(f"{callback!r} is a generator function: a call of it would not run its body")
+        if is_generator_function(callback):
+            raise TypeError(f"{callback!r} is a generator function: a call of it would not run its body")
 
     @abstractmethod
     def spawn(self, result: Any) -> None:

@@ -261,26 +261,40 @@ def _botocore_errors() -> Iterator[None]:
     """Convert what botocore raises to `CredentialsUnavailable`, so that a chain tries its next provider.
 
     botocore does not catch every error of a file or a process that it reads. So an exception is its own by the module
-    of its class or of a frame that it passed; botocore need not be imported for that.
+    of its class, or of the frames that it passed; botocore need not be imported for that.
     """
     try:
         yield
-    except CredentialsUnavailable:
+    except (CredentialsUnavailable, MemoryError):
         raise
     except Exception as error:
         kind = type(error)
         known = any(each.__module__ == "botocore.exceptions" for each in kind.__mro__)
-        if not known and not _passed_botocore(error.__traceback__):
+        if not known and not _is_raised_by_botocore(error.__traceback__):
             raise
-        # CredentialRetrievalError quotes the standard error of a credential process, and errors of other libraries its
-        # output. Both can contain a secret.
-        said = f": {error}" if known and kind.__name__ != "CredentialRetrievalError" else ""
+        # Other messages can contain a secret. Errors of other libraries quote the output of a credential process, or a
+        # header of a request; some exceptions of botocore quote such an error, or the answer of a process or a service.
+        quotes = "{error}" in getattr(kind, "fmt", "") or kind.__name__ in _QUOTING
+        said = f": {error}" if known and not quotes else ""
         raise CredentialsUnavailable(f"botocore has no credentials: {kind.__name__}{said}") from None
 
 
-def _passed_botocore(traceback: TracebackType | None) -> bool:
+#: Exceptions of botocore whose message contains the answer of a process or a service.
+_QUOTING = {"CredentialRetrievalError", "MetadataRetrievalError", "TokenRetrievalError"}
+#: The packages that botocore calls, besides those of the standard library.
+_CALLED_BY_BOTOCORE = {"awscrt", "certifi", "dateutil", "jmespath", "six", "urllib3"}
+
+
+def _is_raised_by_botocore(traceback: TracebackType | None) -> bool:
+    """Return whether botocore, or a library that it called, raised an exception. botocore also calls the program."""
+    import sys
+
+    raised = False
     while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__", "").startswith("botocore."):
-            return True
+        package = traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if package == "botocore":
+            raised = True
+        elif package not in _CALLED_BY_BOTOCORE and package not in sys.stdlib_module_names:
+            raised = False
         traceback = traceback.tb_next
-    return False
+    return raised

@@ -288,7 +288,7 @@ class Handler:
             # Not asyncio.timeout, which would wait for a hook that ignores its cancellation.
             await asyncio.wait([answer], timeout=self._hub.limits.connect_timeout)
             if not answer.done():
-                answer.cancel()
+                self._abandon(answer)
                 raise TimeoutError("the hook has not answered in time")
             decided = answer.result()
         except Exception as error:
@@ -300,6 +300,11 @@ class Handler:
         self._task = self._asked = None
         self._line.release("hook")
         self._line.act(lambda now: then(decided, now))
+
+    def _abandon(self, asked: asyncio.Future[Any]) -> None:
+        """Cancel a hook whose answer is not needed any more."""
+        asked.add_done_callback(partial(_log_failure, self.peer))
+        asked.cancel()
 
     # The connected client.
 
@@ -414,7 +419,7 @@ class Handler:
 
     def _on_closed(self, event: Closed, now: float) -> None:
         if self._task is not None and self._asked is not None:
-            self._asked.cancel()  # explicitly: a task that has not started would never await it
+            self._abandon(self._asked)  # explicitly: a task that has not started would never await it
             self._task.cancel()
             self._task = self._asked = None
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
@@ -442,6 +447,13 @@ class Handler:
         """Log a line about this client; until it is accepted, about its address."""
         client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
         self._hub.notices.log(kind, client, text, *arguments, level=level)
+
+
+def _log_failure(peer: Peer, asked: asyncio.Future[Any]) -> None:
+    """Log what a cancelled hook has raised. Nothing else retrieves it."""
+    error = None if asked.cancelled() else asked.exception()
+    if error is not None:
+        log.error("client %s: a hook failed after it had been cancelled", peer, exc_info=error)
 
 
 async def _contained(answer: Awaitable[Any]) -> Any:

@@ -81,26 +81,51 @@ def check_callback(callback: object, name: str = "the callback", *, awaited: boo
 
 
 def is_coroutine_function(callback: object) -> bool:
-    """Return whether a callback returns a coroutine; `functools.partial` objects are unwrapped."""
+    """Return whether a callback must be awaited to run.
+
+    It is a function defined by `async def`, or a generator function with `types.coroutine`; or an object whose
+    `__call__` is; or a `functools.partial` of one of these.
+
+    Args:
+        callback: The callback. None is none.
+    """
     if callback is None:
         return False
     import inspect  # not imported by programs without callbacks
 
+    function = _unwrapped(callback)
     # An object can be marked itself, as an `AsyncMock` is.
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(_unwrapped(callback))
+    marked = inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(function)
+    return marked or _is_awaitable_generator(function)
 
 
 def is_generator_function(callback: object) -> bool:
-    """Return whether a callback returns a generator, synchronous or asynchronous, as `is_coroutine_function` does."""
+    """Return whether a callback returns a generator, synchronous or asynchronous, so that a call does not run its body.
+
+    Args:
+        callback: As for `is_coroutine_function`. A generator function with `types.coroutine` is none: it is awaited.
+    """
     if callback is None:
         return False
     import contextlib
     import inspect
 
     function = _unwrapped(callback)
+    if _is_awaitable_generator(function):
+        return False
     if getattr(function, "__globals__", None) is contextlib.__dict__:  # what `contextmanager` returns: it only calls it
         function = inspect.unwrap(function)  # type: ignore[arg-type]
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _is_awaitable_generator(function: Any) -> bool:
+    """Return whether a function is a generator function with `types.coroutine`."""
+    import inspect
+
+    if not inspect.isgeneratorfunction(function):
+        return False
+    flags: int = function.__code__.co_flags
+    return flags & inspect.CO_ITERABLE_COROUTINE != 0
 
 
 def _unwrapped(callback: object) -> object:

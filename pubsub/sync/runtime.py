@@ -9,7 +9,6 @@ refusals, callbacks of futures, and the work that finalizers have left.
 from __future__ import annotations
 
 import heapq
-import inspect
 import queue
 import threading
 import time
@@ -228,7 +227,7 @@ class Threads(Runtime):
     def check_callback(self, callback: Callable[..., object] | None) -> None:
         """See `Runtime.check_callback`."""
         super().check_callback(callback)
-        if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None)):  # noqa: B004
+        if mqttws.is_coroutine_function(callback):
             raise TypeError(f"{callback!r} is a coroutine function, which only pubsub.aio awaits")
 
     def spawn(self, result: Any) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import math
 import threading
+import types
 
 import pytest
+from wire import PATIENCE
 
 from mqttws import (
     AccessDenied,
@@ -516,6 +519,46 @@ def test_a_hook_that_ignores_its_cancellation_is_not_waited_for(start, wire):
     assert client.send(Connect("a")).rest() == b""
     loop, event = released[0]
     loop.call_soon_threadsafe(event.set)
+
+
+@pytest.mark.parametrize("reason", ["its time is up", "the broker stops"])
+def test_a_hook_that_fails_when_it_is_cancelled_is_logged_with_its_client(start, wire, caplog, reason):
+    begun, failed = threading.Event(), threading.Event()
+
+    async def authenticator(peer, connect):
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            asyncio.current_task().add_done_callback(lambda task: failed.set())
+            raise LookupError("the database is gone") from None
+
+    timeout = 0.1 if reason == "its time is up" else PATIENCE
+    broker = start(authenticator=authenticator, limits=Limits(connect_timeout=timeout))
+    wire(broker).send(Connect("a"))
+    assert begun.wait(PATIENCE)
+    if reason == "the broker stops":
+        broker.stop()
+    assert failed.wait(PATIENCE)
+    broker.stop()
+    gc.collect()  # asyncio would log an exception that nothing has retrieved
+    assert "never retrieved" not in caplog.text
+    (record,) = [each for each in caplog.records if "after it had been cancelled" in each.getMessage()]
+    assert "127.0.0.1" in record.getMessage()
+    assert "LookupError: the database is gone" in caplog.text
+
+
+@types.coroutine
+def awaitable_generator(*arguments):
+    yield from asyncio.sleep(0).__await__()
+    return True
+
+
+@pytest.mark.parametrize("hook", [awaitable_generator, functools.partial(awaitable_generator, 1)])
+def test_a_generator_function_that_can_be_awaited_is_a_coroutine_function(start, client, hook):
+    client("c", start(authenticator=hook)).quiet()
+    with pytest.raises(TypeError, match="authorizer is a coroutine function"):
+        Broker(authorizer=hook)
 
 
 @pytest.mark.parametrize("answer", [None, 1, "yes"])

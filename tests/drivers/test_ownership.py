@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from unittest.mock import AsyncMock
@@ -541,6 +542,50 @@ def test_a_generator_function_is_refused(kind: Any, name: str, callback: Any) ->
     way = ways.get(name, lambda: kind(url, **{name: callback}))
     with pytest.raises(TypeError, match="is a generator function"):
         way()
+
+
+@types.coroutine
+def awaitable_generator(argument: object = None) -> Iterator[object]:
+    yield from asyncio.sleep(0).__await__()
+
+
+class Constructed:
+    """A call of it creates an object, and runs no generator."""
+
+    def __init__(self, argument: object = None) -> None: ...
+    def __call__(self) -> Iterator[object]:
+        yield 1
+
+
+def test_how_a_call_of_a_callback_runs_it() -> None:
+    awaited = [coroutine_function, awaitable_generator, Callback(), functools.partial(awaitable_generator, 1)]
+    generators = [generator_function, asynchronous_generator_function, Generating(), functools.partial(Generating())]
+    others = [print, len, Constructed, Generating, functools.partial(Constructed), None, 5]
+    for callback in [*awaited, *generators, *others]:
+        assert mqttws.is_coroutine_function(callback) == (callback in awaited), callback
+        assert mqttws.is_generator_function(callback) == (callback in generators), callback
+
+
+def test_a_generator_function_that_can_be_awaited_is_a_coroutine_function(broker: Broker) -> None:
+    taken: list[bytes] = []
+
+    @types.coroutine
+    def take(message: Any) -> Iterator[object]:
+        yield from asyncio.sleep(0).__await__()
+        taken.append(message.payload)
+        done.set()
+
+    async def main() -> None:
+        async with mqttws.aio.connect(broker.url, on_message=take) as client:
+            await client.subscribe("a", 1)
+            await client.publish("a", b"x", 1)
+            await asyncio.wait_for(done.wait(), 30)
+
+    done = asyncio.Event()
+    asyncio.run(main())
+    assert taken == [b"x"]
+    with pytest.raises(TypeError, match="on_message is a coroutine function"):
+        mqttws.Client("mqtt://127.0.0.1:1/", on_message=take)
 
 
 @pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import enum
 import functools
 import pickle
 import threading
+import types
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
@@ -15,6 +18,7 @@ import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import pubsub
+from pubsub.observers import Observer, make_observer
 
 Api = Threads | Loop
 
@@ -144,7 +148,10 @@ class Generating:
 
 @pytest.mark.parametrize(
     "callback",
-    [generator_function, asynchronous_generator_function, Generating(), functools.partial(generator_function, 1)],
+    [
+        *(generator_function, asynchronous_generator_function, Generating()),
+        *(functools.partial(generator_function, 1), functools.partial(Generating())),
+    ],
 )
 def test_a_generator_function_is_refused(api: Api, world: Any, callback: Any) -> None:
     """A call of it does not run its body: the message would be acknowledged, and lost."""
@@ -171,6 +178,66 @@ def test_a_mock_is_called_like_a_function(api: Api, kind: Any) -> None:
     assert [call.args[0].value for call in taker.call_args_list] == [5]
     close.assert_called_once_with()
     error.assert_not_called()
+
+
+@types.coroutine
+def awaitable_generator(argument: object = None) -> Iterator[object]:
+    yield from asyncio.sleep(0).__await__()
+
+
+def test_a_generator_function_that_can_be_awaited_is_a_coroutine_function(api: Api) -> None:
+    subscribe = api.ps.connection_state_changes.subscribe
+    for callback in (awaitable_generator, functools.partial(awaitable_generator, 1)):
+        with pytest.raises(TypeError, match="is a coroutine function") if isinstance(api, Threads) else nullcontext():
+            subscribe(callback)
+
+
+def test_a_class_is_called_like_a_function(api: Api, world: Any) -> None:
+    """A call creates an object, and does not call its methods."""
+    called = threading.Event()
+
+    class Taken:
+        def __init__(self, message: Any) -> None:
+            called.set()
+
+        def __call__(self) -> Iterator[object]:
+            yield 1
+
+    api.call(api.call(api.ps.subscribe("a", qos=1).subscribe, Taken).ready, PATIENCE)
+    api.call(api.ps.publish, "a", 5, qos=1)
+    assert called.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("form", ["object", "class"])
+def test_an_observer_object_may_be_callable(form: str) -> None:
+    """Its methods are called, and not the object."""
+
+    class Callable:
+        def __call__(self, *arguments: object) -> None: ...
+        @staticmethod
+        def next(message: object) -> str:
+            return f"next {message}"
+
+        @staticmethod
+        def error(error: object) -> str:
+            return f"error {error}"
+
+        @staticmethod
+        def close() -> str:
+            return "close"
+
+    observer = make_observer(Callable() if form == "object" else Callable)
+    assert observer.next is not None
+    assert observer.error is not None
+    assert observer.close is not None
+    assert [observer.next(1), observer.error(2), observer.close()] == ["next 1", "error 2", "close"]
+
+
+@pytest.mark.parametrize(
+    "function", [mock.Mock(), mock.MagicMock(), mock.AsyncMock(), mock.create_autospec(print), print, str.upper]
+)
+def test_a_function_is_no_observer_object(function: Any) -> None:
+    assert make_observer(function) == Observer(function)
 
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])

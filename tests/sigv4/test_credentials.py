@@ -9,12 +9,15 @@ import hashlib
 import json
 import os
 import pickle
+import socket
 import sys
 import traceback
 from datetime import UTC, datetime, timedelta, timezone
+from unittest import mock
 
+import botocore.exceptions
 import pytest
-from botocore.credentials import ReadOnlyCredentials, RefreshableCredentials
+from botocore.credentials import DeferredRefreshableCredentials, ReadOnlyCredentials, RefreshableCredentials
 from botocore.session import Session
 
 from sigv4 import (
@@ -481,6 +484,58 @@ def test_missing_credentials_of_botocore_are_credentials_unavailable(profiles, p
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown
     assert fetch(ChainProvider(source, NEXT)) == NEXT
+
+
+def test_a_header_that_botocore_cannot_send_is_not_shown(profiles, monkeypatch, tmp_path):
+    """Its HTTPClientError quotes the header of the session token."""
+    with (tmp_path / "config").open("a") as config:
+        config.write(
+            "[profile environment]\nrole_arn = arn:aws:iam::123456789012:role/r\n"
+            "credential_source = Environment\nregion = eu-west-1\n"
+        )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name, value in {
+            "ACCESS_KEY_ID": "AKID",
+            "SECRET_ACCESS_KEY": "s",
+            "SESSION_TOKEN": f"{SECRET}\n",
+            "ENDPOINT_URL_STS": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "MAX_ATTEMPTS": "1",
+        }.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        with pytest.raises(CredentialsUnavailable, match=r"^botocore has no credentials: HTTPClientError$") as caught:
+            fetch(BotocoreProvider("environment"))
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["CredentialRetrievalError", "MetadataRetrievalError", "TokenRetrievalError"])
+def test_an_answer_that_an_exception_of_botocore_quotes_is_not_shown(name):
+    def source():
+        raise getattr(botocore.exceptions, name)(provider="p", error_msg=SECRET)
+
+    with pytest.raises(CredentialsUnavailable, match=f"^botocore has no credentials: {name}$"):
+        fetch(source)
+
+
+@pytest.mark.parametrize("bug", [lambda: {}["tokn"], lambda: json.loads("{")])
+def test_a_bug_in_a_function_that_botocore_calls_is_not_changed(bug):
+    source = DeferredRefreshableCredentials(refresh_using=bug, method="test")
+    with pytest.raises((KeyError, ValueError)) as caught:
+        fetch(ChainProvider(source, NEXT))
+    assert not isinstance(caught.value, CredentialsUnavailable)
+
+
+def test_a_program_that_botocore_calls_may_call_botocore(profiles):
+    def refresh():
+        return Session(profile="not_json").get_credentials().get_frozen_credentials()
+
+    source = DeferredRefreshableCredentials(refresh_using=refresh, method="test")
+    assert fetch(ChainProvider(source, NEXT)) == NEXT
+
+
+def test_a_memory_error_in_botocore_is_not_changed(profiles, monkeypatch):
+    monkeypatch.setattr(json, "loads", mock.Mock(side_effect=MemoryError))  # reads the output of the process
+    with pytest.raises(MemoryError):
+        fetch(BotocoreProvider("not_json"))
 
 
 def test_other_errors_are_not_changed():
