@@ -49,6 +49,19 @@ class Condition(threading.Condition):
     __enter__ = enter  # type: ignore[assignment]
     __exit__ = property(attrgetter("_lock.__exit__"))
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """See `threading.Condition.wait`. After an exception of a signal handler the lock is acquired, as before.
+
+        The standard method has a gap after it has released the lock; the block that called it would then fail.
+        """
+        acquired = self._is_owned()  # type: ignore[attr-defined]
+        try:
+            return super().wait(timeout)
+        except BaseException:
+            if acquired and not self._is_owned():  # type: ignore[attr-defined]
+                self._lock.acquire()  # type: ignore[attr-defined]
+            raise
+
 
 class Event(threading.Event):
     """An event whose condition is such a condition."""

@@ -250,8 +250,11 @@ PLAIN_LOCKS = {
 def test_locks_are_those_that_no_exception_of_a_signal_handler_leaves_acquired() -> None:
     made: dict[str, set[str]] = {}
     for path in MODULES:
+        taken = {name for module, name in imports(path) if module in ("threading", "concurrent.futures")}
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("threading."):
-                made.setdefault(name_of(path), set()).add(node.func.attr)  # type: ignore[attr-defined]
-    plain = {"Lock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier"}
+            if isinstance(node, ast.Call):
+                module, _, name = ast.unparse(node.func).rpartition(".")
+                if module in ("threading", "futures", "concurrent.futures") or (not module and name in taken):
+                    made.setdefault(name_of(path), set()).add(name)
+    plain = {"Lock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier", "Future", "wait", "as_completed"}
     assert {name for name, calls in made.items() if calls & plain} == set(PLAIN_LOCKS)

@@ -32,6 +32,14 @@ _MOST_KNOWN = 1_024
 _IDLE = 5.0
 
 
+class _Answer(Future[bool | None]):
+    """The answer to a password; no exception of a signal handler leaves its condition acquired."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = Condition()
+
+
 class _Job:
     """A password that waits to be checked; callers with the same user name and password share it."""
 
@@ -41,7 +49,7 @@ class _Job:
         self.digest = digest
         self.username = username
         self.password = password
-        self.answer: Future[bool | None] = Future()
+        self.answer = _Answer()
 
 
 class Hashing:

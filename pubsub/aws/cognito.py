@@ -30,6 +30,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast
 
 from pubsub.aws.cognito_api import CognitoAPI, CognitoError, Granted
+from pubsub.owned_future import OwnedFuture
 from pubsub.owned_lock import OwnedLock
 from sigv4 import Credentials
 
@@ -178,7 +179,7 @@ class CognitoIdentity:
                 return held.credentials, False
             leads = self._in_flight is None
             if self._in_flight is None:
-                self._in_flight = Future()
+                self._in_flight = OwnedFuture()
             return self._in_flight, leads
 
     def _refresh_beside(self, loop: asyncio.AbstractEventLoop, future: Future[Credentials]) -> None:

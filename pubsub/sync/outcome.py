@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from mqttws import to_raise
-from pubsub.owned_lock import Condition
+from pubsub.owned_future import OwnedFuture
 
 __all__ = ["Outcome", "Promise", "slice_of"]
 
@@ -84,7 +84,7 @@ class Outcome:
             raise to_raise(self._error)
 
 
-class Promise(Future[None]):
+class Promise(OwnedFuture[None]):
     """The future of `publish_nowait`. Its callbacks may block: they are not called in the network thread.
 
     Args:
@@ -97,7 +97,6 @@ class Promise(Future[None]):
         self, notify: Callable[..., object], call: Callable[..., object], on_cancel: Callable[[], object]
     ) -> None:
         super().__init__()
-        self._condition = Condition()
         self._notify = notify
         self._call = call
         self._on_cancel = on_cancel

@@ -17,6 +17,7 @@ from typing import Any
 
 import mqttws
 from mqttws import ConnectionClosed, MQTTError, Publish, TimedOut, to_raise
+from pubsub.owned_future import OwnedFuture
 from pubsub.owned_lock import Event
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
@@ -39,7 +40,7 @@ class Pool(PoolCore):
 
     def new_answer(self) -> Future[list[int]]:
         """See `PoolCore.new_answer`."""
-        return Future()
+        return OwnedFuture()
 
     def open(self) -> None:
         """Connect.

@@ -10,13 +10,16 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drivers import PATIENCE
 from scripted import Scripted
 
+import mqttws.locks
 from mqttws import Disconnect, PubAck, Publish
 from mqttws.broker import Broker
+from pubsub import owned_lock
 
 ROOT = Path(__file__).parents[2]
 #: Seconds for a process to start and to end, on a busy machine.
@@ -296,8 +299,18 @@ def test_a_client_that_is_opened_in_a_child_forked_by_its_callback(program, remo
         ("lock.__exit__.__self__", "with lock: pass"),
         ("conditions[1]._lock", "with conditions[1]: pass"),
         ("event._cond._lock", "event.set()"),
+        ("future._condition._lock", "future.done()"),
     ],
-    ids=["client", "publish_nowait", "AtomicLock", "Condition", "OwnedLock", "pubsub's Condition", "Event"],
+    ids=[
+        "client",
+        "publish_nowait",
+        "AtomicLock",
+        "Condition",
+        "OwnedLock",
+        "pubsub's Condition",
+        "Event",
+        "OwnedFuture",
+    ],
 )
 def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
     program: Callable[..., subprocess.Popen[str]], rlock: str, take: str
@@ -305,7 +318,7 @@ def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
     process = program(
         f"""
         import random, signal, mqttws.locks
-        from pubsub import owned_lock
+        from pubsub import owned_future, owned_lock
 
         class Interrupt(Exception):
             pass
@@ -320,7 +333,7 @@ def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
 
         client = mqttws.Client("mqtt://127.0.0.1", max_queued=10_000_000, max_queued_bytes=2**30)
         atomic, lock, event = mqttws.locks.AtomicLock(), owned_lock.OwnedLock(), owned_lock.Event()
-        conditions = mqttws.locks.Condition(), owned_lock.Condition()
+        conditions, future = (mqttws.locks.Condition(), owned_lock.Condition()), owned_future.OwnedFuture()
         client._network.woken = True  # as in a burst
         armed, rlock, acquired = False, {rlock}, 0
         signal.signal(signal.SIGALRM, interrupt)
@@ -336,3 +349,27 @@ def test_no_exception_of_a_signal_handler_leaves_a_lock_acquired(
         """
     )
     assert outcome(process) == (0, "0\n", "")
+
+
+@pytest.mark.parametrize("kind", [mqttws.locks.Condition, owned_lock.Condition])
+def test_an_exception_of_a_signal_handler_in_a_wait_leaves_the_lock_acquired(kind: Any) -> None:
+    """So the exception leaves the `with` block of the condition, which releases the lock."""
+
+    def interrupt(frame: object, event: str, argument: Any) -> None:
+        if event == "c_return" and argument.__name__ == "_release_save":  # between this and the `try` of the method
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    condition = kind()
+
+    def wait() -> None:
+        with condition:
+            sys.setprofile(interrupt)
+            condition.wait(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    assert not condition._lock._is_owned()
+    with pytest.raises(RuntimeError, match="un-acquired"):
+        condition.wait(1)
+    assert not condition._lock._is_owned()
