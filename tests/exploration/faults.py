@@ -59,14 +59,14 @@ fault("identifier 1 is allocated when all are in use", (IDENTIFIERS + "allocate"
 # Receiving.
 fault("copies are delivered", (RECEIVER + "receive", "return False", "return True"))
 fault("a copy is not acknowledged", (RECEIVER + "receive", "repeated.copies += 1", "repeated.copies += 0"))
-fault("an identifier is stored before its message is taken", (RECEIVER + "receive", "self._unanswered[1].append(known)\n        return True", "self._unanswered[1].append(known)\n        self.journal and self.journal.taken(packet_id)\n        return True"))
+fault("an identifier is stored before its message is taken", (RECEIVER + "receive", "self._received[packet_id] = known\n        return True", "self._received[packet_id] = known\n        self.journal and self.journal.taken(packet_id)\n        return True"))
 fault("the identifier of a taken message is not stored", (RECEIVER + "acknowledge", "self.journal.taken(incoming.packet_id)", "pass"))
 fault("a released identifier is not deleted from the store", (RECEIVER + "pubrel", "self.journal.released(packet_id)", "pass"))
 fault("a PUBREL does not release the identifier", (RECEIVER + "pubrel", "self._received.pop(packet_id, None)", "self._received.get(packet_id, None)"))
 fault("a resumed session forgets which identifiers it has received", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("a new connection acknowledges the packets of the old one", (RECEIVER + "begin", "incoming.copies = 0", "incoming.copies += 0"), (RECEIVER + "begin", "unanswered.clear()", "pass"))
 fault("a PUBREL with an unknown identifier is not answered", (MACHINE + "_on_pubrel", "self._send(self.session.receiver.pubrel(packet.packet_id))", "packet.packet_id in self.session.receiver.received and self._send(self.session.receiver.pubrel(packet.packet_id))"))
-fault("QoS 2 is acknowledged before the program has taken it", (RECEIVER + "receive", "known = self._received[packet_id] = _Incoming(publish, packet_id)\n        self._unanswered[1].append(known)", "known = self._received[packet_id] = _Incoming(publish, packet_id)\n        known.taken = True\n        self._unanswered[1].append(known)"))
+fault("QoS 2 is acknowledged before the program has taken it", (RECEIVER + "receive", "known = _Incoming(publish, packet_id)\n", "known = _Incoming(publish, packet_id)\n        known.taken = True\n"))
 fault("QoS 1 is acknowledged before the program has taken it", (RECEIVER + "receive", "self._unanswered[0].append(incoming)", "self._unanswered[0].append(incoming); incoming.taken = True"))
 
 # Storing.

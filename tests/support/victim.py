@@ -40,6 +40,7 @@ def serve(options: dict[str, Any]) -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options["pem"])
     with Broker(
+        host=options.get("host", "127.0.0.1"),
         limits=Limits(**options.get("limits", {})),
         tls=tls,
         wss_port=0 if tls else None,
