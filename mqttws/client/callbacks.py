@@ -87,7 +87,7 @@ def is_coroutine_function(callback: object) -> bool:
     `__call__` is; or a `functools.partial` of one of these.
 
     Args:
-        callback: The callback. None is none.
+        callback: The callback, or None.
     """
     if callback is None:
         return False
@@ -103,7 +103,8 @@ def is_generator_function(callback: object) -> bool:
     """Return whether a callback returns a generator, synchronous or asynchronous, so that a call does not run its body.
 
     Args:
-        callback: As for `is_coroutine_function`. A generator function with `types.coroutine` is none: it is awaited.
+        callback: The callback, or None. The result is False for a generator function with `types.coroutine`, which is
+            awaited.
     """
     if callback is None:
         return False
