@@ -67,7 +67,10 @@ class Pump(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=0)
         limit_reads(transport)
         self._socket = transport.get_extra_info("socket")
-        self._network.established(self)
+        try:
+            self._network.established(self)
+        except Exception as error:
+            self._fail(error)
         self.move()
 
     def data_received(self, data: bytes) -> None:

@@ -18,7 +18,7 @@ import mqttws.codec.publishing
 import mqttws.protocol.sending
 import mqttws.sync.network
 from mqttws import ConnectError, compiled
-from mqttws.broker import Broker
+from mqttws.broker import Broker, Limits
 from mqttws.client.core import Core
 from mqttws.client.pending import Pending
 from mqttws.client.routes import Routes
@@ -299,14 +299,17 @@ def test_events_that_can_never_be_handled_end_only_connections(
 
 @interpreted
 def test_an_attempt_that_fails_for_want_of_memory_is_followed_by_another(
-    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    never = 10.0 * PATIENCE  # neither end closes a connection that the other has abandoned
     states = States()
-    client = make(broker.url, reconnect=SOON, on_state=states)
-    client.open()
-    with monkeypatch.context() as patch:
-        for name in ("begin_attempt", "establish"):
-            patch.setattr(Core, name, Lack(getattr(Core, name), 1))
-        client.reconnect_now()
-        states.wait("connected", 2)
-    client.publish("a", b"x", 1, timeout=PATIENCE)
+    with Broker(limits=Limits(connect_timeout=never)) as broker:
+        client = make(broker.url, reconnect=SOON, on_state=states, timeout=never)
+        client.open()
+        with monkeypatch.context() as patch:
+            for name in ("begin_attempt", "establish"):
+                patch.setattr(Core, name, Lack(getattr(Core, name), 1))
+            client.reconnect_now()
+            states.wait("connected", 2)
+        client.publish("a", b"x", 1, timeout=PATIENCE)
+        client.close()
