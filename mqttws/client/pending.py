@@ -223,9 +223,14 @@ class Pending(Generic[F]):
 
     def withdraw(self, token: int) -> bool:
         """Withdraw a message. Return False if it has been sent, or cannot be deleted from the store."""
-        if not self.sender.withdraw(token):
-            return False
-        self._futures.pop(token, None)
+        try:
+            if not self.sender.withdraw(token):
+                return False
+            self._futures.pop(token, None)
+        except BaseException:  # an exception of a signal handler: a message that is withdrawn keeps no future
+            if token not in self.sender.tokens:
+                self._futures.pop(token, None)
+            raise
         self.sent.forget(token)
         if self.flushes:
             self.check_flushes()

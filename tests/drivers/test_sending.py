@@ -15,8 +15,9 @@ from drivers import PATIENCE
 from scripted import End, Scripted
 
 import mqttws.aio
-from mqttws import Client, PubAck, Publish
+from mqttws import Client, PubAck, Publish, compiled
 from mqttws.broker import Broker
+from mqttws.protocol.sending import Sender
 from mqttws.sync import publishing
 from mqttws.sync.network import Network
 
@@ -230,3 +231,25 @@ def test_a_written_message_is_not_kept() -> None:
         finally:
             tracemalloc.stop()
     assert kept < len(payload) // 2
+
+
+@pytest.mark.skipif(compiled, reason="a compiled method cannot be replaced")
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_a_withdrawal_that_a_signal_handler_interrupts_leaves_a_future_only_with_its_message(
+    monkeypatch: pytest.MonkeyPatch, withdrawn: bool
+) -> None:
+    client = Client("mqtt://127.0.0.1:1", client_id="c")
+    future = client.publish_nowait("a", b"x", 1)
+    pending = client._core.pending
+
+    def interrupted(sender: Sender, token: int) -> bool:
+        if withdrawn:
+            assert withdraw(sender, token)
+        raise KeyboardInterrupt
+
+    withdraw = Sender.withdraw
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "withdraw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.withdraw(future)
+    assert len(pending._futures) == len(pending.sender) == (0 if withdrawn else 1)
