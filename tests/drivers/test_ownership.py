@@ -13,12 +13,13 @@ import socket
 import threading
 import time
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 from drivers import PATIENCE, Asyncio, core_of, wait_until
+from generators import GENERATORS, Generating, generator_function
 from scripted import End, Scripted, connected
 
 import mqttws
@@ -509,32 +510,9 @@ def test_a_coroutine_function_is_refused_by_the_blocking_client(name: str, callb
         mqttws.Client("mqtt://127.0.0.1:1/", **{name: callback})
 
 
-def generator_function(argument: object = None) -> Iterator[object]:
-    yield argument
-
-
-async def asynchronous_generator_function(argument: object = None) -> AsyncIterator[object]:
-    yield argument
-
-
-class Generating:
-    def __call__(self, argument: object = None) -> Iterator[object]:
-        yield argument
-
-
 @pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
 @pytest.mark.parametrize("name", ["on_message", "on_state", "on_error", "on", "url", "recover", "end_on"])
-@pytest.mark.parametrize(
-    "callback",
-    [
-        generator_function,
-        asynchronous_generator_function,
-        Generating(),
-        functools.partial(generator_function, 1),
-        contextlib.contextmanager(generator_function),
-        functools.partial(contextlib.asynccontextmanager(asynchronous_generator_function), 1),
-    ],
-)
+@pytest.mark.parametrize("callback", GENERATORS)
 def test_a_generator_function_is_refused(kind: Any, name: str, callback: Any) -> None:
     """A call of it does not run its body: the message would be acknowledged, and lost."""
     url = "mqtt://127.0.0.1:1/"
@@ -559,11 +537,10 @@ class Constructed:
 
 def test_how_a_call_of_a_callback_runs_it() -> None:
     awaited = [coroutine_function, awaitable_generator, Callback(), functools.partial(awaitable_generator, 1)]
-    generators = [generator_function, asynchronous_generator_function, Generating(), functools.partial(Generating())]
     others = [print, len, Constructed, Generating, functools.partial(Constructed), None, 5]
-    for callback in [*awaited, *generators, *others]:
+    for callback in [*awaited, *GENERATORS, *others]:
         assert mqttws.is_coroutine_function(callback) == (callback in awaited), callback
-        assert mqttws.is_generator_function(callback) == (callback in generators), callback
+        assert mqttws.is_generator_function(callback) == (callback in GENERATORS), callback
 
 
 def test_a_generator_function_that_can_be_awaited_is_a_coroutine_function(broker: Broker) -> None:

@@ -9,12 +9,13 @@ import functools
 import pickle
 import threading
 import types
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
 import pytest
+from generators import GENERATORS
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import pubsub
@@ -133,26 +134,7 @@ def test_the_topic_of_requests_is_one_str(api: Api, world: Any, topic: Any) -> N
     assert world.connections == 0
 
 
-def generator_function(argument: object = None) -> Iterator[object]:
-    yield argument
-
-
-async def asynchronous_generator_function(argument: object = None) -> AsyncIterator[object]:
-    yield argument
-
-
-class Generating:
-    def __call__(self, argument: object = None) -> Iterator[object]:
-        yield argument
-
-
-@pytest.mark.parametrize(
-    "callback",
-    [
-        *(generator_function, asynchronous_generator_function, Generating()),
-        *(functools.partial(generator_function, 1), functools.partial(Generating())),
-    ],
-)
+@pytest.mark.parametrize("callback", GENERATORS)
 def test_a_generator_function_is_refused(api: Api, world: Any, callback: Any) -> None:
     """A call of it does not run its body: the message would be acknowledged, and lost."""
     for name in ("next", "error", "close"):
