@@ -42,7 +42,10 @@ class Payload:
         self._end = end
 
     def space(self) -> memoryview:
-        """Return the memory for the next bytes, at least one. Call this only while some are missing."""
+        """Return the memory for the next bytes, at least one. Call this only while some are missing.
+
+        The caller releases it; see `Decoder.payload_buffer`.
+        """
         if self._end == self._space:
             self._grow(self._end + 1)
         return self._buffer.getbuffer()[self._end : self._space]

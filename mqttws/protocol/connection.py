@@ -91,7 +91,8 @@ class Connection(ABC, Generic[M]):
     def payload_buffer(self) -> memoryview | None:
         """Return memory for the next bytes from the peer, if they belong to the payload of a long message.
 
-        A driver that reads into it, instead of passing the bytes to `receive_data`, needs no copy of them.
+        A driver that reads into it, instead of passing the bytes to `receive_data`, needs no copy of them. Use it in a
+        `with` statement; `Decoder.payload_buffer` says why.
 
         Returns:
             The memory, at least one byte; None if the next bytes are something else, or if their frame ends within the

@@ -645,8 +645,9 @@ class Network(Owner):
                 data = connection.recv(size)
                 count = len(data)
             else:
-                size = len(buffer) + READ_HEAD
-                data, count = self._read_payload(link, connection, buffer)
+                with buffer:  # the traceback of an error would keep it; see `Decoder.payload_buffer`
+                    size = len(buffer) + READ_HEAD
+                    data, count = self._read_payload(link, connection, buffer)
         except BlockingIOError:
             return None
         except OSError as error:

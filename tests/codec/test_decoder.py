@@ -652,10 +652,11 @@ def read_into(decoder: Decoder, stream: bytes, at_once: int) -> tuple[Outcome, i
             buffer = decoder.payload_buffer(at_once)
             data = stream[position : position + at_once]
             if buffer is not None:
-                assert 0 < len(buffer) <= decoder.payload_missing
-                assert len(buffer) <= 16 * position
-                data = data[: len(buffer)]
-                buffer[: len(data)] = data
+                with buffer:
+                    assert 0 < len(buffer) <= decoder.payload_missing
+                    assert len(buffer) <= 16 * position
+                    data = data[: len(buffer)]
+                    buffer[: len(data)] = data
                 into += len(data)
             position += len(data)
             packets += decoder.feed(data if buffer is None else decoder.fill(len(data)))

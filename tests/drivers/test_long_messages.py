@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from drivers import PATIENCE
+from scripted import Scripted, connected
 
-from mqttws import Client, Publish
+from mqttws import Client, Publish, Reconnect
 from mqttws.broker import Broker, Limits
 from mqttws.client.layers import Link
 from mqttws.protocol.outgoing import LONG
@@ -83,6 +85,26 @@ def test_a_blocking_client_reads_payloads_into_their_places(
             client.publish_nowait("long", payload, 1)
         assert [next(messages).payload for _ in payloads] == payloads
     assert sum(filled) > 1_200_000
+
+
+def test_an_error_within_a_long_message_keeps_no_view_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch, tcp_server: Scripted
+) -> None:
+    """The frames of the error's traceback refer to the view; the garbage collector would find both in a circle."""
+    views: list[memoryview] = []
+
+    def broken(self: network.Network, link: Link, connection: socket.socket, buffer: memoryview) -> tuple[bytes, int]:
+        views.append(buffer)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(network.Network, "_read_payload", broken)
+    client, end = connected(Client, tcp_server, reconnect=Reconnect(initial=0.001, maximum=0.001))
+    end.send(Publish("a", bytes(2 * LONG)).encode()[:-1])
+    tcp_server.accept().welcome()
+    tcp_server.closing(client)
+    (view,) = views
+    with pytest.raises(ValueError, match="released"):
+        len(view)
 
 
 @SCHEMES

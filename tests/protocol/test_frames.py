@@ -220,8 +220,9 @@ def read_into_place(pair: Pair, stream: bytes, at_once: int) -> int:
         buffer = pair.client.payload_buffer()
         data = stream[position : position + at_once]
         if buffer is not None:
-            data = data[: len(buffer)]
-            buffer[: len(data)] = data
+            with buffer:
+                data = data[: len(buffer)]
+                buffer[: len(data)] = data
             into += len(data)
             position += len(data)
             pair.client.receive_data(pair.client.fill(len(data)), 0.0)
