@@ -15,10 +15,9 @@ from mqttws.hints import Final, Generic, TypeVar
 K = TypeVar("K", bound="str | bytes")
 V = TypeVar("V")
 
-#: The first and the largest size of the table of keys seen once, which has one byte for each slot. When half of the
-#: slots may be in use, an empty table of four times the size takes its place, or finally one of the same size.
+#: The size of the first table of keys seen once, which has one byte for each slot. When half of the slots may be in use,
+#: a new table follows, with two slots for each key that the cache can hold. The previous table is still searched.
 _FIRST_SLOTS: Final = 1 << 12
-_MOST_SLOTS: Final = 1 << 18
 #: How many keys a full cache rejects before it is cleared, as a multiple of its size.
 PATIENCE: Final = 8
 
@@ -34,14 +33,16 @@ class Memory(Generic[K, V]):
         table: The cached values by key; read-only for callers.
     """
 
-    __slots__ = ("_held", "_marks", "_most", "_seen", "_size", "_turned_away", "table")
+    __slots__ = ("_held", "_marks", "_most", "_seen", "_seen_before", "_size", "_slots", "_turned_away", "table")
 
     def __init__(self, size: int, most: int) -> None:
         self.table: dict[K, V] = {}
         self._size = size
         self._most = most
         self._held = 0  # the length of all keys
+        self._slots = 1 << (2 * size - 1).bit_length()  # the size of each table of keys seen once but the first
         self._seen = bytearray()
+        self._seen_before = bytearray(1)  # the previous table; at first one without a mark
         self._marks = 0  # how many slots of `_seen` have been written
         self._turned_away = 0
 
@@ -58,18 +59,22 @@ class Memory(Generic[K, V]):
                 return
             self.clear()
         # A key has two slots. If only one were possible, two keys with the same slot, which are used by turns, would
-        # replace each other's mark for ever: one key in seven of 10,000.
-        seen = self._seen  # once: another thread may begin a new table
+        # replace each other's mark for ever: one key in seven of 10,000. For the same reason, a key whose slots are both
+        # in use takes one and the other by turns.
+        seen, before = self._seen, self._seen_before  # once: another thread may begin a new table
         if not seen:
-            seen = self._seen = bytearray(_FIRST_SLOTS)
+            seen = self._seen = bytearray(min(_FIRST_SLOTS, self._slots))
         digest, mask = hash(key), len(seen) - 1
         slot, other, mark = digest & mask, digest >> 20 & mask, digest >> 40 & 0x7F | 0x80
-        if seen[slot] == mark or seen[other] == mark:
-            self.table[key] = value
-            self._held += len(key)
-            return
-        seen[other if seen[slot] else slot] = mark
-        self._marks += 1
-        if self._marks > len(seen) // 2:
-            self._seen = bytearray(min(4 * len(seen), _MOST_SLOTS))
-            self._marks = 0
+        if seen[slot] != mark and seen[other] != mark:
+            mask = len(before) - 1
+            if before[digest & mask] != mark and before[digest >> 20 & mask] != mark:
+                seen[slot if not seen[slot] or (seen[other] and self._marks & 1) else other] = mark
+                self._marks += 1
+                if self._marks > len(seen) // 2:
+                    self._seen_before = seen
+                    self._seen = bytearray(self._slots)
+                    self._marks = 0
+                return
+        self.table[key] = value
+        self._held += len(key)

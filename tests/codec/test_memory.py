@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttws.codec.memory import _FIRST_SLOTS, _MOST_SLOTS, PATIENCE, Memory
+from mqttws.codec.memory import _FIRST_SLOTS, PATIENCE, Memory
 
 
 def offer(memory: Memory[str, int], *keys: int) -> None:
@@ -59,25 +59,46 @@ def test_keys_are_bounded_by_their_length_together() -> None:
     assert memory.table == {"200000": 200_000, "3": 3}
 
 
+def missing(memory: Memory[str, int], keys: range) -> list[int]:
+    """Offer the keys that are not cached, and return them."""
+    keys_missing = [key for key in keys if str(key) not in memory.table]
+    offer(memory, *keys_missing)
+    return keys_missing
+
+
 def test_keys_that_are_used_by_turns_are_all_cached() -> None:
-    """Two keys with the same slot do not replace each other's mark for ever."""
-    memory: Memory[str, int] = Memory(20_000, 1 << 20)
-    for _ in range(5):  # the table of keys seen once grows twice
-        offer(memory, *(key for key in range(10_000) if str(key) not in memory.table))
-    assert len(memory.table) > 9_950
+    """Two keys with the same slots do not replace each other's mark for ever."""
+    memory: Memory[str, int] = Memory(16_384, 1 << 20)
+    for _ in range(5):
+        missing(memory, range(16_000))
+    assert len(memory.table) > 15_950
+
+
+def test_no_mark_is_lost_when_a_larger_table_of_marks_follows() -> None:
+    memory: Memory[str, int] = Memory(131_072, 1 << 20)
+    missing(memory, range(5_000))
+    assert len(memory._seen_before) == _FIRST_SLOTS < len(memory._seen)
+    missing(memory, range(5_000))
+    assert len(memory.table) > 4_500  # of two keys with the same slots, one may still lose its mark
 
 
 def test_new_keys_do_not_keep_others_out_for_ever() -> None:
     """Marks are removed before they fill the table, where each key would seem to have been seen."""
-    memory: Memory[str, int] = Memory(1 << 20, 1 << 30)
+    memory: Memory[str, int] = Memory(32_768, 1 << 30)
     offer(memory, 0)
     assert len(memory._seen) == _FIRST_SLOTS
-    offer(memory, *range(1, _MOST_SLOTS))
-    assert len(memory._seen) == _MOST_SLOTS
-    assert len(memory.table) < _MOST_SLOTS // 50  # a mark of one byte is that of another key, rarely
-    assert sum(map(bool, memory._seen)) <= _MOST_SLOTS // 2
+    offer(memory, *range(1, 200_000))
+    assert len(memory._seen) == len(memory._seen_before) == 65_536
+    assert len(memory.table) < 4_000  # a mark of one byte is that of another key, rarely
+    assert max(sum(map(bool, seen)) for seen in (memory._seen, memory._seen_before)) <= 32_768
     offer_twice(memory, -1)
     assert memory.table["-1"] == -1
+
+
+def test_the_table_of_marks_is_not_larger_than_the_cache_needs() -> None:
+    memory: Memory[str, int] = Memory(16, 1 << 20)
+    offer(memory, *range(1_000))
+    assert len(memory._seen) == len(memory._seen_before) == 32
 
 
 @given(st.lists(st.integers(0, 30)), st.integers(1, 5), st.integers(2, 9))
