@@ -15,8 +15,8 @@ from mqttws.hints import Final, Generic, TypeVar
 K = TypeVar("K", bound="str | bytes")
 V = TypeVar("V")
 
-#: The size of the first table of keys seen once, which has one byte for each slot. When half of the slots may be in use,
-#: a new table follows, with two slots for each key that the cache can hold. The previous table is still searched.
+#: The size of the first table of keys seen once, which has one byte for each slot. When half of the slots may be in
+#: use, a new table follows, with two slots for each key that the cache can hold. The previous table is still searched.
 _FIRST_SLOTS: Final = 1 << 12
 #: How many keys a full cache rejects before it is cleared, as a multiple of its size.
 PATIENCE: Final = 8
@@ -40,7 +40,7 @@ class Memory(Generic[K, V]):
         self._size = size
         self._most = most
         self._held = 0  # the length of all keys
-        self._slots = 1 << (2 * size - 1).bit_length()  # the size of each table of keys seen once but the first
+        self._slots = max(_FIRST_SLOTS, 1 << (2 * size - 1).bit_length())  # the size of each later table
         self._seen = bytearray()
         self._seen_before = bytearray(1)  # the previous table; at first one without a mark
         self._marks = 0  # how many slots of `_seen` have been written
@@ -59,11 +59,11 @@ class Memory(Generic[K, V]):
                 return
             self.clear()
         # A key has two slots. If only one were possible, two keys with the same slot, which are used by turns, would
-        # replace each other's mark for ever: one key in seven of 10,000. For the same reason, a key whose slots are both
-        # in use takes one and the other by turns.
+        # replace each other's mark for ever: one key in seven of 10,000. For the same reason, a key whose slots are
+        # both in use takes one or the other by turns.
         seen, before = self._seen, self._seen_before  # once: another thread may begin a new table
         if not seen:
-            seen = self._seen = bytearray(min(_FIRST_SLOTS, self._slots))
+            seen = self._seen = bytearray(_FIRST_SLOTS)
         digest, mask = hash(key), len(seen) - 1
         slot, other, mark = digest & mask, digest >> 20 & mask, digest >> 40 & 0x7F | 0x80
         if seen[slot] != mark and seen[other] != mark:

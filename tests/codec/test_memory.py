@@ -96,9 +96,9 @@ def test_new_keys_do_not_keep_others_out_for_ever() -> None:
 
 
 def test_the_table_of_marks_is_not_larger_than_the_cache_needs() -> None:
-    memory: Memory[str, int] = Memory(16, 1 << 20)
-    offer(memory, *range(1_000))
-    assert len(memory._seen) == len(memory._seen_before) == 32
+    memory: Memory[str, int] = Memory(5_000, 1 << 20)
+    offer(memory, *range(20_000))
+    assert len(memory._seen) == len(memory._seen_before) == 16_384
 
 
 @given(st.lists(st.integers(0, 30)), st.integers(1, 5), st.integers(2, 9))
