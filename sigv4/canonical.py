@@ -34,7 +34,7 @@ __all__ = [
     "encode",
     "header_fields",
     "header_name",
-    "joined",
+    "merged_query",
     "pairs_of",
     "query_pairs",
     "text",
@@ -149,12 +149,16 @@ def decode(part: str) -> str:
 
 def canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
     """Join encoded pairs, sorted by encoded key and then by encoded value."""
-    return joined(sorted(pairs))
+    return "&".join([f"{key}={value}" for key, value in sorted(pairs)])
 
 
-def joined(pairs: Iterable[tuple[str, str]]) -> str:
-    """Join encoded pairs that are sorted."""
-    return "&".join([f"{key}={value}" for key, value in pairs])
+def merged_query(query: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a canonical query with further encoded pairs, in order."""
+    # NUL in the place of "=" sorts before every character of a key: texts then have the order of pairs.
+    texts = [f"{key}\0{value}" for key, value in pairs]
+    texts += query.replace("=", "\0").split("&")
+    texts.sort()
+    return "&".join(texts).replace("\0", "=")
 
 
 # --- the headers ----------------------------------------------------------------------------------------------
@@ -173,11 +177,11 @@ def header_name(name: str | bytes) -> str:
     return lowered
 
 
-def pairs_of(headers: HeadersLike) -> Iterable[tuple[str | bytes, str | bytes]]:
+def pairs_of(headers: HeadersLike) -> list[tuple[str | bytes, str | bytes]]:
     """Return headers as pairs, whether they are given as a mapping or as pairs."""
     if isinstance(headers, list):  # first, because the test for an abstract class is slow
         return headers
-    return headers.items() if isinstance(headers, Mapping) else headers
+    return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
 def header_fields(headers: HeadersLike) -> dict[str, str]:

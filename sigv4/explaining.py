@@ -80,7 +80,7 @@ def explain(
         The mistake; its code is `none` if the request verifies.
     """
     try:
-        headers = list(c.pairs_of(headers))  # it may be an iterator, and is read more than once below
+        headers = c.pairs_of(headers)  # it may be an iterator, and is read more than once below
         answer = verify(
             method,
             target,

@@ -81,9 +81,11 @@ AUTH_PARAMETERS: Final = frozenset(
 #: The usual methods, which need no further check.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _is_method = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
+# A path without a query that is its own canonical form, whatever the rules: no empty, `.` or `..` segment, no escape.
+_is_canonical = re.compile(r"/(?:[A-Za-z0-9\-_~][A-Za-z0-9\-._~]*+/?)*+").fullmatch
 _breaks_a_line = re.compile(r"[\r\n\0]").search
 _is_payload_hash = re.compile(r"[0-9a-f]{64}|[A-Z0-9][A-Z0-9-]*").fullmatch
-_encoded = lru_cache(maxsize=64)(c.encode)  # for access keys and tokens, which repeat from call to call
+_encoded = lru_cache(maxsize=64)(c.encode)  # for what repeats from call to call: access keys, tokens, headers' names
 
 
 class _Signed:
@@ -211,38 +213,24 @@ def presign(
     """
     given = credentials if type(credentials) is Credentials else fetch(credentials)
     stamp = amz_date(now)
-    path, _, query = _split(method, target)
-    fields, names = _signable(headers, also_sign)
+    path, uri, foreign = _split(method, target, normalize_path, double_encode)
+    lines, names = _signable(headers, also_sign)
     key = signing_key(given.secret_key, stamp[:8], region, service)
 
-    parameters = [  # in alphabetical order: without a query of the caller they are not sorted again
-        ("X-Amz-Algorithm", ALGORITHM),
-        ("X-Amz-Credential", f"{_encoded(given.access_key)}%2F{key.encoded_scope}"),
-        ("X-Amz-Date", stamp),
-    ]
-    if expires is not None:
-        parameters.append(("X-Amz-Expires", checked_expires(expires)))
-    token = None if given.token is None else _encoded(given.token)
-    if token is not None and sign_token:
-        parameters.append(("X-Amz-Security-Token", token))
-    parameters.append(("X-Amz-SignedHeaders", "%3B".join(names)))
-    if query:
-        parameters = sorted([*parameters, *_foreign_pairs(query)])
-
-    query = c.joined(parameters)
-    request = c.canonical_request(
-        method,
-        c.canonical_uri(path, normalize_path, double_encode),
-        query,
-        c.canonical_headers(fields, names),
-        ";".join(names),
-        _payload_hash(body, body_hash),
+    life = "" if expires is None else f"&X-Amz-Expires={checked_expires(expires)}"
+    token = "" if given.token is None else f"&X-Amz-Security-Token={_encoded(given.token)}"
+    # In alphabetical order: they are sorted again only together with a query of the caller.
+    query = (
+        f"X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={_encoded(given.access_key)}%2F{key.encoded_scope}"
+        f"&X-Amz-Date={stamp}{life}{token if sign_token else ''}&X-Amz-SignedHeaders={_encoded(names)}"
     )
+    if foreign:
+        query = c.merged_query(query, _foreign_pairs(foreign))
+
+    request = c.canonical_request(method, uri, query, lines, names, _payload_hash(body, body_hash))
     to_sign = string_to_sign(stamp, key.scope, c.utf8(request))
     signature = key.sign(to_sign)
-    signed = f"{path}?{query}&X-Amz-Signature={signature}"
-    if token is not None and not sign_token:
-        signed += f"&X-Amz-Security-Token={token}"
+    signed = f"{path}?{query}&X-Amz-Signature={signature}{'' if sign_token else token}"
     return Presigned(request, to_sign, signature, signed)
 
 
@@ -294,7 +282,7 @@ def sign_headers(
     """
     given = credentials if type(credentials) is Credentials else fetch(credentials)
     stamp = amz_date(now)
-    path, _, query = _split(method, target)
+    _, uri, query = _split(method, target, normalize_path, double_encode)
     payload_hash = _payload_hash(body, body_hash)
     key = signing_key(given.secret_key, stamp[:8], region, service)
 
@@ -307,21 +295,14 @@ def sign_headers(
     pairs = [(c.text(name), c.text(value)) for name, value in c.pairs_of(headers)]
     sent = [(name, value) for name, value in pairs if c.header_name(name) not in ours] + added
     signable = sent if sign_token else [pair for pair in sent if pair[0] != "X-Amz-Security-Token"]
-    fields, names = _signable(signable, also_sign)
+    lines, names = _signable(signable, also_sign)
 
-    signed_names = ";".join(names)
-    request = c.canonical_request(
-        method,
-        c.canonical_uri(path, normalize_path, double_encode),
-        c.canonical_query(c.query_pairs(query)),
-        c.canonical_headers(fields, names),
-        signed_names,
-        payload_hash,
-    )
+    query = c.canonical_query(c.query_pairs(query))
+    request = c.canonical_request(method, uri, query, lines, names, payload_hash)
     to_sign = string_to_sign(stamp, key.scope, c.utf8(request))
     signature = key.sign(to_sign)
     authorization = (
-        f"{ALGORITHM} Credential={given.access_key}/{key.scope}, SignedHeaders={signed_names}, Signature={signature}"
+        f"{ALGORITHM} Credential={given.access_key}/{key.scope}, SignedHeaders={names}, Signature={signature}"
     )
     return SignedHeaders(request, to_sign, signature, authorization, [*sent, ("Authorization", authorization)])
 
@@ -329,31 +310,48 @@ def sign_headers(
 # --- checks of the arguments ----------------------------------------------------------------------------------
 
 
-def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
+def _split(method: str, target: str | bytes, normalize: bool, double_encode: bool) -> tuple[str, str, str]:
+    """Check the method and the target. Return the path as it is sent, its canonical form, and the query."""
     if not isinstance(method, str) or (method not in _METHODS and not _is_method(method)):
         raise SigningError("method: expected an HTTP method such as 'GET'")
+    if isinstance(target, str) and _is_canonical(target):
+        return target, target, ""
     target = c.text(target)
-    parts = target.partition("?")
-    if parts[0][:1] not in ("/", ""):
+    path, _, query = target.partition("?")
+    if path[:1] not in ("/", ""):
         raise SigningError("target: expected path?query with a leading '/', as it is sent, not a URL")
     if "#" in target:
         raise SigningError("target: expected path?query, found a fragment ('#'), which is never sent")
     if not target.isprintable() and _breaks_a_line(target):
         raise SigningError("target: expected no line break and no NUL, which would end the request line")
-    return parts if parts[0] else ("/", "", parts[2])
+    return path or "/", c.canonical_uri(path, normalize, double_encode), query
 
 
-def _signable(headers: c.HeadersLike, also_sign: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    fields = c.header_fields(headers)
+def _signable(headers: c.HeadersLike, also_sign: Collection[str]) -> tuple[str, str]:
+    """Return the canonical lines of the headers to sign, and their names, joined by semicolons."""
+    pairs = c.pairs_of(headers)
+    if len(pairs) == 1 and not also_sign:  # nearly every URL is signed with its Host alone, and hosts repeat
+        name, value = pairs[0]
+        if isinstance(value, str) and c.header_name(name) == "host":
+            return _host_line(value), "host"
+    fields = c.header_fields(pairs)
     left_out = NEVER_SIGNED.difference(_checked_names(also_sign, fields)) if also_sign else NEVER_SIGNED
     names = sorted(fields)
     if not left_out.isdisjoint(names):
         names = [name for name in names if name not in left_out]
     if "host" not in fields:
         raise SigningError("headers: expected a Host header, which every signature covers; got none")
-    if not fields["host"] or "," in fields["host"]:
+    _host_line(fields["host"])
+    return c.canonical_headers(fields, names), ";".join(names)
+
+
+@lru_cache(maxsize=64)
+def _host_line(host: str) -> str:
+    """Check a Host header, and return its canonical line."""
+    line = c.canonical_headers(c.header_fields([("host", host)]), ["host"])
+    if line == "host:\n" or "," in host:
         raise SigningError("headers: expected one Host header with a host in it")
-    return fields, names
+    return line
 
 
 def _checked_names(also_sign: Collection[str], fields: dict[str, str]) -> list[str]:

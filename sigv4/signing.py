@@ -58,9 +58,9 @@ def amz_date(now: datetime) -> str:
         if now.utcoffset() is None:
             raise SigningError("now: expected an aware datetime, got one without a time zone; use datetime.now(UTC)")
         now = now.astimezone(UTC)
-    century, year = divmod(now.year, 100)
+    year = now.year
     return (
-        f"{_TWO[century]}{_TWO[year]}{_TWO[now.month]}{_TWO[now.day]}"
+        f"{_TWO[year // 100]}{_TWO[year % 100]}{_TWO[now.month]}{_TWO[now.day]}"
         f"T{_TWO[now.hour]}{_TWO[now.minute]}{_TWO[now.second]}Z"
     )
 

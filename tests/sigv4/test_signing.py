@@ -10,8 +10,8 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigv4 import EMPTY_SHA256, Credentials, SigningError, presign, sign_headers
-from sigv4.canonical import canonical_uri, header_name, query_pairs
+from sigv4 import EMPTY_SHA256, Credentials, SigningError, presign, sign_headers, verify
+from sigv4.canonical import canonical_query, canonical_uri, header_name, merged_query, query_pairs
 from sigv4.signing import KEYS_CACHED, amz_date, signing_key
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -102,6 +102,33 @@ def test_the_target_keeps_its_path_and_gets_a_canonical_query():
     target = presign("GET", "/a b//%2f?b=%2f&a&&c=+&=v", **USUAL).target
     assert target.startswith("/a b//%2f?=v&X-Amz-Algorithm=")
     assert "&a=&b=%2F&c=%2B&X-Amz-Signature=" in target
+
+
+encoded_words = st.text("AXaz-.09%", max_size=3).map(lambda text: text.replace("%", "%41"))
+encoded_pairs = st.lists(st.tuples(encoded_words, encoded_words), min_size=1, max_size=6)
+
+
+@given(encoded_pairs, encoded_pairs)
+def test_pairs_are_merged_into_a_query_in_the_order_of_all_pairs(ours, others):
+    assert merged_query(canonical_query(ours), others) == canonical_query(ours + others)
+
+
+@given(st.text("a.~/%é \n", max_size=6), st.booleans(), st.booleans())
+def test_a_path_is_signed_in_its_canonical_form(path, normalize, double_encode):
+    if "\n" in path:
+        with pytest.raises(SigningError):
+            presign("GET", f"/{path}", **USUAL, normalize_path=normalize, double_encode=double_encode)
+    else:
+        signed = presign("GET", f"/{path}", **USUAL, normalize_path=normalize, double_encode=double_encode)
+        assert signed.canonical_request.split("\n")[1] == canonical_uri(f"/{path}", normalize, double_encode)
+        assert signed.target.partition("?")[0] == f"/{path}"
+
+
+def test_the_names_of_the_signed_headers_are_encoded():
+    headers = [("Host", "example.com"), ("a&b", "1"), ("c%2F", "2")]
+    signed = presign("GET", "/?z=1", **{**USUAL, "headers": headers})
+    assert "&X-Amz-SignedHeaders=a%26b%3Bc%252f%3Bhost&" in signed.target
+    assert verify("GET", signed.target, headers, lookup={"AKID": KEYS}.get, now=NOW)
 
 
 @pytest.mark.parametrize(
