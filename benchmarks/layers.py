@@ -68,7 +68,7 @@ def sending() -> list[tuple[str, float]]:
     def send() -> None:
         queue()
         client.data_to_send(0.0)
-        client.event_queue.clear()
+        client.machine.events.clear()
 
     def publish() -> None:
         for _ in range(COUNT):
@@ -109,7 +109,7 @@ def receiving() -> list[tuple[str, float]]:
 
     def machine() -> None:
         pair.client.machine.receive_data(packets, 0.0)
-        pair.client.event_queue.clear()
+        pair.client.machine.events.clear()
 
     def whole_delivery() -> None:
         pair.client.machine.receive_data(packets, 0.0)

@@ -41,7 +41,7 @@ def test_publishing_alone(timed, pair):
         for _ in range(COUNT):
             pair.client.publish(message)
         data = pair.client.data_to_send(pair.clock())
-        pair.client.event_queue.clear()
+        pair.client.machine.events.clear()
         return len(data)
 
     size = COUNT * len(work.encode_publish(work.TOPIC, work.MESSAGE))

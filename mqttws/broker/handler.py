@@ -53,7 +53,7 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
-from mqttws.protocol.machine import release_frames
+from mqttws.protocol.machine import NO_EVENTS, release_frames
 from mqttws.protocol.server_connection import ServerConnection
 
 log = logging.getLogger("mqttws.broker")
@@ -136,7 +136,7 @@ class Handler:
         self._upgrading = False
         rate = hub.limits.publish_rate
         self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets are allowed now
-        self._allowance_at = hub.now()
+        self._allowance_at = 0.0  # when `_allowance` was computed
         self._held = False  # whether reading is paused until the next PUBLISH is allowed
         self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # an unfinished lookup, and what follows it
         self._stored: StoredPace | None = None  # of a resumed session, if stored messages have a rate
@@ -159,21 +159,22 @@ class Handler:
 
     def take_events(self, now: float, until: float = inf) -> bool:
         """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now."""
-        events = self._connection.event_queue
+        machine = self._connection.machine
         limited = self._hub.limits.publish_rate is not None
         if self._routing is not None and not self._route(until):
             return True
-        while events:
-            if limited and type(events[0]) is Publish and not (self._connection.closed or self._may_publish(now)):
+        while machine.events:
+            if limited and type(machine.events[0]) is Publish and not self._may_publish(now):
                 return False
-            event = events.popleft()
+            event = machine.events.popleft()
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event, now)
                 if self._routing is not None and not self._route(until):
                     return True
-            if events and perf_counter() >= until:
+            if machine.events and perf_counter() >= until:
                 return True
+        machine.events = NO_EVENTS
         return False
 
     def fail(self, error: BaseException, now: float) -> None:
@@ -189,7 +190,7 @@ class Handler:
         self._routing = None
         if self._hub.router.departures.names_limits and isinstance(error, LimitExceeded) and not error.close_reason:
             error.close_reason = error.message
-        events = self._connection.event_queue
+        events = self._connection.machine.events
         closed = [event for event in events if isinstance(event, Closed)]
         events.clear()
         events.extend(closed)
@@ -366,7 +367,7 @@ class Handler:
 
     def _take_run(self, publish: Publish) -> list[bytes]:
         """Take the QoS 0 messages to the same topic that directly follow `publish`. Return the payloads of all."""
-        events = self._connection.event_queue
+        events = self._connection.machine.events
         topic, payloads, size = publish.topic, [publish.payload], len(publish.payload)
         while events and size < _RUN:
             event = events[0]
@@ -378,7 +379,9 @@ class Handler:
         return payloads
 
     def _may_publish(self, now: float) -> bool:
-        """Return whether a PUBLISH is within the rate. If not, pause reading until it is."""
+        """Return whether to handle a PUBLISH. If the rate does not allow it yet, pause reading until it does."""
+        if self._connection.closed:  # the peer can send no more
+            return True
         rate = self._hub.limits.publish_rate
         if rate is None or self._held:
             return not self._held

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextvars import copy_context
 from time import monotonic
 from typing import Protocol
 
@@ -52,6 +53,7 @@ class Hub:
 
     Attributes:
         now: The clock of the event loop, in seconds.
+        context: For the timers of connections, which would each copy one.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Hub:
         self.allowed_origins = allowed_origins
         self.loop = asyncio.get_running_loop()
         self.now = _clock(self.loop)
+        self.context = copy_context()
         self.status = Status(router, registry, self.now())
         self.stopping = False
         self.turns = Turns(self.loop, self.store)

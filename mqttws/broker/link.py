@@ -745,7 +745,7 @@ class Link(asyncio.Protocol):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._hub.loop.call_at(deadline, self._on_timer)
+        self._timer = self._hub.loop.call_at(deadline, self._on_timer, context=self._hub.context)
 
     def _on_timer(self) -> None:
         self._timer = None

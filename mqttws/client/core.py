@@ -286,7 +286,7 @@ class Core(Generic[F]):
     def advance(self, now: float) -> None:
         """Handle the events of the link."""
         assert self.link is not None
-        events, messages, pending = self.link.events, self.inbox.messages, self.pending
+        events, messages, pending = self.link.connection.machine.events, self.inbox.messages, self.pending
         # Nearly all events are messages, so their number is that of all events minus the others.
         came = len(events)
         # While the client is being closed, messages are not queued. Those of QoS 1 and 2 are not acknowledged either,
@@ -467,13 +467,14 @@ class Core(Generic[F]):
             self.error.__cause__ = error
         else:
             link.fail("an event could not be handled", error, now)
-            while link.events:
-                first = link.events[0]
+            events = link.connection.machine.events
+            while events:
+                first = events[0]
                 try:
                     self.advance(now)
                 except Exception:
-                    if link.events and link.events[0] is first:  # so the loop ends if every call fails
-                        self._skip(link.events.popleft())
+                    if events and events[0] is first:  # so the loop ends if every call fails
+                        self._skip(events.popleft())
             self.error = link.connection.error
 
     def _skip(self, event: Event) -> None:

@@ -36,7 +36,6 @@ class Link:
 
     Attributes:
         connection: The innermost layer.
-        events: The queue of the connection's events.
         timings: How long the phases of connecting took; None before the CONNACK.
     """
 
@@ -50,7 +49,6 @@ class Link:
         linger: bool = False,
     ) -> None:
         self.connection = connection
-        self.events = connection.event_queue
         self._tunnel = tunnel
         self._tls = tls
         self._tls_closed = False

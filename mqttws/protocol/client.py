@@ -221,7 +221,7 @@ class ClientMachine(Machine):
         """Drop the messages that have expired, and report them."""
         tokens = self.session.sender.expire(now)
         if tokens:
-            self.events.append(Expired(tokens))
+            self.report(Expired(tokens))
 
     def resume_reading(self, now: float) -> None:
         """Record that the driver has resumed reading; see `Machine.resume_reading`."""
@@ -291,7 +291,7 @@ class ClientMachine(Machine):
             self._expire(now)
         stalled = self._stall.expire(now) if self._stall is not None and self._reading else None
         if stalled is not None:
-            self.events.append(stalled)
+            self.report(stalled)
             self._ping(now)
         deadline = self._keep_alive_at()
         if deadline is None or now < deadline:
@@ -338,7 +338,7 @@ class ClientMachine(Machine):
         else:
             session.sender.reject(packet_id)
             token, topic, payload = sent[:3]
-            self.events.append(Rejected(token, topic, size_of(topic, payload)))
+            self.report(Rejected(token, topic, size_of(topic, payload)))
         if session.store is not None:
             try:
                 session.store.commit()
@@ -421,7 +421,7 @@ class ClientMachine(Machine):
         if packet.session_present and self._connect.clean_session:
             raise RemoteProtocolError("session present is set, although a clean session was requested", "MQTT-3.2.2-1")
         self.state = CONNECTED
-        self.events.append(Connected(packet.session_present))
+        self.report(Connected(packet.session_present))
         self.session.restore(packet.session_present, self._max_filters)
         if not self.session.is_cautious:
             self._send_requests(1)  # the subscriptions that the server has lost
@@ -451,7 +451,7 @@ class ClientMachine(Machine):
             if not self.session.receiver.receive(publish, publish.packet_id):
                 return  # a duplicate
             self.session.receiver.acknowledge(publish)
-        self.events.append(Skipped(publish.topic, packet.size))
+        self.report(Skipped(publish.topic, packet.size))
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
         self._answered(self.session.suback(packet.packet_id, packet.return_codes))
@@ -471,9 +471,9 @@ class ClientMachine(Machine):
         if not return_codes:
             return
         if request.token is None or request.subscribe:
-            self.events.append(Subscribed(request.token, return_codes))
+            self.report(Subscribed(request.token, return_codes))
         else:
-            self.events.append(Unsubscribed(request.token, return_codes))
+            self.report(Unsubscribed(request.token, return_codes))
 
     def _on_pingresp(self, packet: PingResp, now: float) -> None:
         if self._probing is not None and not self._probing.proven:

@@ -14,7 +14,6 @@ A connection object serves one Network Connection and cannot be reused. Its last
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator
 
 from mqttws.codec.publishing import Message, Publish
@@ -32,7 +31,7 @@ from mqttws.hints import Final, Generic, TypeVar
 from mqttws.protocol import plain as ws
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Ended, Event, Opened
-from mqttws.protocol.machine import CLOSED, CONNECTED, Machine
+from mqttws.protocol.machine import CLOSED, CONNECTED, NO_EVENTS, Machine
 from mqttws.protocol.outgoing import LONG
 from mqttws.protocol.plain import Framing, FramingEvent
 
@@ -175,14 +174,18 @@ class Connection(ABC, Generic[M]):
 
     def events(self) -> Iterator[Event]:
         """Yield the events in order, including those that occur during the iteration."""
-        events = self.event_queue
-        while events:
-            yield events.popleft()
+        event = self.next_event()
+        while event is not None:
+            yield event
+            event = self.next_event()
 
     def next_event(self) -> Event | None:
         """Return the next event, or None."""
-        events = self.event_queue
-        return events.popleft() if events else None
+        machine = self.machine
+        if machine.events:
+            return machine.events.popleft()
+        machine.events = NO_EVENTS
+        return None
 
     def next_deadline(self) -> float | None:
         """Return the time by which `handle_timeout` must be called; None if there is no deadline."""
@@ -208,11 +211,6 @@ class Connection(ABC, Generic[M]):
         self._settle(now)
 
     # Both roles.
-
-    @property
-    def event_queue(self) -> deque[Event]:
-        """The queue of events, in order, for a driver that removes them from the left itself."""
-        return self.machine.events
 
     @property
     def error(self) -> MQTTError | None:
@@ -291,7 +289,7 @@ class Connection(ABC, Generic[M]):
             elif isinstance(event, Ended):
                 self._on_ended(event.error)
             else:
-                machine.events.append(event)
+                machine.report(event)
         self._settle(now)
 
     def _settle(self, now: float) -> None:

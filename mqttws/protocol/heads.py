@@ -8,6 +8,7 @@ Spec: RFC 6455 §4, RFC 9112 §2
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from sys import intern
 
 #: The maximum size of the head of a request or a response, in bytes.
@@ -16,6 +17,18 @@ MAX_HEAD = 16 * 1024
 MAX_LINES = 100
 #: The blank line that ends a head, with the LF before it. Both forms of a line's end are accepted.
 _BLANK_LINES = (b"\n\r\n", b"\n\n")
+#: The headers that most clients send alike. None of them is a credential.
+_ALIKE = frozenset(
+    (
+        b"host",
+        b"upgrade",
+        b"connection",
+        b"user-agent",
+        b"sec-websocket-version",
+        b"sec-websocket-protocol",
+        b"sec-websocket-extensions",
+    )
+)
 
 
 class HeadTooLarge(Exception):
@@ -56,5 +69,12 @@ class Head:
 
 
 def texts_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    """Decode headers. The strings are interned: a server keeps those of each connection, and most are equal."""
-    return tuple((intern(name.decode("latin-1").lower()), intern(value.decode("latin-1"))) for name, value in headers)
+    """Decode headers. Equal ones are shared: a server keeps those of each connection."""
+    return tuple(_alike(name, value) if name in _ALIKE else _text_of(name, value) for name, value in headers)
+
+
+def _text_of(name: bytes, value: bytes) -> tuple[str, str]:
+    return intern(name.decode("latin-1").lower()), intern(value.decode("latin-1"))
+
+
+_alike = lru_cache(maxsize=64)(_text_of)

@@ -17,7 +17,7 @@ from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError, StoreError
-from mqttws.hints import TYPE_CHECKING, Any, ClassVar
+from mqttws.hints import TYPE_CHECKING, Any, ClassVar, Final
 from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: The size in bytes from which a piece of output takes no further messages. It is less than that of a run
 #: (`outgoing.RUN`), so that a run makes a piece: masking twice as much at once takes twice as long for each byte.
 PIECE = 32 * 1024
+
+#: The queue of a machine without events; never changed. Even an empty deque takes 760 bytes.
+NO_EVENTS: Final[deque[Any]] = deque(maxlen=0)
 
 # The states of a machine, in the order in which they can follow each other.
 NEW = "new"  # nothing sent, nothing received
@@ -40,6 +43,12 @@ class Machine(ABC):
 
     Args:
         max_packet_size: Bytes. A larger packet from the peer ends the connection.
+
+    Attributes:
+        state: One of the states of this module.
+        error: The reason for which the connection ended; None while it is open, and after a normal end.
+        events: The events that were not consumed yet, in order: remove them from the left. Read this attribute again
+            after each call, because the queue is made on demand. A driver that has emptied it may set `NO_EVENTS`.
     """
 
     __slots__ = (
@@ -61,7 +70,7 @@ class Machine(ABC):
     def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
         self.state = NEW
         self.error: MQTTError | None = None
-        self.events: deque[Event] = deque()
+        self.events: deque[Event] = NO_EVENTS
         self._decoder = Decoder(max_packet_size)
         self._session: Session | None = None
         self._out: list[bytes] = []
@@ -236,7 +245,17 @@ class Machine(ABC):
                 release_frames(error)
             self.state = CLOSED
             self.error = error
-            self.events.append(Closed(error))
+            self.report(Closed(error))
+
+    def report(self, event: Event) -> None:
+        """Add an event to the queue.
+
+        Args:
+            event: The event.
+        """
+        if self.events is NO_EVENTS:
+            self.events = deque()
+        self.events.append(event)
 
     @property
     def session(self) -> Session:
@@ -251,7 +270,11 @@ class Machine(ABC):
 
     def _receive_packets(self, packets: list[Packet], now: float) -> None:
         """Handle packets in order. The most frequent types are dispatched without the table `HANDLERS`."""
+        if not packets:
+            return
         events = self.events
+        if events is NO_EVENTS:
+            events = self.events = deque()
         for packet in packets:
             if self.state is not CONNECTED:
                 if self.state is CLOSED:
@@ -338,7 +361,7 @@ class Machine(ABC):
         if isinstance(last, Sent):
             last.token = token
         else:
-            self.events.append(Sent(token))
+            self.report(Sent(token))
 
     def _note_delivered(self, token: int) -> None:
         """Report an acknowledged message; extend the last event if it has not been consumed yet."""
@@ -346,7 +369,7 @@ class Machine(ABC):
         if isinstance(last, Delivered):
             last.tokens.append(token)
         else:
-            self.events.append(Delivered([token]))
+            self.report(Delivered([token]))
 
     def _resume(self, session: Session, session_present: bool) -> None:
         """Resume a session at the start of a connection. Spec: [MQTT-4.4.0-1]."""
@@ -372,7 +395,7 @@ class Machine(ABC):
         receiver = self._session.receiver
         if receiver.receive(publish, packet_id):
             try:
-                self.events.append(publish)
+                self.report(publish)
             except MemoryError:
                 receiver.discard(publish)
                 raise

@@ -17,8 +17,11 @@ from mqttws.hints import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal
 
-#: Used instead of an empty queue until it is needed: a deque takes 760 bytes, and most sessions never need one.
+#: Used instead of an empty queue or dict until it is needed; never changed. A deque takes 760 bytes, and many sessions
+#: never need one.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
+_NONE: Final[dict[int, Any]] = {}
+_NO_QUEUES: Final[tuple[deque[Any], deque[Any]]] = (_EMPTY, _EMPTY)
 
 
 class _Incoming:
@@ -46,10 +49,10 @@ class Receiver:
         self.journal: Journal | None = None
         # QoS 2: by packet identifier, until the PUBREL. Once a message is processed and answered, None is enough: a
         # client may leave 65,535 of them unreleased.
-        self._received: dict[int, _Incoming | None] = {}
-        self._untaken: dict[int, _Incoming] = {}  # QoS 1: by `id()` of the Publish, until it is taken
+        self._received: dict[int, _Incoming | None] = _NONE
+        self._untaken: dict[int, _Incoming] = _NONE  # QoS 1: by `id()` of the Publish, until it is taken
         # The messages to acknowledge on this Network Connection, in order, of QoS 1 and of QoS 2.
-        self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (_EMPTY, _EMPTY)
+        self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = _NO_QUEUES
 
     @property
     def received(self) -> frozenset[int]:
@@ -67,8 +70,7 @@ class Receiver:
 
     def recover(self, packet_ids: Iterable[int]) -> None:
         """Restore the identifiers of QoS 2 messages that an earlier process took."""
-        for packet_id in packet_ids:
-            self._received[packet_id] = None
+        self._received = dict.fromkeys(packet_ids)
 
     def begin(self, session_present: bool) -> None:
         """Begin a new Network Connection: messages not acknowledged on the old one will be sent again."""
@@ -91,12 +93,14 @@ class Receiver:
 
         Spec: §4.3.2, §4.3.3, [MQTT-4.3.2-2], [MQTT-4.3.3-2]
         """
-        if self._unanswered[0] is _EMPTY:
-            self._unanswered = (deque(), deque())
         if publish.qos == 1:
+            if self._unanswered[0] is _EMPTY:
+                self._untaken, self._unanswered = {}, (deque(), self._unanswered[1])
             incoming = self._untaken[id(publish)] = _Incoming(publish, packet_id)
             self._unanswered[0].append(incoming)
             return True
+        if self._unanswered[1] is _EMPTY:
+            self._received, self._unanswered = self._received or {}, (self._unanswered[0], deque())
         if packet_id not in self._received:
             known = _Incoming(publish, packet_id)
             self._unanswered[1].append(known)  # first: if it fails, the message sent again is not a repetition

@@ -92,7 +92,7 @@ class ServerMachine(Machine):
         self._max_packet_size = max_packet_size
         self._packet_timeout = packet_timeout
         self._connect = _NO_CONNECT  # the CONNECT, while it is not answered
-        self._ahead = bytearray()  # bytes after the CONNECT, while it is not answered
+        self._ahead: bytearray | None = None  # bytes after the CONNECT, while it is not answered
         self.opening_size = 0
         self.packet_begun: float | None = None
         self.keep_alive = 0
@@ -135,14 +135,17 @@ class ServerMachine(Machine):
             super().receive_data(data[:missing], now)
             data = data[missing:]
         if self.state is CONNECTING and data:
-            self._ahead += data
+            ahead = self._ahead
+            if ahead is None:
+                ahead = self._ahead = bytearray()
+            ahead += data
             try:
-                check_first_byte(self._ahead[0], self._decoder.lenient)  # reject garbage without waiting
+                check_first_byte(ahead[0], self._decoder.lenient)  # reject garbage without waiting
             except MalformedPacket as error:
-                self._ahead.clear()
+                self._ahead = None
                 self.close(error)
-            if len(self._ahead) > MAX_AHEAD:
-                self._ahead.clear()
+            if len(ahead) > MAX_AHEAD:
+                self._ahead = None
                 self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
 
     def resume_reading(self, now: float) -> None:
@@ -176,8 +179,9 @@ class ServerMachine(Machine):
         self._last_received = now
         self._connect = _NO_CONNECT
         self._decoder.max_packet_size = self._max_packet_size
-        ahead, self._ahead = bytes(self._ahead), bytearray()
-        self.receive_data(ahead, now)
+        if self._ahead is not None:
+            ahead, self._ahead = bytes(self._ahead), None
+            self.receive_data(ahead, now)
 
     def refuse(self, return_code: int) -> None:
         """Refuse the CONNECT: send CONNACK and close. Bytes received meanwhile are dropped.
@@ -195,7 +199,7 @@ class ServerMachine(Machine):
             raise LocalProtocolError("the return code of a refusal is 0; it must be 1 to 5", "§3.2.2.3")
         self._out.append(ConnAck(return_code).encode())
         self._connect = _NO_CONNECT
-        self._ahead.clear()
+        self._ahead = None
         self.close(ConnectionRefused(return_code))
 
     def send_encoded(self, packets: bytes, in_turn: bool) -> None:
@@ -290,13 +294,13 @@ class ServerMachine(Machine):
         self.state = CONNECTING
         self._connect = packet
         self._decoder.lenient = packet.protocol_level == 3
-        self.events.append(ConnectReceived(packet))
+        self.report(ConnectReceived(packet))
 
     def _on_subscribe(self, packet: Subscribe, now: float) -> None:
-        self.events.append(SubscribeReceived(packet))
+        self.report(SubscribeReceived(packet))
 
     def _on_unsubscribe(self, packet: Unsubscribe, now: float) -> None:
-        self.events.append(UnsubscribeReceived(packet))
+        self.report(UnsubscribeReceived(packet))
 
     def _on_pingreq(self, packet: PingReq, now: float) -> None:
         self._out.append(_PINGRESP)

@@ -19,12 +19,13 @@ from drivers import wait_until
 from wire import PATIENCE, Wire
 
 import mqttws
-from mqttws import Connect, Message, PubAck, Publish, Subscribe
+from mqttws import Connect, Message, PingReq, PingResp, PubAck, Publish, Subscribe
 from mqttws.broker import Broker, Limits, Peer
 from mqttws.broker.admission import Admission
 from mqttws.broker.link import _NO_BACKLOG
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
+from mqttws.protocol.machine import NO_EVENTS
 
 
 def flood(peer: Wire, data: bytes, stop: threading.Event) -> list[threading.Thread]:
@@ -284,3 +285,38 @@ def test_an_idle_connection_has_no_backlog(start, wire, scheme):
     peer.send(*many).expect(*(PubAck(packet.packet_id) for packet in many))
     wait_until(lambda: link._backlog is _NO_BACKLOG)
     assert link._backlog_size == 0
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_an_idle_connection_has_no_event_queue(start, wire, scheme):
+    """It is made for the events of a read, and given up when they are handled."""
+    broker = start()
+    peer = wire(broker, scheme).connect("c")
+    (link,) = broker._hub.admission.all
+    machine = link._connection.machine
+    wait_until(lambda: machine.events is NO_EVENTS)
+    peer.subscribe(("a", 1))
+    peer.send(Publish("b", b"x", 1, packet_id=1)).expect(PubAck(1))
+    broker.publish("a", b"x", 1)
+    peer.expect(Publish("a", b"x", 1, packet_id=1))
+    peer.send(PubAck(1), PingReq()).expect(PingResp())
+    wait_until(lambda: machine.events is NO_EVENTS)
+
+
+def test_a_hook_can_disconnect_the_client_that_it_is_called_for(start, wire):
+    """The event queue is emptied and given up while one of its events is being handled."""
+    ended, published = [], []
+
+    def on_published(peer, message):
+        published.append(message.payload)
+        broker.disconnect("c")
+
+    broker = start(on_published=on_published, on_disconnected=lambda peer, error: ended.append(str(error)))
+    peer = wire(broker).connect("c")
+    (link,) = broker._hub.admission.all
+    peer.send(Publish("a", b"x", 1, packet_id=1), Publish("a", b"y", 1, packet_id=2))
+    peer.rest()
+    wait_until(lambda: len(ended) == 1)
+    assert published == [b"x", b"y"]
+    assert ended == ["disconnected by the embedding program"]
+    assert link._connection.machine.events is NO_EVENTS
