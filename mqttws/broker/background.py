@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 #: Seconds of one uninterrupted wait of a thread.
 _SLICE = 1.0
+#: Seconds that tasks may take to end after the broker has stopped.
+_LAST = 1.0
 
 
 class Outcome(Generic[T]):
@@ -90,12 +92,28 @@ class Background(threading.Thread):
     def run(self) -> None:
         """Run the broker. Log an exception that ends the event loop."""
         try:
-            asyncio.run(self._serve())
+            self._run()
         except BaseException as error:
             if self._serving:
                 log.critical("the broker has stopped: its event loop has ended", exc_info=error)
             else:
                 self.started.set_exception(error)
+
+    def _run(self) -> None:
+        """Do what `asyncio.run` does; but it would wait forever for a hook that ignores its cancellation."""
+        loop = asyncio.new_event_loop()
+        try:
+            asyncio.set_event_loop(loop)
+            main = loop.create_task(self._serve())
+            try:
+                loop.run_until_complete(main)
+            finally:
+                loop.run_until_complete(_end(main))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     async def _serve(self) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -111,3 +129,22 @@ class Background(threading.Thread):
             self._serving = True
             self.started.set_result(None)
             await stop.wait()
+
+
+async def _end(main: asyncio.Task[None]) -> None:
+    """Cancel all tasks, and wait for them: for the one that stops the broker first, and for the others `_LAST` seconds.
+
+    Args:
+        main: The task that runs the broker. It is not done if an exception has ended the event loop.
+    """
+    if not main.done():
+        main.cancel()
+        await asyncio.wait([main])
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if not others:
+        return
+    for task in others:
+        task.cancel()
+    _, pending = await asyncio.wait(others, timeout=_LAST)
+    if pending:
+        log.error("the broker has stopped, but %d tasks of hooks ignored their cancellation", len(pending))

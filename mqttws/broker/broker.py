@@ -288,7 +288,10 @@ class Broker:
             raise
 
     def stop(self) -> None:
-        """Close every listener and every connection, and end the thread. Do nothing if the broker is not running."""
+        """Close every listener and every connection, and end the thread. Do nothing if the broker is not running.
+
+        Async hooks that are pending are cancelled. Those that ignore that for a second are not waited for.
+        """
         thread = self._thread
         if thread is None or self._process != os.getpid():
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
         return wire(broker, scheme).connect(client_id, **fields)
 
     return client
+
+
+@pytest.fixture
+def hurry() -> Callable[[Broker], None]:
+    """Return a function for an async hook: it makes `connect_timeout` short, for this answer and later connections.
+
+    A short one from the beginning could pass before the hook is called.
+    """
+
+    def hurry(broker: Broker) -> None:
+        hub = broker._hub
+        assert hub is not None
+        hub.limits = replace(hub.limits, connect_timeout=0.05)
+
+    return hurry
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ import string
 import time
 
 import pytest
+from drivers import wait_until
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire import Wire
+from wire import PATIENCE, Wire
 
 from mqttws import ConnAck, Connect, Message, PingReq, Publish, Subscribe
 from mqttws.broker import Broker, Limits, Refused
@@ -241,10 +242,19 @@ def test_the_keep_alive_timeout_ends_the_connection(client):
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
 @pytest.mark.parametrize("said", [b"", b"\x10"])
 def test_a_client_that_does_not_connect_is_dropped(start, wire, scheme, said):
-    broker = start(limits=Limits(connect_timeout=0.2))
+    broker = start(limits=Limits(connect_timeout=PATIENCE))
     peer = wire(broker, scheme)
     if said:
         peer.send(said)
+    hub = broker._hub
+    wait_until(lambda: hub.admission.all)
+    (link,) = hub.admission.all
+
+    def pass_time() -> None:
+        hub.now = lambda: hub.loop.time() + PATIENCE
+        link._on_timer()
+
+    hub.loop.call_soon_threadsafe(pass_time)
     assert peer.rest() == b""
 
 

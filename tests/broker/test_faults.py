@@ -10,7 +10,7 @@ import pytest
 from wire import PATIENCE
 
 from mqttws import Connect, Message, Publish, compiled
-from mqttws.broker import Broker, Limits, Rejection
+from mqttws.broker import Broker, Rejection
 from mqttws.broker.link import Link
 from mqttws.errors import StoreError
 from mqttws.protocol.store import MemoryStore
@@ -174,12 +174,17 @@ def test_the_result_of_a_cancelled_hook_is_ignored(start, wire, scheme):
     assert answered.wait(PATIENCE)
 
 
-def test_an_upgrade_hook_that_never_answers_is_not_waited_for(start, wire):
+def test_an_upgrade_hook_that_never_answers_is_not_waited_for(start, wire, hurry):
+    asked = []
+
     async def never(peer):
+        asked.append(peer.target)
+        hurry(broker)
         await asyncio.Event().wait()
 
-    answer = wire(start(on_upgrade=never, limits=Limits(connect_timeout=0.1)), "ws", upgrade=False).upgrade("/", "x")
-    assert b" 101 " not in answer
+    broker = start(on_upgrade=never)
+    assert b" 101 " not in wire(broker, "ws", upgrade=False).upgrade("/", "x")
+    assert asked == ["/"]
 
 
 def test_a_rejection_that_is_invalid_in_http_closes_the_connection(start, wire, caplog):

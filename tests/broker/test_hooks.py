@@ -25,7 +25,7 @@ from mqttws import (
     Publish,
     compiled,
 )
-from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Refused, Rejection, Verdict
+from mqttws.broker import Accepted, Access, Broker, Peer, Refused, Rejection, Verdict
 from mqttws.broker.hooks import Hooks
 
 SECRET = "AKIDsecret"
@@ -165,11 +165,17 @@ def test_an_answer_out_of_range_is_refused_when_it_is_made(answer, options, comp
         answer(**options)
 
 
-def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire):
+def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire, hurry):
+    asked = []
+
     async def never(peer, connect):
+        asked.append(connect.client_id)
+        hurry(broker)
         await asyncio.Event().wait()
 
-    assert wire(start(authenticator=never, limits=Limits(connect_timeout=0.1))).send(Connect("c")).rest() == b""
+    broker = start(authenticator=never)
+    assert wire(broker).send(Connect("c")).rest() == b""
+    assert asked == ["c"]
 
 
 def test_an_authenticator_is_cancelled_when_its_client_disconnects(start, wire):
@@ -505,36 +511,50 @@ def test_ctrl_c_in_a_hook_does_not_prevent_the_stop(start, wire, caplog):
     assert "its event loop has ended" in caplog.text
 
 
-def test_a_hook_that_ignores_its_cancellation_is_not_waited_for(start, wire):
-    released = []
+@pytest.mark.parametrize("how", ["its time is up", "the broker stops"])
+def test_a_hook_that_ignores_its_cancellation_is_not_waited_for(start, wire, caplog, hurry, how):
+    begun, released = threading.Event(), []
 
     async def authenticator(peer, connect):
         released.append((asyncio.get_running_loop(), event := asyncio.Event()))
+        begun.set()
+        if how == "its time is up":
+            hurry(broker)
         while not event.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await event.wait()
         return True
 
-    client = wire(start(authenticator=authenticator, limits=Limits(connect_timeout=0.2)))
-    assert client.send(Connect("a")).rest() == b""
+    broker = start(authenticator=authenticator)
+    client = wire(broker).send(Connect("a"))
+    assert begun.wait(PATIENCE)
     loop, event = released[0]
-    loop.call_soon_threadsafe(event.set)
+    if how == "the broker stops":
+        broker.stop()
+        assert loop.is_closed()
+        assert "1 tasks of hooks ignored their cancellation" in caplog.text
+    assert client.rest() == b""
+    if how == "its time is up":
+        loop.call_soon_threadsafe(event.set)
+        broker.stop()
+        assert "ignored" not in caplog.text
 
 
 @pytest.mark.parametrize("reason", ["its time is up", "the broker stops"])
-def test_a_hook_that_fails_when_it_is_cancelled_is_logged_with_its_client(start, wire, caplog, reason):
+def test_a_hook_that_fails_when_it_is_cancelled_is_logged_with_its_client(start, wire, caplog, hurry, reason):
     begun, failed = threading.Event(), threading.Event()
 
     async def authenticator(peer, connect):
         try:
             begun.set()
+            if reason == "its time is up":
+                hurry(broker)
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             asyncio.current_task().add_done_callback(lambda task: failed.set())
             raise LookupError("the database is gone") from None
 
-    timeout = 0.1 if reason == "its time is up" else PATIENCE
-    broker = start(authenticator=authenticator, limits=Limits(connect_timeout=timeout))
+    broker = start(authenticator=authenticator)
     wire(broker).send(Connect("a"))
     assert begun.wait(PATIENCE)
     if reason == "the broker stops":

@@ -7,6 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,14 +17,6 @@ from mqttws import Connect, Disconnect, Publish, Session, Subscribe
 from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Verdict
 from mqttws.broker.handler import Handler
 from mqttws.broker.link import Link
-
-
-async def authenticate(peer: Peer, connect: Connect) -> Accepted:
-    if connect.client_id == "fails":
-        raise RuntimeError("a fault of the program")
-    if connect.client_id == "late":
-        await asyncio.sleep(3_600)
-    return Accepted()
 
 
 def authorize(peer: Peer, access: Access) -> Verdict:
@@ -69,7 +62,17 @@ def _unlogged() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Broker]:
-    limits = Limits(max_unreleased=5, max_payload=100, connect_timeout=0.5)
+    limits = Limits(max_unreleased=5, max_payload=100)
+
+    async def authenticate(peer: Peer, connect: Connect) -> Accepted:
+        if connect.client_id == "fails":
+            raise RuntimeError("a fault of the program")
+        if connect.client_id == "late":
+            assert broker._hub is not None
+            broker._hub.limits = replace(limits, connect_timeout=0.05)  # before, the time could pass too early
+            await asyncio.sleep(3_600)
+        return Accepted()
+
     with Broker(authenticator=authenticate, authorizer=authorize, limits=limits, sys_interval=None) as broker:
         yield broker
 
@@ -107,6 +110,8 @@ def test_before_it(strict: Broker, scheme: str, name: str) -> None:
         with Wire(strict.url_of(scheme)) as wire:
             wire.send(*OPENINGS[name])
             wire.rest()
+        assert strict._hub is not None
+        strict._hub.limits = strict._router.limits
 
     leaves_nothing(end)
 

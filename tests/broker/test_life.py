@@ -264,7 +264,7 @@ def test_ctrl_c_during_the_start_stops_what_was_started(moment):
 
         def run(*arguments):
             interrupt("before the event loop")
-            whole(*arguments)
+            return whole(*arguments)
 
         def handle(*arguments):
             handled.set()
@@ -272,13 +272,13 @@ def test_ctrl_c_during_the_start_stops_what_was_started(moment):
 
         handled = threading.Event()
         signal.signal(signal.SIGINT, handle)
-        whole, asyncio.run = asyncio.run, run
+        whole, asyncio.new_event_loop = asyncio.new_event_loop, run
         broker = Interrupted()
         try:
             broker.start()
         except KeyboardInterrupt:
             print("interrupted", [each.name for each in threading.enumerate()])
-        asyncio.run = whole
+        asyncio.new_event_loop = whole
         Interrupted._listen = Broker._listen
         with broker:
             print(broker.publish("a"))
