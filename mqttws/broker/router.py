@@ -29,8 +29,6 @@ from mqttws.broker.persistence import Persistence
 from mqttws.broker.retained import Retained
 from mqttws.broker.subscriber import LEVEL, MESSAGE, Subscriber
 from mqttws.broker.subscriptions import (
-    MAX_ANSWERS,
-    MAX_CHARACTERS,
     Group,
     Recipients,
     Subscriptions,
@@ -38,7 +36,6 @@ from mqttws.broker.subscriptions import (
     is_well_formed_share,
     split_share,
 )
-from mqttws.codec.memory import Memory as Cache
 from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
@@ -98,8 +95,7 @@ class Router:
         self.sys = Retained()
         self._sys_anonymous = sys_anonymous
         self._subscriptions = Subscriptions()
-        #: A cache of topics to which clients may publish.
-        self._open_topics: Cache[str, bool] = Cache(MAX_ANSWERS, MAX_CHARACTERS)
+        self._answers = self._subscriptions.answers
         limited = self.limits.max_payload is not None or self.limits.publish_rate is not None
         asked = self.hooks.authorizer is not None or self.hooks.on_published is not None
         self.in_runs = not asked and not limited
@@ -241,7 +237,9 @@ class Router:
         topic = publish.topic
         self.metrics.publish_received += 1
         self.limits.check_payload(publish.payload, "a payload")
-        if not self._is_open(topic):
+        recipients = self._answers.get(topic)
+        checked = recipients is not None and recipients.checked
+        if not checked and not self._is_open(topic):
             self.metrics.publish_denied += 1
             self._log_refusal(
                 peer, "PUBLISH to %r dropped: clients must not publish to topics that begin with '$'", topic
@@ -259,7 +257,7 @@ class Router:
                 return verdict.acknowledge
         if self.hooks.on_published is not None:
             self.hooks.on_published(peer, Message(topic, publish.payload, publish.qos, publish.retain))
-        self.publish(topic, publish.payload, publish.qos, publish.retain)
+        self.publish(topic, publish.payload, publish.qos, publish.retain, True)
         return True
 
     def publish_run(self, peer: Peer, topic: str, payloads: list[bytes], packets: bytes = b"") -> None:
@@ -278,12 +276,14 @@ class Router:
             MQTTError: The connection must be closed.
             Unfinished: Finish the lookup, then repeat this call.
         """
-        # A topic that clients may not publish to: `publish_from` refuses and logs each message.
-        if topic not in self._open_topics.table and not self._is_open(topic):
-            for payload in payloads:
-                self.publish_from(peer, Publish(topic, payload))
-            return
-        subscribers, groups = self._subscriptions.find(topic)
+        recipients = self._answers.get(topic)
+        if recipients is None or not recipients.checked:
+            if not self._is_open(topic):  # `publish_from` refuses and logs each message
+                for payload in payloads:
+                    self.publish_from(peer, Publish(topic, payload))
+                return
+            recipients = self._subscriptions.find(topic, True)
+        subscribers, groups, _ = recipients
         count = len(payloads)
         metrics = self.metrics
         metrics.publish_received += count
@@ -305,25 +305,20 @@ class Router:
                     self.metrics.publish_sent += self._noted(chosen, sent)
 
     def _is_open(self, topic: str) -> bool:
-        """Return whether clients may publish to a topic; cache this for topics to which they may.
+        """Return whether clients may publish to a topic.
 
         Raises:
             MQTTError: It exceeds a limit.
         """
-        if topic in self._open_topics.table:
-            return True
         self.limits.check_topic(topic, "the Topic Name")
-        if self.is_reserved(topic):
-            return False
-        self._open_topics.offer(topic, True)
-        return True
+        return not self.is_reserved(topic)
 
     def is_reserved(self, topic: str) -> bool:
         """Return whether clients must not publish to a topic. Spec: §4.7.2."""
         return topic.startswith("$") and (is_sys(topic) or not self.departures.dollar_topics)
 
-    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> int:
-        """Deliver a message, without checks.
+    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False, checked: bool = False) -> int:
+        """Deliver a message, without checks. `checked` is whether clients may publish to the topic.
 
         Returns:
             The number of subscribers that it was sent to or queued for.
@@ -333,7 +328,7 @@ class Router:
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
-        return self._deliver(self._subscriptions.find(topic), topic, payload, qos, retain)
+        return self._deliver(self._subscriptions.find(topic, checked), topic, payload, qos, retain)
 
     def publish_at_once(self, message: Message) -> int:
         """Deliver a message of the broker or the embedding program, however long that takes."""
@@ -362,7 +357,7 @@ class Router:
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
-        subscribers, groups = recipients
+        subscribers, groups, _ = recipients
         for subscriber, maximum in (*subscribers.items(), *map(Group.next, groups)) if groups else subscribers.items():
             effective = min(qos, maximum)
             if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):

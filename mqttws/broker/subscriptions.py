@@ -63,19 +63,22 @@ class Recipients(NamedTuple):
     Attributes:
         subscribers: Each subscriber with the highest granted QoS. Spec: [MQTT-3.3.5-1].
         groups: The shared subscriptions; one member of each is a recipient.
+        checked: Whether clients may publish to the topic; see `Subscriptions.find`.
     """
 
     subscribers: Mapping[Subscriber, int]
     groups: tuple[Group, ...]
+    checked: bool
 
 
 class Unfinished(Exception):
     """A search was interrupted; `Subscriptions.go_on` continues it."""
 
-    def __init__(self, topic: str, search: Search[Subscription]) -> None:
+    def __init__(self, topic: str, search: Search[Subscription], checked: bool) -> None:
         super().__init__(topic)
         self.topic = topic
         self.search = search
+        self.checked = checked
 
 
 def split_share(topic_filter: str) -> tuple[str, str] | None:
@@ -95,14 +98,19 @@ def is_well_formed_share(group: str, inner: str) -> bool:
 
 
 class Subscriptions:
-    """The subscriptions of one broker."""
+    """The subscriptions of one broker.
+
+    Attributes:
+        answers: The cached results of `find` by Topic Name; read-only for callers.
+    """
 
     def __init__(self) -> None:
         self._tree: TopicTree[Subscription] = TopicTree()
         self._groups: dict[str, Group] = {}
         self._shared = 0  # the members of all groups
         self._answers: Memory[str, Recipients] = Memory(MAX_ANSWERS, MAX_CHARACTERS)
-        self._results: dict[tuple[int, ...], Recipients] = {}  # by the number of "/" and the nodes found
+        self.answers = self._answers.table
+        self._results: dict[tuple[int, ...], Recipients] = {}  # by `checked`, the number of "/" and the nodes found
         self._named = 0
         self._finished: tuple[str, Recipients] | None = None  # the last search that was interrupted, once complete
 
@@ -151,38 +159,41 @@ class Subscriptions:
         self._named = 0
         self._finished = None
 
-    def find(self, topic: str) -> Recipients:
+    def find(self, topic: str, checked: bool = False) -> Recipients:
         """Return the recipients of a Topic Name.
+
+        Args:
+            topic: The Topic Name.
+            checked: Whether clients may publish to it. The result says so, too, as long as it is cached.
 
         Raises:
             Unfinished: The search takes long; continue it with `go_on`.
         """
-        recipients = self._answers.table.get(topic)
-        if recipients is None:
+        recipients = self.answers.get(topic)
+        if recipients is None or (checked and not recipients.checked):
             if self._finished is not None and self._finished[0] == topic:
                 return self._finished[1]
             search = self._tree.search(topic)
             if not search.advance(STEPS):
-                raise Unfinished(topic, search)
-            recipients = self._remember(topic, search.found)
+                raise Unfinished(topic, search, checked)
+            recipients = self._remember(topic, search.found, checked)
         return recipients
 
     def go_on(self, unfinished: Unfinished) -> bool:
         """Continue a search. Return whether it is complete; then `find` returns its result, if called immediately."""
-        if not unfinished.search.advance(STEPS):
+        search, topic = unfinished.search, unfinished.topic
+        if not search.advance(STEPS):
             return False
-        self._finished = unfinished.topic, self._remember(unfinished.topic, unfinished.search.found)
+        self._finished = topic, self._remember(topic, search.found, unfinished.checked)
         return True
 
-    def _remember(self, topic: str, found: list[dict[object, Subscription]]) -> Recipients:
+    def _remember(self, topic: str, found: list[dict[object, Subscription]], checked: bool) -> Recipients:
         slashes = topic.count("/")
-        nodes = (
-            slashes,
-            *map(id, found),
-        )  # while no subscription changes, the identities stay those of the tree's dicts
+        # While no subscription changes, the identities stay those of the tree's dicts.
+        nodes = (checked, slashes, *map(id, found))
         recipients = self._results.get(nodes)
         if recipients is None:
-            recipients = self._collect(slashes, found)
+            recipients = self._collect(slashes, found, checked)
             named = len(recipients.subscribers) + len(recipients.groups) + len(nodes)
             if self._named + named > _MAX_NAMED:
                 self._forget()
@@ -192,7 +203,7 @@ class Subscriptions:
         return recipients
 
     @staticmethod
-    def _collect(slashes: int, found: Iterable[Mapping[object, Subscription]]) -> Recipients:
+    def _collect(slashes: int, found: Iterable[Mapping[object, Subscription]], checked: bool) -> Recipients:
         """Collect the recipients in the values of all matching filters."""
         granted: dict[Subscriber, int] = {}
         groups: list[Group] = []
@@ -205,4 +216,4 @@ class Subscriptions:
                     else:
                         assert isinstance(key, Group)
                         groups.append(key)
-        return Recipients(granted, tuple(groups))
+        return Recipients(granted, tuple(groups), checked)

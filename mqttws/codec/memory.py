@@ -76,5 +76,6 @@ class Memory(Generic[K, V]):
                     self._seen = bytearray(self._slots)
                     self._marks = 0
                 return
+        if key not in self.table:
+            self._held += len(key)
         self.table[key] = value
-        self._held += len(key)

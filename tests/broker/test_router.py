@@ -14,6 +14,7 @@ from mqttws.broker.retained import Retained
 from mqttws.broker.router import Router
 from mqttws.broker.subscriber import Subscriber
 from mqttws.broker.subscriptions import Subscriptions, Unfinished
+from mqttws.errors import MQTTError
 
 LEVELS = st.sampled_from(["a", "b", "", "$x"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -136,7 +137,7 @@ def test_cached_answers_follow_every_change_of_the_tree(steps):
             for (held, holder), granted in naive.items():
                 if topic_matches(held, topic):
                     expected[holder] = max(granted, expected.get(holder, 0))
-            assert routes.find(topic) == (expected, ())
+            assert routes.find(topic)[:2] == (expected, ())
         if wanted:
             routes.set(topic_filter, subscriber, qos, 0)
             naive[topic_filter, subscriber] = qos
@@ -154,27 +155,58 @@ def connected(router: Router, topic_filter: str) -> tuple[Peer, Outlet]:
     return peer, outlet
 
 
-def test_the_caches_are_bounded(monkeypatch):
-    for module in ("router", "subscriptions"):
-        monkeypatch.setattr(f"mqttws.broker.{module}.MAX_ANSWERS", 100)
-        monkeypatch.setattr(f"mqttws.broker.{module}.MAX_CHARACTERS", 1_000)
+def test_the_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr("mqttws.broker.subscriptions.MAX_ANSWERS", 100)
+    monkeypatch.setattr("mqttws.broker.subscriptions.MAX_CHARACTERS", 1_000)
     router = Router()
     peer, outlet = connected(router, "#")
-    caches = router._subscriptions._answers.table, router._open_topics.table
+    cache = router._subscriptions.answers
     for number in range(300):
         for _ in range(3):  # the first time from the tree, then it is cached, then from the cache
             router.publish_run(peer, f"a/{number}", [b"x"])
     router.publish_run(peer, "b" * 990, [b"x"])
     router.publish_run(peer, "b" * 990, [b"x"])
-    for cache in caches:
-        assert list(cache) == [f"a/{number}" for number in range(100)]  # others evict nothing
+    assert list(cache) == [f"a/{number}" for number in range(100)]  # others evict nothing
     long = [f"{number}" + "b" * 400 for number in range(5)]
     for topic in long * (8 * 100):  # a program that uses other topics from now on
         router.publish_run(peer, topic, [b"x"])
-    for cache in caches:
-        assert set(cache) < set(long)
-        assert len(cache) == 2
+    assert set(cache) < set(long)
+    assert len(cache) == 2
     assert len(outlet.packets) == 900 + 2 + 4_000
+
+
+@pytest.mark.parametrize("topic", ["$SYS/uptime", "$private", "a\x01", "/" * 201])
+def test_what_the_broker_publishes_opens_no_topic_to_clients(topic):
+    router = Router()
+    peer, outlet = connected(router, "#")
+    for _ in range(3):
+        router.publish(topic, b"x")
+    assert topic in router._subscriptions.answers
+    before = len(outlet.packets)
+    if topic.startswith("$"):
+        router.publish_run(peer, topic, [b"y"])
+        assert router.publish_from(peer, Publish(topic, b"y")) is True
+        assert router.metrics.publish_denied == 2
+    else:
+        with pytest.raises(MQTTError):
+            router.publish_run(peer, topic, [b"y"])
+        with pytest.raises(MQTTError):
+            router.publish_from(peer, Publish(topic, b"y"))
+    assert len(outlet.packets) == before
+
+
+def test_a_topic_is_checked_once_for_clients_also_if_the_broker_publishes_to_it(monkeypatch):
+    router = Router()
+    peer, outlet = connected(router, "#")
+    checked = []
+    monkeypatch.setattr(router.limits.__class__, "check_topic", lambda self, topic, what: checked.append(topic))
+    for _ in range(3):
+        router.publish("a", b"x")
+        router.publish_run(peer, "a", [b"x"])
+        router.publish_from(peer, Publish("a", b"x"))
+    assert router._subscriptions.answers["a"].checked
+    assert checked == ["a"]
+    assert len(outlet.packets) == 9
 
 
 def test_topics_with_the_same_filters_share_a_result():
@@ -184,8 +216,8 @@ def test_topics_with_the_same_filters_share_a_result():
         for _ in range(2):  # cached the second time
             router.publish_run(peer, f"a/{number}", [b"x"])
     routes = router._subscriptions
-    assert len(routes._answers.table) == 100
-    assert len({id(result) for result in routes._answers.table.values()}) == len(routes._results) == 1
+    assert len(routes.answers) == 100
+    assert len({id(result) for result in routes.answers.values()}) == len(routes._results) == 1
     assert len(outlet.packets) == 200
 
 
@@ -208,8 +240,8 @@ def test_results_are_bounded_by_subscribers(monkeypatch, topic_filter):
         routes.set(topic_filter.format(number), Subscriber(str(number), Session(), None, peer), 0, 0)
     for number in range(10):
         for _ in range(2):
-            assert sum(map(len, routes.find("/" * number))) == 4
-        assert sum(sum(map(len, result)) + len(nodes) for nodes, result in routes._results.items()) <= 24
+            assert sum(map(len, routes.find("/" * number)[:2])) == 4
+        assert sum(sum(map(len, result[:2])) + len(nodes) for nodes, result in routes._results.items()) <= 24
         assert len(routes._results) <= 4
 
 

@@ -25,6 +25,15 @@ def test_a_key_is_cached_when_it_is_seen_again() -> None:
     assert memory.table == {"1": 1}
 
 
+def test_a_key_that_is_offered_again_is_counted_once() -> None:
+    memory: Memory[str, int] = Memory(4, 2)
+    offer(memory, 1, 1, 1)
+    memory.offer("1", 3)
+    assert memory.table == {"1": 3}
+    offer_twice(memory, 2)
+    assert memory.table == {"1": 3, "2": 2}
+
+
 def test_new_keys_evict_nothing() -> None:
     memory: Memory[str, int] = Memory(2, 100)
     offer_twice(memory, 1, 2)
