@@ -204,15 +204,15 @@ class Link:
         """Return whether another call of `data_to_send` can return more, after it has returned `data`."""
         return len(data) >= PIECE or self._cut_at is not None
 
-    def frame_now(self, packet: bytes, now: float) -> bytes | None:
-        """Return the bytes of a QoS 0 PUBLISH for the socket, to be written immediately.
+    def frame_now(self, packet: bytes, now: float, qos: int = 0) -> bytes | None:
+        """Return the bytes of a PUBLISH for the socket, to be written immediately; see `ClientConnection.frame_now`.
 
         Returns:
             The bytes; None if other data must be sent first, or if there is a tunnel or TLS.
         """
         if self._tls is not None or self._tunnel is not None:
             return None
-        return self.connection.frame_now(packet, now)
+        return self.connection.frame_now(packet, now, qos)
 
     def next_deadline(self) -> float | None:
         """Return the time by which `handle_timeout` and `over` must be called; None if there is no deadline."""

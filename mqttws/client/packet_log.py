@@ -54,7 +54,7 @@ class LoggedMachine(ClientMachine):
         self._log("->", self._sent, data)
         return data
 
-    def may_overtake(self, now: float) -> bool:
+    def may_overtake(self, now: float, qos: int = 0) -> bool:
         """Return False: a message that is sent immediately would not be logged."""
         return False
 

@@ -127,6 +127,11 @@ class Pending(Generic[F]):
         future = self._futures[token] = self._make_future()
         return token, future
 
+    def expect(self, token: int) -> F:
+        """Return the future of a QoS 1 or 2 message that was not queued; see `Sender.next_alone`."""
+        future = self._futures[token] = self._make_future()
+        return future
+
     def publish_message(self, message: Message, age: Age | None) -> F:
         """Queue a message as `publish` does. Return only its future."""
         return self.publish(message, age)[1]

@@ -177,15 +177,19 @@ class ClientMachine(Machine):
         self._check_state("unsubscribe", CONNECTED)
         return self.session.unsubscribe(topic_filters)
 
-    def may_overtake(self, now: float) -> bool:
-        """Return whether a QoS 0 message can be sent immediately, before the queue; the caller must then send it.
+    def may_overtake(self, now: float, qos: int = 0) -> bool:
+        """Return whether a message can be sent immediately, before the queue; the caller must then send it.
 
         Args:
             now: The current time in seconds.
+            qos: Its QoS. Messages of QoS 1 and 2 that are timed (`publish_rate`, `resend_after`, `ack_timeout`) must be
+                queued.
         """
         session = self._session
         assert session is not None
         if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting or self._probing:
+            return False
+        if qos and (self._pace is not None or self._stall is not None):
             return False
         if self._pace is not None:
             self._pace.count(now)

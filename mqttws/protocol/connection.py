@@ -397,18 +397,19 @@ class ClientConnection(Connection[ClientMachine]):
         """
         return self.machine.unsubscribe(topic_filters)
 
-    def frame_now(self, packet: bytes, now: float) -> bytes | None:
-        """Frame a QoS 0 PUBLISH that the caller writes before everything that `data_to_send` returns next.
+    def frame_now(self, packet: bytes, now: float, qos: int = 0) -> bytes | None:
+        """Frame a PUBLISH that the caller writes before everything that `data_to_send` returns next.
 
         Args:
             packet: The whole PUBLISH.
             now: The current time in seconds.
+            qos: Its QoS.
 
         Returns:
             The bytes to write; None if the message would overtake others, must not be sent now, or is long: then it is
             sent in pieces.
         """
-        if self._framing.long is not None or len(packet) > LONG or not self.machine.may_overtake(now):
+        if self._framing.long is not None or len(packet) > LONG or not self.machine.may_overtake(now, qos):
             return None
         return self._framing.frame(packet)
 

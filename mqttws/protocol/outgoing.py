@@ -38,46 +38,50 @@ RUN = 64 * 1024
 class Identifiers:
     """The packet identifiers of one direction: 1 to 65,535, allocated cyclically, never one that is in use.
 
+    Attributes:
+        last: The identifier that was allocated last.
+        in_use: The identifiers in use; a dict used as a set, because an empty set takes three times the memory.
+
     Spec: §2.3.1, [MQTT-2.3.1-2] to [MQTT-2.3.1-4]
     """
 
-    __slots__ = ("_in_use", "_last")
+    __slots__ = ("in_use", "last")
 
     def __init__(self) -> None:
-        self._last = 0
-        self._in_use: dict[int, None] = {}  # used as a set; an empty set takes three times the memory
+        self.last = 0
+        self.in_use: dict[int, None] = {}
 
     def __len__(self) -> int:
         """Count the identifiers in use."""
-        return len(self._in_use)
+        return len(self.in_use)
 
     def __contains__(self, packet_id: int) -> bool:
-        return packet_id in self._in_use
+        return packet_id in self.in_use
 
     def start_at(self, packet_id: int) -> None:
         """Make this the next identifier, if it is free; 1 to 65,535."""
-        self._last = packet_id - 1
+        self.last = packet_id - 1
 
     def allocate(self) -> int | None:
         """Return the next free identifier; None while all 65,535 are in use."""
-        in_use = self._in_use
+        in_use = self.in_use
         if len(in_use) == LAST_PACKET_ID:
             return None
-        packet_id = self._last + 1 if self._last < LAST_PACKET_ID else 1
+        packet_id = self.last + 1 if self.last < LAST_PACKET_ID else 1
         while packet_id in in_use:
             packet_id = packet_id % LAST_PACKET_ID + 1
-        self._last = packet_id
+        self.last = packet_id
         in_use[packet_id] = None
         return packet_id
 
     def take(self, packet_id: int) -> None:
         """Mark an identifier as in use that an earlier process allocated."""
-        self._last = max(self._last, packet_id)
-        self._in_use[packet_id] = None
+        self.last = max(self.last, packet_id)
+        self.in_use[packet_id] = None
 
     def release(self, packet_id: int) -> None:
         """Mark an identifier as free."""
-        self._in_use.pop(packet_id, None)
+        self.in_use.pop(packet_id, None)
 
 
 def size_of(topic: str, payload: bytes) -> int:

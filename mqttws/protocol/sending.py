@@ -29,7 +29,19 @@ from math import inf
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
 from mqttws.hints import TYPE_CHECKING, Any, Final
-from mqttws.protocol.outgoing import PUBLISHED, QOS, RELEASED, RUN, TOKEN, WAITING, Identifiers, Outgoing, Run, size_of
+from mqttws.protocol.outgoing import (
+    LAST_PACKET_ID,
+    PUBLISHED,
+    QOS,
+    RELEASED,
+    RUN,
+    TOKEN,
+    WAITING,
+    Identifiers,
+    Outgoing,
+    Run,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from mqttws.protocol.ages import Ages
@@ -525,6 +537,36 @@ class Sender:
             raise
         self.allowance = allowance
         return packets, sent
+
+    def next_alone(self, message: Message) -> tuple[int, Outgoing] | None:
+        """Return the packet identifier and the entry of a QoS 1 or 2 message if it can be sent without being queued.
+
+        Nothing is changed before `begin`. A caller that an exception of a signal handler interrupts between the two has
+        published nothing.
+
+        Args:
+            message: The message.
+
+        Returns:
+            Both; None if the message must be queued.
+        """
+        reserve = self._reserve if message.qos == 2 else 0
+        in_flight = len(self._published) + len(self._released)
+        if self.queue or self.journal is not None or in_flight + reserve >= self._max_in_flight:
+            return None
+        packet_id = self._identifiers.last % LAST_PACKET_ID + 1
+        if packet_id in self._identifiers.in_use:  # rare, and `take_ready` looks for a free one
+            return None
+        return packet_id, (self._last_token + 1, message.topic, message.payload, message.qos, message.retain)
+
+    def begin(self, packet_id: int, outgoing: Outgoing) -> None:
+        """Record that a message is in flight, with what `next_alone` has just returned. The caller sends it."""
+        identifiers = self._identifiers
+        # No signal handler runs between these assignments.
+        identifiers.last = packet_id
+        identifiers.in_use[packet_id] = None
+        self._published[packet_id] = outgoing
+        self._last_token = outgoing[TOKEN]
 
     def _put_back(self, runs: list[Run]) -> None:
         """Queue runs again at the front, in order."""

@@ -530,6 +530,11 @@ class Client(Publisher):
             with network.lock:
                 if network.posted:
                     network.take_posted()
+                # While other threads wait for theirs, the network thread sends the messages of several together.
+                if age is None and not network.woken and not core.session.sender.in_flight:
+                    sent = network.publish_at_once(message)
+                    if sent is not None:
+                        return sent
                 try:
                     submitted = core.pending.publish(message, age)
                     network.wake()

@@ -9,7 +9,7 @@ and reads. Callbacks run after each step. A callback runs in this thread, so a b
 itself until it is done.
 
 Other threads change the core under a lock, or post calls: see `owner` and `docs/concurrency.md`. The thread does all
-I/O with one exception: a single QoS 0 message is written by the thread that publishes it (`send_at_once`).
+I/O with one exception: a single message is written by the thread that publishes it (`send_at_once`, `publish_at_once`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mqttws.client.core import Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.codec import compiled
-from mqttws.codec.publishing import Publish
+from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.errors import ConnectError, MQTTError, WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, Protocol
 from mqttws.locks import AtomicLock
@@ -39,6 +39,7 @@ from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 from mqttws.poll import READ, WRITE, Poller
 from mqttws.protocol.connection import earlier
+from mqttws.protocol.outgoing import LONG, TOKEN, Outgoing
 from mqttws.sockets import READ_HEAD, READ_SIZE, acknowledge_at_once, close, read_size, socket_pair
 from mqttws.sync.delivering import deliver
 from mqttws.sync.dial import Dialer
@@ -55,6 +56,9 @@ Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 #: The maximum seconds of one wait for the network.
 _LONGEST_WAIT = 3_600.0
 _NOTHING = memoryview(b"")
+#: A message that the calling thread sends: its bytes; how many of them the socket has accepted, in an empty list before
+#: it has accepted any; and, not at QoS 0, its packet identifier and the message as it is in flight.
+_Sending = tuple[bytes, list[int], int, Outgoing | None]
 #: Whether signal handlers run between a lock's `__enter__` and the block that calls its `__exit__`: see `locks`.
 _HAS_GAP = sys.version_info >= (3, 14)
 #: Whether one system call can read into two buffers; not on Windows.
@@ -129,8 +133,8 @@ class Network(Owner):
         self._has_more = False  # whether the last read was full, so that the socket has more
         self._beyond = bytearray()  # for what follows a long message
         self._unsent = _NOTHING
-        self._sending: tuple[bytes, list[int]] | None = None  # by `send_at_once`, and how much has been written
-        self._sent_at = -inf  # when `send_at_once` has written for the last time
+        self._sending: _Sending | None = None
+        self._sent_at = -inf  # when `_send` has written for the last time
         self._poller: Poller | None = None
         self._watched = 0  # what the socket is watched for
 
@@ -307,27 +311,76 @@ class Network(Owner):
         data = link.frame_now(packet, now)
         if data is None:
             return False
-        # Ctrl-C can raise an exception in this thread between any two bytecodes, also after the socket has accepted the
-        # bytes and before their count is stored. So one call in C sends the bytes and stores the count.
-        counts: list[int] = []
-        self._sending = data, counts
+        sending = self._sending = data, [], 0, None
+        return self._send(sending, now)
+
+    def publish_at_once(self, message: Message, burst: float = 0.0) -> tuple[int, LightFuture] | None:
+        """Send a message of QoS 1 or 2 in the calling thread, which saves two thread switches. Requires the lock.
+
+        Args:
+            message: The message.
+            burst: See `send_at_once`.
+
+        Returns:
+            The token and the future of the message. None if it must be queued: then nothing has changed.
+        """
+        self._note_sending()
+        core, now = self.core, time.monotonic()
+        link, pending = core.link, core.pending
+        if link is None or self._socket is None or self._unsent or now - self._sent_at < burst:
+            return None
+        # In a callback, the network thread writes the message together with acknowledgements, after the callback.
+        if len(message.payload) > LONG or not message.qos or pending.ended is not None or self.is_current:
+            return None
+        alone = pending.sender.next_alone(message)
+        if alone is None:
+            return None
+        packet_id, outgoing = alone
+        packet = encode_publish(message.topic, message.payload, message.qos, message.retain, False, packet_id)
+        data = link.frame_now(packet, now, message.qos)
+        if data is None:
+            return None
+        # In this order: the message is in flight only if the bytes to be sent are known, and they are sent only if it
+        # is. An exception of a signal handler may come between any two of these steps.
+        sending = self._sending = data, [], packet_id, outgoing
         try:
+            pending.sender.begin(packet_id, outgoing)
+            future = pending.expect(outgoing[TOKEN])
+        except BaseException:
+            self._note_sending()
+            self.wake()
+            raise
+        self._send(sending, now)
+        return outgoing[TOKEN], future
+
+    def _send(self, sending: _Sending, now: float) -> bool:
+        """Write the bytes of `_sending`, as many as the socket accepts. Return False if it accepts none."""
+        assert self._socket is not None
+        data, counts = sending[:2]
+        try:
+            # An exception of a signal handler can come after any call, also after the socket has accepted the bytes and
+            # before their count is stored. So one call in C sends the bytes and stores the count.
             counts.extend(map(self._socket.send, (data,)))
+            self._sent_at = now
+            return True
         except OSError:  # full or broken: the network thread gets the same error, and handles it
             return False
         finally:
             self._note_sending()
-        self._sent_at = now
-        if self._unsent:
-            self.wake()
-        return True
+            if self._unsent:
+                self.wake()
 
     def _note_sending(self) -> None:
-        """Record how many bytes of `send_at_once` the socket has accepted. The network thread writes the others."""
+        """Record how many bytes of `_sending` the socket has accepted. The network thread writes the others.
+
+        If the socket has accepted none, a message of QoS 0 is not sent. One of QoS 1 or 2 is, if it is in flight.
+        """
         if self._sending is not None:
-            data, counts = self._sending
+            data, counts, packet_id, outgoing = self._sending
             if counts:
                 self._unsent = memoryview(data)[counts[0] :]
+            elif outgoing is not None and self.core.session.sender.published(packet_id) == outgoing:
+                self._unsent = memoryview(data)
             self._sending = None
 
     def drop(self) -> None:

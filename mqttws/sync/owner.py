@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest
+from mqttws.codec.publishing import Message
 from mqttws.errors import WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, mypyc_attr
 from mqttws.sync.future import LightFuture
@@ -177,6 +178,10 @@ class Owner:
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
         """Send a PUBLISH of QoS 0 in the calling thread; see `Network.send_at_once`. Requires the lock."""
+        raise NotImplementedError
+
+    def publish_at_once(self, message: Message, burst: float = 0.0) -> tuple[int, LightFuture] | None:
+        """Send a message of QoS 1 or 2 in the calling thread; see `Network.publish_at_once`. Requires the lock."""
         raise NotImplementedError
 
     def watch(self) -> Waiter:

@@ -84,9 +84,13 @@ class Publisher:
             with network.lock:
                 if network.posted:
                     network.take_posted()
-                future = pending.publish(message)[1]
-                if not network.woken:
-                    network.wake()
+                sent = None if network.woken else network.publish_at_once(message, BURST)
+                if sent is not None:
+                    future = sent[1]
+                else:
+                    future = pending.publish(message)[1]
+                    if not network.woken:
+                        network.wake()
         else:
             if type(payload) is not bytes:
                 payload = as_payload(payload)

@@ -14,6 +14,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -127,24 +128,29 @@ def test_asyncio_posts_to_its_loop(tcp_server: Scripted) -> None:
     running.result(PATIENCE)
 
 
-def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scripted) -> None:
-    """The handler runs while the lock is held."""
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scripted, queued: bool) -> None:
+    """The handler runs while the lock is held, before the message is left to the network thread, or is written."""
     client = mqttws.Client(tcp_server.url)
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept().welcome()
     opening.result(PATIENCE)
-    network, wake = client._network, client._network.wake
+    network = client._network
+    name = "wake" if queued else "_send"
+    method = getattr(network, name)
+    if queued:
+        network._sent_at = inf  # as in a burst
 
-    def interrupted() -> None:
-        network.wake = wake  # type: ignore[method-assign]
+    def interrupted(*arguments: Any) -> object:
+        setattr(network, name, method)
         signal.raise_signal(signal.SIGUSR1)
         assert len(network.posted) == 1
-        wake()
+        return method(*arguments)
 
     futures: list[Any] = []
     before = signal.signal(signal.SIGUSR1, lambda *_: futures.append(client.publish_nowait("a", b"handler", 1)))
     try:
-        network.wake = interrupted  # type: ignore[method-assign]
+        setattr(network, name, interrupted)
         futures.append(client.publish_nowait("a", b"main", 1))
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -153,7 +153,8 @@ class Lack:
 
 
 def without_memory_for(payload: bytes, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the encoding of messages with a payload fail."""
+    """Let the encoding of messages with a payload fail, which are queued as in a burst."""
+    monkeypatch.setattr(mqttws.sync.network.Network, "publish_at_once", lambda *_: None)
     lack = Lack(encode_publish, times, lambda topic, given, *rest: given == payload)
     for module in (mqttws.protocol.sending, mqttws.codec.publishing):
         monkeypatch.setattr(module, "encode_publish", lack)
@@ -181,6 +182,20 @@ def test_a_message_without_memory_for_its_packet_is_sent_on_the_next_connection(
     assert str(error) == "data for the server could not be prepared: MemoryError"
     assert isinstance(error, mqttws.ConnectionBroken)
     assert isinstance(error.__cause__, MemoryError)
+
+
+@interpreted
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_lone_message_without_memory_for_its_packet_is_not_published(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    with mqttws.connect(broker.url) as client:
+        publish = client.publish if waits else client.publish_nowait
+        monkeypatch.setattr(mqttws.sync.network, "encode_publish", Lack(encode_publish, 1))
+        with pytest.raises(MemoryError):
+            publish("a", b"1", 1)
+        assert len(client.session.sender) == len(client.session.identifiers) == 0
+        client.publish("a", b"2", 1, timeout=PATIENCE)
 
 
 @interpreted

@@ -1,4 +1,4 @@
-"""Messages of QoS 0 that the calling thread writes itself, and those that it leaves to the network thread."""
+"""Messages that the calling thread writes itself, and those that it leaves to the network thread."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from drivers import PATIENCE
+from drivers import PATIENCE, wait_until
+from interrupts import interrupt
 from scripted import End, Scripted
 
 import mqttws.aio
-from mqttws import Client, PubAck, Publish, compiled
+from mqttws import Client, PubAck, PubComp, Publish, PubRec, PubRel, SQLiteStore, SubAck, Subscribe, compiled
 from mqttws.broker import Broker
 from mqttws.protocol.sending import Sender
 from mqttws.sync import publishing
@@ -24,7 +26,13 @@ from mqttws.sync.network import Network
 
 @pytest.fixture
 def connected(server: Scripted) -> Iterator[tuple[Client, End]]:
-    client = Client(server.url, client_id="c", max_in_flight=1)
+    with connecting(server, max_in_flight=1) as both:
+        yield both
+
+
+@contextmanager
+def connecting(server: Scripted, **options: Any) -> Iterator[tuple[Client, End]]:
+    client = Client(server.url, client_id="c", **options)
     opening = server.soon(client.open)
     end = server.accept().welcome()
     opening.result(PATIENCE)
@@ -111,19 +119,20 @@ def test_the_network_thread_is_woken_only_while_it_waits(connected) -> None:
     with network.lock:
         waking = network._wake_out = Narrow(network._wake_out)
         waking.setblocking(False)
-    future = client.publish_nowait("a", b"2", 1)
+    future = client.subscribe_nowait("b")
     assert not waking.senders
     go.set()
-    assert end.receive() == Publish("a", b"2", 1, packet_id=2)  # the thread finds it before it waits
-    end.send(PubAck(2))
+    assert end.receive() == Subscribe(2, (("b", 0),))  # the thread finds it before it waits
+    end.send(SubAck(2, (0,)))
     future.result(PATIENCE)
     deadline = time.monotonic() + PATIENCE
     while not network.waiting:
         assert time.monotonic() < deadline
         network.watch().wait(0.01)
-    client.publish_nowait("a", b"3", 1)
-    assert end.receive() == Publish("a", b"3", 1, packet_id=3)
+    client.subscribe_nowait("c")
+    assert end.receive() == Subscribe(3, (("c", 0),))
     assert len(waking.senders) == 1
+    end.send(SubAck(3, (0,)))
 
 
 def test_queued_messages_are_not_overtaken(connected) -> None:
@@ -203,6 +212,114 @@ def test_an_interrupted_write_neither_loses_nor_repeats_a_byte(connected, monkey
     with client._network.lock:
         client._network.wake()
     assert next(client.messages(PATIENCE)).payload == b"still in step"
+
+
+def wakings(client: Client) -> Narrow:
+    """Return the socket through which the network thread is woken, once the thread waits."""
+    network = client._network
+    with network.lock:
+        assert network._wake_out is not None
+        waking = network._wake_out = Narrow(network._wake_out)
+        waking.setblocking(False)
+    wait_until(lambda: network.waiting and not network.woken)
+    return waking
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_lone_acknowledged_message_is_written_by_the_thread_that_publishes_it(connected, server, qos, waits) -> None:
+    client, end = connected
+    taking, waking = narrow(client), wakings(client)
+    publish = client.publish if waits else client.publish_nowait
+    names: list[str] = []
+
+    def call() -> Any:
+        names.append(threading.current_thread().name)
+        return publish("a", b"1", qos, True)
+
+    publishing = server.soon(call)
+    assert end.receive() == Publish("a", b"1", qos, True, packet_id=1)
+    if qos == 2:
+        end.send(PubRec(1)).expect(PubRel(1)).send(PubComp(1))
+    else:
+        end.send(PubAck(1))
+    future = publishing.result(PATIENCE)
+    if not waits:
+        future.result(PATIENCE)
+    assert taking.senders[0] == names[0]
+    assert not waking.senders
+    assert len(client.session.sender) == len(client.session.identifiers) == 0
+
+
+@pytest.mark.parametrize("options", [{"ack_timeout": PATIENCE}, {"resend_after": PATIENCE}, {"publish_rate": 100.0}])
+def test_a_message_that_a_timer_watches_is_left_to_the_network_thread(server, options) -> None:
+    with connecting(server, **options) as (client, end):
+        taking = narrow(client)
+        future = client.publish_nowait("a", b"1", 1)
+        assert end.receive() == Publish("a", b"1", 1, packet_id=1)
+        end.send(PubAck(1))
+        future.result(PATIENCE)
+        assert set(taking.senders) == {"mqttws c"}
+
+
+def test_a_stored_message_is_left_to_the_network_thread(server, tmp_path) -> None:
+    store = SQLiteStore(tmp_path / "store")
+    with connecting(server, clean_session=False, store=store) as (client, end):
+        taking = narrow(client)
+        publishing = server.soon(lambda: client.publish("a", b"1", 1))
+        packet = end.receive()
+        assert isinstance(packet, Publish)
+        assert packet.packet_id is not None
+        end.send(PubAck(packet.packet_id))
+        publishing.result(PATIENCE)
+        assert set(taking.senders) == {"mqttws c"}
+    store.close()
+
+
+@pytest.mark.parametrize("takes", [(3,), (0,), (0, 3), (3, 0, 3)])
+def test_the_network_thread_writes_the_rest_of_an_acknowledged_message(connected, takes) -> None:
+    client, end = connected
+    narrow(client, *takes)
+    futures = [client.publish_nowait("a", b"%d" % number, 1) for number in (1, 2)]
+    for number, future in enumerate(futures, 1):
+        assert end.receive() == Publish("a", b"%d" % number, 1, packet_id=number)
+        end.send(PubAck(number))
+        future.result(PATIENCE)
+    assert len(client.session.sender) == len(client.session.identifiers) == 0
+
+
+@pytest.mark.skipif(compiled, reason="no signal handler runs in the middle of compiled code")
+@pytest.mark.parametrize("takes", [(), (3,), (0,)])
+def test_an_interrupt_of_an_acknowledged_message_leaves_it_whole_or_unpublished(connected, takes) -> None:
+    """Neither half a packet, nor a message in flight that is never sent, nor an identifier that stays in use."""
+    client, end = connected
+    network, session = client._network, client.session
+    step = published = direct = 0
+    while True:
+        wait_until(lambda: network.waiting and not network.woken)
+        taking = narrow(client, *takes)
+        network._sent_at = 0.0  # not a burst
+        was_interrupted = interrupt(step, lambda: client.publish_nowait("interrupted", b"1", 1))
+        direct += threading.current_thread().name in taking.senders
+        last = client.publish_nowait("last", b"2", 1)
+        while True:
+            packet = end.receive()
+            assert isinstance(packet, Publish)
+            assert not packet.dup
+            assert packet.packet_id is not None
+            end.send(PubAck(packet.packet_id))
+            if packet.topic == "last":
+                break
+            published += 1
+        last.result(PATIENCE)
+        assert (len(session.sender), session.sender._count, len(session.identifiers)) == (0, 0, 0)
+        assert not client._core.pending._futures
+        if not was_interrupted:
+            break
+        step += 1
+    assert step > 10
+    assert 0 < published <= step
+    assert 0 < direct < step
 
 
 @pytest.mark.parametrize("kind", [Client, mqttws.aio.Client])

@@ -140,7 +140,7 @@ class Mapping:
             sender, receiver, sender_on, receiver_on = known.session, part.session, end is not None, client_on
             up, down = new[1], (*old[0], *new[0])
             broken = end is None or end.slot == 1 or new[2] != OPEN or new[3] != OPEN
-            submitted = sender.identifiers._last + sum(type(entry) is tuple for entry in sender.sender.queue)
+            submitted = sender.identifiers.last + sum(type(entry) is tuple for entry in sender.sender.queue)
         held, owed = self._held(receiver, receiver_on)
         return (
             tuple(self._phase(sender, message, submitted) for message in (0, 1)),
@@ -167,7 +167,7 @@ class Mapping:
             return PUBLISHED
         if packet_id in session.sender._released:
             return RELEASED
-        return DONE if packet_id <= session.identifiers._last else WAITING
+        return DONE if packet_id <= session.identifiers.last else WAITING
 
     @staticmethod
     def _held(session: Session, on: bool) -> tuple[list[int], list[int]]:

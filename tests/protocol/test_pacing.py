@@ -229,7 +229,7 @@ def test_a_reused_identifier_restarts_its_timeout() -> None:
     server.step(0.0)
     assert machine.next_deadline() is None
     for now in (1.0, 2.0):
-        session.identifiers._last = 0
+        session.identifiers.last = 0
         session.publish(Message("t", b"2", 1))
         server.deaf = True
         server.step(now)
@@ -246,7 +246,7 @@ def test_an_identifier_that_is_used_again_takes_its_place_at_the_end() -> None:
         session.publish(Message("t", str(number).encode(), 1))
     server.step(0.0)
     machine.receive_data(PubAck(2).encode(), 1.0)
-    session.identifiers._last = 1
+    session.identifiers.last = 1
     session.publish(Message("t", b"again 2", 1))
     server.step(4.0)
     assert server.dropped[-1].packet_id == 2

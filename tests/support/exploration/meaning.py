@@ -139,7 +139,7 @@ class Meaning:
         return bytes(decoder._partial), repr(decoder.fault)
 
     def _identifiers(self, identifiers: Identifiers) -> Hashable:
-        return identifiers._last, tuple(sorted(identifiers._in_use))
+        return identifiers.last, tuple(sorted(identifiers.in_use))
 
     def _outgoing(self, value: Any) -> Hashable:
         if type(value) is tuple and value and type(value[0]) is int:

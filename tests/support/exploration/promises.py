@@ -83,7 +83,7 @@ def check_nothing_left(where: str, session: Session) -> None:
             f"{where}: {len(session.sender)} messages and {sorted(session.receiver.received)} are left over"
         )
     if len(session.identifiers):
-        raise Violation(f"{where}: the identifiers {sorted(session.identifiers._in_use)} are never free again")
+        raise Violation(f"{where}: the identifiers {sorted(session.identifiers.in_use)} are never free again")
 
 
 def exact(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
