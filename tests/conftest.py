@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Generator
+import socket
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import ledger
@@ -27,11 +28,12 @@ _FIRST = """
     cli/test_bench_processes.py test_first_examples.py aws/test_contained_refusals.py differential/test_differential.py
     process/test_storms.py cli/test_streams.py conformance/test_mutants.py pubsub/test_sharded.py
     drivers/test_contract.py look/test_page.py cli/test_bench_shell.py cli/test_bench_faults.py cli/test_shell.py
-    broker/test_foreign_clients.py plugin/test_plugin.py drivers/test_ownership.py hazards/test_at_size.py
-    pubsub/test_whole.py cli/test_commands.py cli/test_bench.py codec/test_topics.py hostile/test_canaries.py
-    hostile/test_servers.py hostile/test_loris.py hostile/test_handshakes.py fuzz/test_targets.py
-    hazards/test_hazards.py broker/test_turns.py test_examples_thermometer.py tap/test_pump.py tap/test_faults.py
-    drivers/test_closing.py tap/test_command.py
+    broker/test_foreign_clients.py plugin/test_plugin.py pubsub/test_pool_moves.py drivers/test_ownership.py
+    hazards/test_at_size.py sigv4/test_oracles.py sigv4/test_verify.py pubsub/test_whole.py cli/test_commands.py
+    cli/test_bench.py codec/test_topics.py hostile/test_canaries.py hostile/test_servers.py hostile/test_loris.py
+    hostile/test_handshakes.py fuzz/test_targets.py hazards/test_hazards.py broker/test_turns.py
+    test_examples_thermometer.py tap/test_pump.py tap/test_faults.py drivers/test_closing.py tap/test_command.py
+    cli/test_bench_search.py protocol/test_model.py tap/test_tshark.py tap/test_files.py test_layers.py
 """
 
 pytest_plugins = ["pytester"]  # for the tests of pubsub's pytest plugin, which run pytest
@@ -139,6 +141,19 @@ class _Record:
 
 
 _RECORD = pytest.StashKey[_Record]()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Return a port without a listener.
+
+    It is reserved: the system gives it to no other socket, so that no client of this test reaches a server of another
+    process, nor the reverse. A server that is started with SO_REUSEADDR, as usual, can listen there.
+    """
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,11 +18,6 @@ from pubsub.testing import RecordingBroker
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0
 TOPIC = "devices/thermometer-1/celsius"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Device:
@@ -73,8 +67,8 @@ def numbers(broker: RecordingBroker) -> list[int]:
     return [message.value["number"] for message in broker.messages.matching(TOPIC)]
 
 
-def test_every_reading_arrives_through_a_kill_and_without_network(tmp_path: Path) -> None:
-    port, path = free_port(), tmp_path / "readings.db"
+def test_every_reading_arrives_through_a_kill_and_without_network(tmp_path: Path, closed_port: int) -> None:
+    port, path = closed_port, tmp_path / "readings.db"
     first = Device(port, path)  # boots without a network
     first.until(20)
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
@@ -96,21 +90,20 @@ def test_every_reading_arrives_through_a_kill_and_without_network(tmp_path: Path
     assert set(range(21)) <= set(seen[1])
 
 
-def test_ctrl_c_sends_pending_readings(tmp_path: Path) -> None:
-    port = free_port()
-    with RecordingBroker(ws_port=None, tcp_port=port) as broker:
-        device = Device(port, tmp_path / "readings.db")
+def test_ctrl_c_sends_pending_readings(tmp_path: Path, closed_port: int) -> None:
+    with RecordingBroker(ws_port=None, tcp_port=closed_port) as broker:
+        device = Device(closed_port, tmp_path / "readings.db")
         device.until(5)
         assert device.end(signal.SIGINT) == 0
         assert device.errors == []
         assert set(range(6)) <= set(numbers(broker))
 
 
-def test_a_full_disk_loses_no_stored_reading(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_stored_reading(tmp_path: Path, closed_port: int) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     with small_disk(folder, "8m"):
-        port, path = free_port(), folder / "readings.db"
+        port, path = closed_port, folder / "readings.db"
         with mqttws.SQLiteStore(path):
             pass
         rest = shutil.disk_usage(folder).free - 24 * 1024

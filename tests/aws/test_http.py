@@ -166,11 +166,9 @@ def test_an_answer_that_is_not_http_is_an_error(said: bytes, peer_of: PeerOf) ->
         post(f"http://127.0.0.1:{peer.port}/", {}, b"")
 
 
-def test_a_closed_port_is_an_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(TransferError, match=rf"^cannot reach 127\.0\.0\.1:{port}: Connection refused$"):
-        post(f"http://127.0.0.1:{port}/", {}, b"")
+def test_a_closed_port_is_an_error(closed_port: int) -> None:
+    with pytest.raises(TransferError, match=rf"^cannot reach 127\.0\.0\.1:{closed_port}: Connection refused$"):
+        post(f"http://127.0.0.1:{closed_port}/", {}, b"")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import pytest
 from benching import PATIENCE, bench, command, measured
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import free_port
 
 from mqttws.broker import Broker
 from mqttws.testing import mint_authority
@@ -89,9 +88,9 @@ def test_messages_flow_again_after_a_storm(embedded: Broker) -> None:
     assert found["messages"]["acknowledged"] == found["messages"]["published"] > 0
 
 
-def test_a_broker_that_is_restarted() -> None:
+def test_a_broker_that_is_restarted(closed_port: int) -> None:
     """The command waits for the loss, then until all are back."""
-    port = free_port()
+    port = closed_port
     words = command(f"mqtt://127.0.0.1:{port}", "--storm", "restart", "--connections", "20", "--progress", "--json")
     with (
         Broker(ws_port=None, tcp_port=port) as broker,

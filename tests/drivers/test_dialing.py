@@ -57,13 +57,6 @@ def black_hole() -> Iterator[int]:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    """Return a port without a listener."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]  # type: ignore[no-any-return]
-
-
-@pytest.fixture
 def port() -> Iterator[int]:
     with Broker() as broker:
         yield parse_url(broker.url_of("mqtt")).port

@@ -7,7 +7,6 @@ arguments in memory.
 from __future__ import annotations
 
 import copy
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -71,10 +70,8 @@ def test_an_iteration_raises_a_copy(ended: Any) -> None:
     assert len({len(list(frames(error))) for error in errors}) == 1
 
 
-def test_a_client_that_could_not_be_opened_raises_a_copy(make: Make) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    client = make(f"mqtt://127.0.0.1:{port}")
+def test_a_client_that_could_not_be_opened_raises_a_copy(make: Make, closed_port: int) -> None:
+    client = make(f"mqtt://127.0.0.1:{closed_port}")
     raised(client.open)
     errors = [raised(lambda: client.publish("a", b"x", 1)) for _ in range(20)]
     assert len({len(list(frames(error))) for error in errors}) == 1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from drivers import PATIENCE, States
@@ -125,7 +126,8 @@ def test_a_callable_that_returns_no_url_fails_the_attempt(make: Make, answer: An
 @pytest.fixture
 def name(monkeypatch: pytest.MonkeyPatch, servers: list[Scripted]) -> str:
     """Return a host name with the addresses of both servers."""
-    addresses = [("127.0.0.1", int(host_of(server).partition(":")[2])) for server in servers]
+    parts = [urlsplit(server.url) for server in servers]
+    addresses = [(each.hostname, each.port) for each in parts]
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:

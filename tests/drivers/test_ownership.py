@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any
 from unittest.mock import AsyncMock
+from urllib.parse import urlsplit
 
 import pytest
 from drivers import PATIENCE, Asyncio, core_of, wait_until
@@ -779,11 +780,13 @@ def test_one_lookup_of_a_name_runs_at_a_time(monkeypatch: pytest.MonkeyPatch, ki
     assert len(lookups) == 2
 
 
-def test_a_name_with_an_unreachable_first_address(tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = int(tcp_server.url.rsplit(":", 1)[1].strip("/"))
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        dead = gone.getsockname()[1]
-    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", each)) for each in (dead, port)]
+def test_a_name_with_an_unreachable_first_address(
+    tcp_server: Scripted, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = urlsplit(tcp_server.url)
+    port = parts.port
+    targets = [("127.0.0.1", closed_port), (parts.hostname, port)]
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in targets]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
 
     async def attempt() -> None:

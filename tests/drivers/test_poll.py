@@ -77,12 +77,10 @@ def test_an_ended_connection_is_ready(poller: Poller, pair: Pair) -> None:
     assert first.recv(1) == b""
 
 
-def test_a_refused_connection_is_ready(poller: Poller) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = server.getsockname()
+def test_a_refused_connection_is_ready(poller: Poller, closed_port: int) -> None:
     with socket.socket() as refused:
         refused.setblocking(False)
-        refused.connect_ex(address)
+        refused.connect_ex(("127.0.0.1", closed_port))
         poller.watch(refused, WRITE)
         assert poller.wait(PATIENCE) == [refused]
         assert refused.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0

@@ -179,11 +179,9 @@ def test_a_refusal_of_the_proxy_is_an_error(make: Make, proxy, authority: Author
     assert "lovelace" not in str(caught.value) + repr(caught.value)
 
 
-def test_an_unreachable_proxy_is_named(make: Make) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(ConnectError, match=f"cannot connect to the proxy 127.0.0.1:{port}: Connection refused"):
-        make("wss://broker.test", proxy=f"http://ada:secret@127.0.0.1:{port}").open()
+def test_an_unreachable_proxy_is_named(make: Make, closed_port: int) -> None:
+    with pytest.raises(ConnectError, match=f"cannot connect to the proxy 127.0.0.1:{closed_port}: Connection refused"):
+        make("wss://broker.test", proxy=f"http://ada:secret@127.0.0.1:{closed_port}").open()
 
 
 def test_environment_variables_are_used(

@@ -25,12 +25,6 @@ def waited(future: Any) -> Any:
     return future if hasattr(future, "get_loop") else future.result(PATIENCE)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
@@ -96,16 +90,17 @@ def test_end_on_is_an_option(stack: Any, make: Callable[..., Api], recorder: Rec
     assert isinstance(recorder.errors[-1], ConnectionRefused)
 
 
-def test_retry_first_waits_for_the_network(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
-    port = free_port()
-    api = make(MqttOverWSProvider(f"ws://127.0.0.1:{port}/mqtt", retry_first=True, reconnect=SOON))
+def test_retry_first_waits_for_the_network(
+    stack: Any, make: Callable[..., Api], recorder: Recorder, closed_port: int
+) -> None:
+    api = make(MqttOverWSProvider(f"ws://127.0.0.1:{closed_port}/mqtt", retry_first=True, reconnect=SOON))
     subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
     with pytest.raises(TimedOut):
         api.call(subscription.ready, 0.1)
     outcome = api.call(lambda: [api.ps.publish_nowait("a", "early", qos=1)])[0]
     with pytest.raises(TimedOut):
         api.call(api.ps.connect, timeout=0.1)
-    stack.enter_context(Broker(ws_port=port))
+    stack.enter_context(Broker(ws_port=closed_port))
     assert api.call(subscription.ready, PATIENCE) == {"a": 1}
     api.call(lambda: waited(outcome))
     recorder.wait_for_values("early")
@@ -146,7 +141,7 @@ def test_on_error_may_wait(make: Callable[..., Api], stack: Any) -> None:
 
 
 def test_a_store_keeps_unsent_messages_for_the_next_process(
-    make: Callable[..., Api], tmp_path: Path, world: Any
+    make: Callable[..., Api], tmp_path: Path, world: Any, closed_port: int
 ) -> None:
     def begin(url: str) -> tuple[Api, SQLiteStore]:
         store = SQLiteStore(tmp_path / "session")
@@ -155,7 +150,7 @@ def test_a_store_keeps_unsent_messages_for_the_next_process(
         )
         return make(provider), store
 
-    nowhere = f"ws://127.0.0.1:{free_port()}/mqtt"
+    nowhere = f"ws://127.0.0.1:{closed_port}/mqtt"
     first, store = begin(nowhere)
     outcome = first.call(lambda: [first.ps.publish_nowait(["a", "b"], 1, qos=1)])[0]
     first.call(first.ps.close, 0.1)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import socket
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +34,10 @@ from mqttws import Connect, Decoder, Packet
 T = TypeVar("T")
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+#: The address of the servers: on Linux another one for each process. A client of another process that reconnects to a
+#: closed port would otherwise reach the server that gets this port next.
+_PID = os.getpid()
+HOST = f"127.{128 + (_PID >> 16)}.{_PID >> 8 & 255}.{_PID & 255}" if sys.platform == "linux" else "127.0.0.1"
 
 
 class End:
@@ -180,10 +186,10 @@ class Scripted:
     def __init__(self, scheme: str = "mqtt") -> None:
         self._stack = ExitStack()
         self._websocket = scheme == "ws"
-        self._listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._listener = self._stack.enter_context(socket.create_server((HOST, 0)))
         self._listener.settimeout(PATIENCE)
         self._threads = self._stack.enter_context(ThreadPoolExecutor())
-        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}" + ("/mqtt" if scheme == "ws" else "")
+        self.url = f"{scheme}://{HOST}:{self._listener.getsockname()[1]}" + ("/mqtt" if scheme == "ws" else "")
 
     def soon(self, call: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
         """Call a function in another thread, because it waits for the script to continue."""

@@ -2,20 +2,21 @@
 
 It puts a tap before every scripted server of the drivers' contract and every broker of the matrix, without a change
 of the tests. At the end of each scripted server it compares the bytes of every connection with the tap's records:
-the same bytes, in the same order.
+the same bytes, in the same order. The report of a test that fails shows the ends of each connection and their records.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import foreign_brokers
+import pytest
 import scripted
 
 from mqttws.tap import Record, Tap
@@ -24,6 +25,8 @@ from mqttws.tap import Record, Tap
 PATIENCE = 30.0
 #: The number of taps, of connections through them, and of bytes compared.
 COUNTS = {"taps": 0, "connections": 0, "bytes": 0}
+#: The number of records, and of bytes of each, in the report of a test that fails.
+SHOWN = 100
 
 
 class _Listening:
@@ -50,20 +53,25 @@ class _Listening:
 class TappedScripted(scripted.Scripted):
     """A scripted server with a tap before it."""
 
+    running: ClassVar[list[TappedScripted]] = []
+
     def __init__(self, scheme: str = "mqtt") -> None:
         super().__init__(scheme)
         # During the connection: the ring drops the first records of a client that publishes without end.
         self._streams: dict[tuple[int, str], bytearray] = {}
-        self._tap = Tap(self.url, on_records=self._add).__enter__()
+        self._tap = Tap(self.url, on_records=self._add, host=scripted.HOST).__enter__()
         self._direct, self.url = self.url, self._tap.url
         self._kept: list[tuple[bytearray, bytearray]] = []
+        self._peers: list[Any] = []
+        self.running.append(self)
         COUNTS["taps"] += 1
 
     def accept(self) -> scripted.End:
-        accept, _ = self._listener.accept()
+        accept, peer = self._listener.accept()
         self._stack.enter_context(accept)
         received, sent = bytearray(), bytearray()
         self._kept.append((received, sent))
+        self._peers.append(peer)
         return scripted.End(_Listening(accept, received, sent), self._websocket)  # type: ignore[arg-type]
 
     def __exit__(
@@ -73,6 +81,7 @@ class TappedScripted(scripted.Scripted):
             if kind is None:
                 self._compare()
         finally:
+            self.running.remove(self)
             super().__exit__(kind, error, traceback)
             self._tap.__exit__(None, None, None)
 
@@ -83,7 +92,7 @@ class TappedScripted(scripted.Scripted):
             COUNTS["bytes"] += len(received) + len(sent)
         deadline = time.monotonic() + PATIENCE
         while found := self._departures():  # the tap forwards first, and records later
-            assert time.monotonic() < deadline, found
+            assert time.monotonic() < deadline, f"{found}\n{self.describe()}"
             time.sleep(0.01)
 
     def _add(self, records: list[Record], settled: bool) -> None:
@@ -108,6 +117,37 @@ class TappedScripted(scripted.Scripted):
                 return "a server's bytes are others"
         return ""
 
+    def describe(self) -> str:
+        """Return what this server accepted, the ends of the tap's open connections, and the records of the tap."""
+
+        async def lines() -> list[str]:
+            self._tap.backlog.finish()
+            return [
+                *(
+                    f"accepted from {peer}: received {bytes(received[:SHOWN])!r}, sent {bytes(sent[:SHOWN])!r}"
+                    for peer, (received, sent) in zip(self._peers, self._kept, strict=True)
+                ),
+                *(
+                    f"connection {pair.number}, {end.side}: {_addresses(end.transport)}, paused {end._paused}, "
+                    f"ended {end.ended}, gone {end.gone}, {end.transport!r}; {pair._dialing!r}"
+                    for pair in self._tap._pairs
+                    for end in (pair.near, pair.far)
+                ),
+                *(
+                    f"connection {each.connection}, {each.sender}, at {each.time:.3f}: {each.name} "
+                    f"{bytes(each.data[:SHOWN])!r} {each.notes}"
+                    for each in [each for each in self._tap.records if each.layer == "tcp"][-SHOWN:]
+                ),
+            ]
+
+        return "\n".join(self._tap.run(lines))
+
+
+def _addresses(transport: Any) -> str:
+    if transport is None:
+        return "not connected"
+    return f"{transport.get_extra_info('sockname')} to {transport.get_extra_info('peername')}"
+
 
 def _tapped(start: Callable[..., Any]) -> Callable[..., Any]:
     @contextmanager
@@ -130,6 +170,14 @@ def _tapped(start: Callable[..., Any]) -> Callable[..., Any]:
 scripted.Scripted = TappedScripted  # type: ignore[misc]
 for _name, _start in list(foreign_brokers.BROKERS.items()):
     foreign_brokers.BROKERS[_name] = _tapped(_start)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += [("through a tap", each.describe()) for each in TappedScripted.running]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -171,10 +171,8 @@ def test_a_tap_that_is_not_open_has_no_url() -> None:
         _ = tap.url
 
 
-def test_an_unreachable_server() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with Tap(f"mqtt://127.0.0.1:{port}") as tap:
+def test_an_unreachable_server(closed_port: int) -> None:
+    with Tap(f"mqtt://127.0.0.1:{closed_port}") as tap:
         with pytest.raises(ConnectError):
             mqttws.connect(tap.url, reconnect=False).open(PATIENCE)
         assert "no connection to" in tap.taken()[0].notes["failed"]

@@ -24,7 +24,7 @@ def test_the_contract_of_the_drivers_passes_through_a_tap() -> None:
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.returncode == 0, done.stdout[-20_000:]
     found = re.search(r"through a tap: (\d+) taps, (\d+) connections, ([\d,]+) bytes", done.stdout)
     assert found, done.stdout[-500:]
     assert int(found[1]) > 150
