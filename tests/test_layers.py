@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,21 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield every import of a file, in any place: (module, the imported name)."""
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Return the nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, str | None]]:
+    """Return every import of a file, in any place: (module, the imported name)."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str | None]]:
     package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, None
@@ -123,9 +135,7 @@ def test_the_core_uses_no_random_numbers_and_no_clock() -> None:
     """Random numbers and clocks without the modules of WORLD, such as `os.urandom`."""
     for path in MODULES:
         if name_of(path).split(".")[:2] == ["mqttws", "client"]:
-            names = {
-                node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)
-            }
+            names = {node.attr for node in nodes_of(path) if isinstance(node, ast.Attribute)}
             assert not names & {"urandom", "getrandom", "monotonic", "perf_counter", "times", "fork"}, name_of(path)
 
 
@@ -226,15 +236,15 @@ def test_pubsub_uses_only_public_names_of_modules(path: Path) -> None:
         "mqttws": {*mqttws.__all__, *(layer.partition(".")[2] for layer in PUBLIC_PACKAGES)},
         "sigv4": {*sigv4.__all__},
     }
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in public:
             assert node.attr in public[node.value.id], f"{name_of(path)} uses {node.value.id}.{node.attr}"
 
 
 def test_every_form_of_import_is_found(tmp_path: Path) -> None:
     """`imports` finds every form of import, and resolves relative ones."""
-    assert ("h11", None) in list(imports(ROOT / "mqttws" / "protocol" / "handshake.py"))
-    assert ("mqttws.codec.packet", "Packet") in list(imports(ROOT / "mqttws" / "codec" / "packets.py"))
+    assert ("h11", None) in imports(ROOT / "mqttws" / "protocol" / "handshake.py")
+    assert ("mqttws.codec.packet", "Packet") in imports(ROOT / "mqttws" / "codec" / "packets.py")
     relative = [entry for path in MODULES for entry in imports(path) if entry[0].startswith("sigv4.")]
     assert ("sigv4.errors", "SigningError") in relative
 
@@ -248,13 +258,19 @@ PLAIN_LOCKS = {
 
 
 def test_locks_are_those_that_no_exception_of_a_signal_handler_leaves_acquired() -> None:
-    made: dict[str, set[str]] = {}
+    plain = {"Lock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier", "Future", "wait", "as_completed"}
+    made = set()
     for path in MODULES:
         taken = {name for module, name in imports(path) if module in ("threading", "concurrent.futures")}
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
-                module, _, name = ast.unparse(node.func).rpartition(".")
-                if module in ("threading", "futures", "concurrent.futures") or (not module and name in taken):
-                    made.setdefault(name_of(path), set()).add(name)
-    plain = {"Lock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier", "Future", "wait", "as_completed"}
-    assert {name for name, calls in made.items() if calls & plain} == set(PLAIN_LOCKS)
+        for node in nodes_of(path):
+            if not isinstance(node, ast.Call):
+                continue
+            if isinstance(node.func, ast.Name):
+                found = node.func.id in taken & plain
+            elif isinstance(node.func, ast.Attribute) and node.func.attr in plain:
+                found = ast.unparse(node.func.value) in ("threading", "futures", "concurrent.futures")
+            else:
+                found = False
+            if found:
+                made.add(name_of(path))
+    assert made == set(PLAIN_LOCKS)
