@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,21 +18,32 @@ from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import MemoryStore
 
 SCHEDULES = 10_000
+#: The number of tests that they are divided into, so that none lasts for minutes on a busy machine.
+BLOCKS = 10
 #: The number of schedules within which a planted fault must be detected.
 ENOUGH = 600
 #: For tests that replace methods: compiled code bypasses the replacements. The source is the same.
 interpreted = pytest.mark.skipif(compiled, reason="faults cannot be planted in compiled code")
 
 
-def test_ten_thousand_schedules_satisfy_every_property(figures: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def sums(figures: dict[str, str]) -> Iterator[Counter[str]]:
+    """Sum what the tests of the schedules count, for the figures at the end of the run."""
+    sums: Counter[str] = Counter()
+    yield sums
+    figures["schedules simulated"] = ", ".join(f"{count:,} {what}" for what, count in sums.items())
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_ten_thousand_schedules_satisfy_every_property(sums: Counter[str], block: int) -> None:
     steps = seen = faults = 0
-    for seed in range(SCHEDULES):
+    for seed in range(block, SCHEDULES, BLOCKS):
         simulation = Simulation(Schedule.of(seed)).run()
         steps += simulation.steps
         seen += len(simulation.seen)
         faults += sum(action.verb != "publish" for action in simulation.schedule.actions)
-    assert seen > 4 * SCHEDULES  # the simulated network is not so bad that nothing arrives
-    figures["schedules simulated"] = f"{SCHEDULES:,}, with {faults:,} faults, {seen:,} messages, {steps:,} steps"
+    assert seen > 4 * SCHEDULES / BLOCKS  # the simulated network is not so bad that nothing arrives
+    sums.update(schedules=SCHEDULES // BLOCKS, faults=faults, messages=seen, steps=steps)
 
 
 def test_a_run_depends_only_on_its_seed() -> None:
