@@ -386,10 +386,10 @@ def test_a_body_of_unknown_length_is_refused(service: Service) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 411 ")
 
 
-def test_closing_frees_the_port(service: Service) -> None:
-    with LocalCognitoServer(service.cognito) as server:
-        port = urlsplit(server.endpoint).port or 0
+def test_closing_frees_the_port(service: Service, closed_port: int) -> None:
+    with LocalCognitoServer(service.cognito, port=closed_port):
+        socket.create_connection(("127.0.0.1", closed_port), timeout=30).close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=30)
-    with LocalCognitoServer(service.cognito, port=port) as again:
-        assert urlsplit(again.endpoint).port == port
+        socket.create_connection(("127.0.0.1", closed_port), timeout=30)
+    with LocalCognitoServer(service.cognito, port=closed_port) as again:
+        assert urlsplit(again.endpoint).port == closed_port

@@ -90,10 +90,11 @@ def test_messages_flow_again_after_a_storm(embedded: Broker) -> None:
 
 def test_a_broker_that_is_restarted(closed_port: int) -> None:
     """The command waits for the loss, then until all are back."""
-    port = closed_port
-    words = command(f"mqtt://127.0.0.1:{port}", "--storm", "restart", "--connections", "20", "--progress", "--json")
+    words = command(
+        f"mqtt://127.0.0.1:{closed_port}", "--storm", "restart", "--connections", "20", "--progress", "--json"
+    )
     with (
-        Broker(ws_port=None, tcp_port=port) as broker,
+        Broker(ws_port=None, tcp_port=closed_port) as broker,
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
     ):
         guard = threading.Timer(PATIENCE, process.kill)
@@ -102,7 +103,7 @@ def test_a_broker_that_is_restarted(closed_port: int) -> None:
             assert process.stderr is not None
             assert any("connections 20" in line for line in process.stderr)
             broker.stop()
-            with Broker(ws_port=None, tcp_port=port):
+            with Broker(ws_port=None, tcp_port=closed_port):
                 out, _ = process.communicate(timeout=PATIENCE)
         finally:
             guard.cancel()

@@ -213,11 +213,11 @@ def test_lines_wait_for_space_in_the_queue(broker: Broker) -> None:
     assert got[:-1] == [b"%06d" % number for number in range(900)]
 
 
-def test_a_store_survives_a_kill(tmp_path: Path, broker: Broker) -> None:
+def test_a_store_survives_a_kill(tmp_path: Path, closed_port: int) -> None:
     """The next process sends the lines that `pub --store` had read, without a server, when it was killed."""
     store = ["--store", str(tmp_path / "store.db"), "-i", "sensor", "-q", "1"]
-    port = broker.url_of("mqtt").rpartition(":")[2]
-    with mqttws.connect(broker.url) as watcher:
+    port = str(closed_port)
+    with Broker(tcp_port=closed_port, ws_port=None) as broker, mqttws.connect(broker.url) as watcher:
         watcher.subscribe("readings", 1)
         broker.stop()
         first = subprocess.run(
@@ -226,7 +226,7 @@ def test_a_store_survives_a_kill(tmp_path: Path, broker: Broker) -> None:
             timeout=PATIENCE,
         )
     assert first.returncode == 3
-    with Broker(tcp_port=int(port), ws_port=None) as again, mqttws.connect(again.url) as watcher:
+    with Broker(tcp_port=closed_port, ws_port=None) as again, mqttws.connect(again.url) as watcher:
         watcher.subscribe("readings", 1)
         second = subprocess.run(
             [*PUBSUB, "pub", "-h", "127.0.0.1", "-p", port, "-t", "readings", "-m", "22.0", *store], timeout=PATIENCE

@@ -243,15 +243,15 @@ def test_a_lost_session_is_reported(make: Make, server: Scripted) -> None:
 # Without a network, and with a store.
 
 
-def test_retry_first_retries_the_first_attempt(make: Make) -> None:
+def test_retry_first_retries_the_first_attempt(closed_port: int, make: Make) -> None:
     states = States()
-    with Broker(ws_port=None, tcp_port=0) as broker:
-        url = broker.url_of("mqtt")
-    client = make(url, client_id="c", retry_first=True, reconnect=AT_ONCE, on_state=states).open()
+    client = make(
+        f"mqtt://127.0.0.1:{closed_port}", client_id="c", retry_first=True, reconnect=AT_ONCE, on_state=states
+    ).open()
     assert client.state.name != "disconnected"
     waiting = client.publish_nowait("a", b"x", 1)
     subscribing = client.subscribe_nowait("b")
-    with Broker(ws_port=None, tcp_port=int(url.rsplit(":", 1)[1])):
+    with Broker(ws_port=None, tcp_port=closed_port):
         assert waiting.result(PATIENCE) is None
         assert subscribing.result(PATIENCE) == 0
         client.close()

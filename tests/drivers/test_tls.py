@@ -128,15 +128,16 @@ def test_an_untrusted_server_receives_nothing(make: Make, listen, authority: Aut
     assert isinstance(server.error, ssl.SSLError)  # only the alert arrived, in every TLS version
 
 
-def test_a_certificate_that_becomes_invalid_ends_the_client_with_end_on(make: Make, authority: Authority) -> None:
+def test_a_certificate_that_becomes_invalid_ends_the_client_with_end_on(
+    closed_port: int, make: Make, authority: Authority
+) -> None:
     states = States()
     trust = authority.client_context()
-    with Broker(wss_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
+    with Broker(wss_port=closed_port, tls=authority.issue("127.0.0.1").server_context()) as broker:
         client = make(broker.url_of("wss"), tls=trust, on_state=states, end_on=CertificateError)
         client.open()
-        port = broker.url_of("wss").rpartition(":")[2].partition("/")[0]
     stranger = mint_authority().issue("127.0.0.1").server_context()
-    with Broker(wss_port=int(port), tls=stranger), pytest.raises(CertificateError):
+    with Broker(wss_port=closed_port, tls=stranger), pytest.raises(CertificateError):
         list(client.messages(timeout=PATIENCE))
     assert isinstance(states.wait("disconnected").error, CertificateError)
     assert states.names[-2:] == ["connecting", "disconnected"]

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from picky import Picky
@@ -59,8 +58,10 @@ def waited(future: Any) -> Any:
     return future if hasattr(future, "get_loop") else future.result(PATIENCE)
 
 
-def test_a_restarted_broker_loses_no_subscription(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
-    broker = Broker()
+def test_a_restarted_broker_loses_no_subscription(
+    closed_port: int, stack: Any, make: Callable[..., Api], recorder: Recorder
+) -> None:
+    broker = Broker(ws_port=closed_port)
     broker.start()
     stack.callback(lambda: broker.stop())
     url = broker.url
@@ -70,7 +71,7 @@ def test_a_restarted_broker_loses_no_subscription(stack: Any, make: Callable[...
     broker.stop()
     watcher.wait_for("Connected", "ConnectionDisrupted", "ConnectionDisruptedPendingNetwork")
     outcome = api.call(lambda: [api.ps.publish_nowait(["a", "b/c"], "offline", qos=1)])
-    broker = Broker(ws_port=urlsplit(url).port)
+    broker = Broker(ws_port=closed_port)
     broker.start()
     watcher.wait_for("Connected", "ConnectionDisrupted", "Connected")
     api.call(lambda: waited(outcome[0]))
@@ -98,8 +99,10 @@ def test_offline_raise_fails_immediately(stack: Any, make: Callable[..., Api]) -
         assert len(failed.value.errors) == 2
 
 
-def test_offline_queue_times_out_and_withdraws_the_message(stack: Any, make: Callable[..., Api]) -> None:
-    broker = Broker()
+def test_offline_queue_times_out_and_withdraws_the_message(
+    closed_port: int, stack: Any, make: Callable[..., Api]
+) -> None:
+    broker = Broker(ws_port=closed_port)
     broker.start()
     stack.callback(lambda: broker.stop())
     url = broker.url
@@ -118,7 +121,7 @@ def test_offline_queue_times_out_and_withdraws_the_message(stack: Any, make: Cal
     api.call(cancelled.cancel)
     kept = api.call(lambda: [api.ps.publish_nowait("a", "kept", qos=1)])[0]
     published: list[str] = []
-    broker = Broker(ws_port=urlsplit(url).port, authorizer=lambda peer, access: published.append(access.topic) is None)
+    broker = Broker(ws_port=closed_port, authorizer=lambda peer, access: published.append(access.topic) is None)
     broker.start()
     api.call(api.ps.reauthenticate)
     api.call(lambda: waited(kept))
@@ -135,8 +138,8 @@ def test_ending_a_subscription_while_offline_does_not_wait(make: Callable[..., A
     assert recorder.closes == 1
 
 
-def test_filters_unsubscribed_offline_are_not_restored(stack: Any, make: Callable[..., Api]) -> None:
-    broker = Broker()
+def test_filters_unsubscribed_offline_are_not_restored(closed_port: int, stack: Any, make: Callable[..., Api]) -> None:
+    broker = Broker(ws_port=closed_port)
     broker.start()
     stack.callback(lambda: broker.stop())
     url = broker.url
@@ -148,7 +151,7 @@ def test_filters_unsubscribed_offline_are_not_restored(stack: Any, make: Callabl
     broker.stop()
     watcher.wait_for("ConnectionDisrupted")
     api.call(ended.unsubscribe)
-    broker = Broker(ws_port=urlsplit(url).port)
+    broker = Broker(ws_port=closed_port)
     broker.start()
     watcher.wait_for("ConnectionDisrupted", "Connected")
     api.call(api.ps.publish, ["gone", "kept"], 1, qos=1)
@@ -158,9 +161,9 @@ def test_filters_unsubscribed_offline_are_not_restored(stack: Any, make: Callabl
 
 
 def test_new_retained_messages_arrive_after_a_lost_session(
-    stack: Any, make: Callable[..., Api], recorder: Recorder
+    closed_port: int, stack: Any, make: Callable[..., Api], recorder: Recorder
 ) -> None:
-    broker = Broker()
+    broker = Broker(ws_port=closed_port)
     broker.start()
     stack.callback(lambda: broker.stop())
     url = broker.url
@@ -171,7 +174,7 @@ def test_new_retained_messages_arrive_after_a_lost_session(
     recorder.wait(lambda: len(recorder.messages) == 2)
     broker.stop()
     ready = threading.Event()
-    broker = Broker(ws_port=urlsplit(url).port, on_upgrade=lambda peer: None if ready.is_set() else Rejection(503))
+    broker = Broker(ws_port=closed_port, on_upgrade=lambda peer: None if ready.is_set() else Rejection(503))
     broker.start()
     broker.publish("same", b"1", retain=True)
     broker.publish("changed", b"2", retain=True)
