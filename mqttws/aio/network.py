@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextvars import copy_context
 from functools import partial
 from math import inf
 from threading import get_ident
@@ -85,6 +86,7 @@ class Network(Owner):
         self._patience: asyncio.Timeout | None = None  # limits what the task awaits while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # of tasks that wait for a message, space, or the end
         self._waits = Waits()  # of tasks that wait for the outcome of a call
+        self._ending = False  # whether `_end_turn` is scheduled
         self._has_many = False  # whether several tasks have published in the last iteration of the loop
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
@@ -197,7 +199,7 @@ class Network(Owner):
             self.core.give_up(error)
             self.core.callbacks.clear()
         self.task = self._pump = self._patience = self._delivery = self._calling = None
-        self.flushing = self.unflushed = self._delivering = self.busy = False
+        self.flushing = self.unflushed = self._ending = self._delivering = self.busy = False
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -227,7 +229,7 @@ class Network(Owner):
         self.unflushed = True
         if not self.flushing and self._pump is not None:
             self.flusher, self.flushing = get_ident(), True
-            self.loop.call_soon(self._end_turn)
+            self._end_later()
 
     def flush_now(self) -> None:
         """Write now."""
@@ -245,15 +247,25 @@ class Network(Owner):
         elif self._pump is not None:
             self.flusher, self.flushing = get_ident(), True
             self.unflushed, self._has_many = self._has_many, False
-            self.loop.call_soon(self._end_turn)
+            self._end_later()
             if not self.unflushed:
                 self._pump.move()
 
+    def _end_later(self) -> None:
+        """Schedule `_end_turn`, if it is not scheduled."""
+        if not self._ending:
+            self._ending = True
+            self.loop.call_soon(self._end_turn)
+
     def _end_turn(self) -> None:
-        self.flushing = False
-        if self.unflushed and self._pump is not None:
+        self._ending = self.flushing = False
+        pump = self._pump
+        if pump is None:
+            return
+        if self.unflushed:
             self.unflushed = False
-            self._pump.move()
+            pump.move()
+        pump.acknowledge()
 
     def hurry(self) -> None:
         """Wake the task that connects, which then checks whether it is to stop or to connect again."""
@@ -390,18 +402,41 @@ class Network(Owner):
 
     # Callbacks.
 
-    def run_callbacks(self) -> None:
-        """Settle futures, run callbacks, and wake the tasks that wait."""
+    def run_callbacks(self, received: bool = False) -> None:
+        """Settle futures, run callbacks, and wake the tasks that wait.
+
+        Args:
+            received: Whether the event loop has called the client with received data. Otherwise this may be a call of
+                the user, in which no callback for messages runs.
+        """
         core = self.core
-        if core.callbacks.due:
+        settles, wakes = bool(core.callbacks.due), bool(self._waiters)
+        if settles:
             core.callbacks.run()
-        if self._waiters:
+        if wakes:
             self.notify()
         if not core.reading:
             self._end_deadlocks()
         if core.deliverable and not self._delivering and self._delivery is None:
-            self._delivering = True
-            self.loop.call_soon(self._deliver)
+            if received and not settles:
+                self._deliver_now()
+            else:  # a task whose call has ended, a `subscribe` for example, continues before the callbacks run
+                self._delivering = True
+                self.loop.call_soon(self._deliver)
+        elif received:
+            if settles or wakes:
+                self._end_later()  # scheduled after the tasks, so that what they publish is written in the same turn
+            elif self._pump is not None:
+                self._pump.acknowledge()
+
+    def _deliver_now(self) -> None:
+        """Call `_deliver` as the event loop does: in a new context, and without raising most exceptions."""
+        try:
+            copy_context().run(self._deliver)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # of a signal handler; raised to the transport, it would end the connection
+            self.loop.call_exception_handler({"message": "Exception in the delivery of messages", "exception": error})
 
     def _deliver(self) -> None:
         """Call the user's callbacks; see `deliver`. Await what one returns, if it is an awaitable."""

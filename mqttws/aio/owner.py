@@ -181,5 +181,5 @@ class Owner(ABC):
         """Write at the end of this iteration of the event loop."""
 
     @abstractmethod
-    def run_callbacks(self) -> None:
+    def run_callbacks(self, received: bool = False) -> None:
         """Settle futures, run callbacks, and wake the tasks that wait."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from threading import get_ident
 
 from mqttws.aio.owner import Owner
 from mqttws.client.options import Options
@@ -66,7 +67,7 @@ class Publisher:
             network.await_expiry()
             return future
         # A later message of the same turn of the loop is published as by `request`, inlined for speed.
-        inlined = network.flushing and not network.busy and not network.posted
+        inlined = network.flushing and network.flusher == get_ident() and not network.busy and not network.posted
         if qos is not AT_MOST_ONCE:
             message = Message(topic, payload, qos, retain)
             if not inlined:

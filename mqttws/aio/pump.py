@@ -32,7 +32,7 @@ class Owner(Protocol):
     def established(self, pump: Pump) -> None:
         """Use a new TCP connection."""
 
-    def run_callbacks(self) -> None:
+    def run_callbacks(self, received: bool = False) -> None:
         """Settle futures, run callbacks, and wake the tasks that wait."""
 
 
@@ -58,6 +58,7 @@ class Pump(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable = True
         self._reading = True
+        self._unacknowledged = False  # whether received data is still to be acknowledged by TCP
         self._read_size = READ_SIZE
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -75,9 +76,8 @@ class Pump(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle received bytes."""
-        if len(data) < self._read_size or self._link.missing <= len(data):
-            acknowledge_at_once(self._socket)
-        # Otherwise more of a long message follows, and the next read acknowledges both.
+        # While more of a long message follows, the next read acknowledges both.
+        self._unacknowledged = len(data) < self._read_size or self._link.missing <= len(data)
         self._receive(self._link.receive_data, data)
         if len(data) < READ_HEAD and self._read_size == READ_SIZE:
             return
@@ -85,6 +85,12 @@ class Pump(asyncio.Protocol):
         if size != self._read_size and self._transport is not None:
             self._read_size = size
             limit_reads(self._transport, size)
+
+    def acknowledge(self) -> None:
+        """Make TCP acknowledge received data, unless data that was written since has done so."""
+        if self._unacknowledged:
+            self._unacknowledged = False
+            acknowledge_at_once(self._socket)
 
     def eof_received(self) -> bool:
         """Handle EOF."""
@@ -127,10 +133,14 @@ class Pump(asyncio.Protocol):
             self._fail(error)
         finally:
             network.busy = False
-        self.move()
+        self.move(received=True)
 
-    def move(self) -> None:
-        """Write, handle events, and set the timer."""
+    def move(self, received: bool = False) -> None:
+        """Write, handle events, and set the timer.
+
+        Args:
+            received: See `Network.run_callbacks`.
+        """
         link, network, now = self._link, self._network, time.monotonic()
         if self._transport is None or self.ended.done() or network.busy:
             return
@@ -148,7 +158,7 @@ class Pump(asyncio.Protocol):
             self._fail(error)
         finally:
             network.busy = False
-        network.run_callbacks()
+        network.run_callbacks(received)
         if self.ended.done():  # by a callback, or a failure
             return
         if link.over(now, unsent=not self._writable):
@@ -165,6 +175,7 @@ class Pump(asyncio.Protocol):
         link, more = self._link, True
         while more and self._writable and (data := link.data_to_send(now)):
             self._transport.write(data)
+            self._unacknowledged = False
             more = link.has_more(data)
 
     def _fail(self, error: Exception) -> None:

@@ -10,6 +10,8 @@ import pytest
 from drivers import PATIENCE
 
 import mqttws.aio
+import mqttws.aio.pump as pump_module
+from mqttws import PingResp, PubAck, Publish
 from mqttws.aio.network import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
 from mqttws.broker import Broker
@@ -198,6 +200,39 @@ def test_a_call_in_another_thread_is_refused_while_a_flush_is_scheduled() -> Non
         asyncio.run(run(broker.url_of("mqtt")))
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_publish_nowait_in_another_thread_is_refused_while_a_flush_is_scheduled(qos: int) -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+            client.publish_nowait("t")  # schedules a flush
+            pending = client.pending
+            with ThreadPoolExecutor() as pool, pytest.raises(MQTTError, match="runs in another thread"):
+                pool.submit(client.publish_nowait, "t", b"", qos).result(PATIENCE)
+            assert client.pending == pending
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_a_call_in_another_loop_is_refused_while_a_flush_is_scheduled_in_a_loop_that_was_stopped() -> None:
+    loop = asyncio.new_event_loop()
+
+    def publish_and_stop() -> None:
+        client.publish_nowait("t")
+        loop.stop()
+
+    with Broker() as broker:
+        client = mqttws.aio.connect(broker.url_of("mqtt"))
+        loop.run_until_complete(client.open())
+        loop.call_soon(publish_and_stop)
+        loop.run_forever()
+        assert client._network.flushing
+        with pytest.raises(MQTTError, match="open in another event loop"):
+            asyncio.run(client.publish("t", b"", 1))
+        loop.run_until_complete(client.close())
+        loop.close()
+
+
 @pytest.mark.parametrize("ending", ["cancelled", "timed out"])
 def test_an_unsent_message_of_qos_0_is_withdrawn(ending: str) -> None:
     async def run(url: str) -> None:
@@ -236,6 +271,114 @@ def test_a_time_out_names_the_whole_time_including_the_wait_for_space() -> None:
             with pytest.raises(TimedOut, match=r"was not delivered within 0\.4 s; it was not sent and will not be"):
                 await publishing
             pump.resume_writing()
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+@pytest.mark.parametrize("form", ["callback", "iteration"])
+def test_an_answer_is_written_with_the_acknowledgement_in_the_turn_after_the_read(
+    writes: list[bytes], form: str
+) -> None:
+    received: list[Publish] = []
+
+    async def run(url: str) -> None:
+        def answer(message: Publish) -> None:
+            received.append(message)
+            client.publish_nowait("answer", b"", 1)
+
+        async def iterate() -> None:
+            async for message in client.messages():
+                answer(message)
+
+        options: Any = {"on_message": answer} if form == "callback" else {}
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url, **options) as client:
+            task = asyncio.ensure_future(iterate()) if form == "iteration" else None
+            await asyncio.sleep(0)  # it waits for a message
+            pump: Any = client._network._pump
+            writes.clear()
+            pump.data_received(Publish("t", b"1", 1, packet_id=7).encode())
+            assert len(received) == (form == "callback")
+            await asyncio.sleep(0)
+            assert len(writes) == 1
+            assert PubAck(7).encode() in writes[0]
+            assert b"answer" in writes[0]
+            if task is not None:
+                task.cancel()
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_a_call_returns_before_the_messages_that_arrive_with_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive, held, order = Pump.data_received, bytearray(), list[str]()
+
+    def hold(self: Pump, data: bytes) -> None:
+        held.extend(data)
+        if not held.startswith(b"\x90") or held.endswith(b"kept"):  # from the SUBACK on, until the message is complete
+            data = bytes(held)
+            held.clear()
+            receive(self, data)
+
+    async def run(url: str) -> None:
+        options: Any = {"on_message": lambda message: order.append("message")}
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url, **options) as client:
+            await client.publish("t", b"kept", 1, retain=True)
+            await client.subscribe("t")
+            order.append("subscribed")
+            while len(order) < 2:
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(Pump, "data_received", hold)
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+    assert order == ["subscribed", "message"]
+
+
+class Unusual(BaseException):
+    """What only a signal handler raises."""
+
+
+def test_an_exception_of_a_signal_handler_in_a_callback_does_not_end_the_connection() -> None:
+    reported: list[Any] = []
+
+    def interrupted(message: Publish) -> None:
+        raise Unusual
+
+    async def run(url: str) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url, on_message=interrupted) as client:
+            pump: Any = client._network._pump
+            pump.data_received(Publish("t", b"1").encode())
+            await client.publish("t", b"", 1)
+            assert client._network._pump is pump
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+    assert [type(error) for error in reported] == [Unusual]
+
+
+def test_received_data_is_acknowledged_unless_what_is_written_does_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledged: list[Any] = []
+    monkeypatch.setattr(pump_module, "acknowledge_at_once", acknowledged.append)
+
+    async def run(url: str) -> None:
+        options: Any = {"on_message": lambda message: None}
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url, **options) as client:
+            pump: Any = client._network._pump
+            await asyncio.sleep(0)
+            acknowledged.clear()
+            pump.data_received(PingResp().encode())
+            assert len(acknowledged) == 1  # nothing follows
+            pump.data_received(Publish("t").encode())
+            assert len(acknowledged) == 1  # something may follow, by the end of the next turn
+            await asyncio.sleep(0)
+            assert len(acknowledged) == 2
+            pump.data_received(Publish("t", b"", 1, packet_id=7).encode())
+            await asyncio.sleep(0)  # the PUBACK is written
+            assert len(acknowledged) == 2
+            await asyncio.sleep(0)
+            assert len(acknowledged) == 2
 
     with Broker() as broker:
         asyncio.run(run(broker.url_of("mqtt")))
