@@ -193,11 +193,15 @@ class Pending(Generic[F]):
             except QueueFull:
                 if not self._drops_oldest:
                     raise
-                token = self.sender.drop_oldest()
+                token = self.sender.first_waiting
                 assert token is not None
-                self.dropped += 1
-                future = self._futures.pop(token, None) or self.sent.forget(token)
+                # Settled first: an exception of a signal handler leaves no future without its message and its outcome.
+                future = self._futures.get(token) or self.sent.watched(token)
                 self.resolve(future, QueueFull("the message was dropped to queue newer ones"))
+                self._futures.pop(token, None)
+                self.sent.forget(token)
+                self.dropped += 1
+                self.sender.drop_oldest()
 
     def publish_safe(self, message: Message, age: Age | None = None) -> F:
         """Queue a message as `publish` does; with a store, commit it before returning.

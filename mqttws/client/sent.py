@@ -40,6 +40,10 @@ class HighWaterMark(Generic[F]):
         # If the owner advanced before the future was added, it has not seen it.
         return not (self.has_outcome(token) and self._watched.pop(token, None) is not None)
 
+    def watched(self, token: int) -> F | None:
+        """Return the future that is watched for a message, or None."""
+        return self._watched.get(token)
+
     def forget(self, token: int) -> F | None:
         """Stop watching a message. Return the future that was watched, or None."""
         return self._watched.pop(token, None)

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -370,3 +371,20 @@ def test_a_withdrawal_that_a_signal_handler_interrupts_leaves_a_future_only_with
         with pytest.raises(KeyboardInterrupt):
             client.withdraw(future)
     assert len(pending._futures) == len(pending.sender) == (0 if withdrawn else 1)
+
+
+@pytest.mark.skipif(compiled, reason="compiled code is not traced")
+@pytest.mark.parametrize("qos", [0, 1])
+def test_an_interrupted_call_that_drops_a_message_leaves_no_future_without_its_outcome(qos: int) -> None:
+    step, more = 0, True
+    while more:
+        client = Client("mqtt://127.0.0.1:1", client_id="c", max_queued=2, overflow="drop_oldest")
+        dropped, kept = (client.publish_nowait("a", b"x", qos) for _ in range(2))
+        more = interrupt(step, partial(client.publish_nowait, "a", b"y", qos))
+        client._core.callbacks.run()
+        sender = client._core.pending.sender
+        assert dropped.done() or sender.first_waiting == 1
+        assert not kept.done()
+        assert len(sender) <= 2
+        step += 1
+    assert step > 10
