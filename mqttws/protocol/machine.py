@@ -272,19 +272,20 @@ class Machine(ABC):
         """Handle packets in order. The most frequent types are dispatched without the table `HANDLERS`."""
         if not packets:
             return
-        events = self.events
+        events, connected = self.events, self.state is CONNECTED
         if events is NO_EVENTS:
             events = self.events = deque()
         for packet in packets:
-            if self.state is not CONNECTED:
-                if self.state is CLOSED:
-                    return
-                self._receive_packet(packet, now)
-            elif isinstance(packet, Publish):
+            if connected and isinstance(packet, Publish):  # it does not change the state
                 if packet.packet_id is None:
                     events.append(packet)
                 else:
                     self._on_publish(packet, now)
+                continue
+            if not connected:
+                if self.state is CLOSED:
+                    return
+                self._receive_packet(packet, now)
             elif isinstance(packet, PubAck):
                 self._on_puback(packet, now)
             elif isinstance(packet, PubRec):
@@ -293,6 +294,7 @@ class Machine(ABC):
                 self._on_pubcomp(packet, now)
             else:
                 self._receive_packet(packet, now)
+            connected = self.state is CONNECTED
 
     def _receive_packet(self, packet: Packet, now: float) -> None:
         name = self.HANDLERS.get((self.state, type(packet)))

@@ -96,20 +96,26 @@ class Run:
     Attributes:
         packets: Whole PUBLISH packets; a withdrawn one is replaced by empty bytes.
         first: The token of the first one; the tokens of the others follow.
-        limit: The maximum size of the packets in bytes; only a single packet may exceed it.
+        largest: The maximum size of a packet in bytes. This and `most` limit the size of the run, so that it need not
+            be computed for each message.
         most: The maximum number of packets.
         size: The size of the packets in bytes; set when the run stops growing.
-        space: How many more bytes it may take.
+
+    Args:
+        first: The token of the first one.
+        most: The maximum number of packets.
+        size: The size of the first one in bytes.
+        limit: The maximum size of the packets in bytes; only a single packet may exceed it.
     """
 
-    __slots__ = ("first", "limit", "most", "packets", "size", "space")
+    __slots__ = ("first", "largest", "most", "packets", "size")
 
-    def __init__(self, first: int, most: int, limit: int) -> None:
+    def __init__(self, first: int, most: int, size: int, limit: int) -> None:
         self.packets: list[bytes] = []
         self.first = first
-        self.most = most
+        self.largest = 1 << max(6, (size - 1).bit_length())  # 64 or more, so that short packets share a run
+        self.most = max(1, min(most, limit // self.largest))
         self.size = 0
-        self.limit = self.space = limit
 
     @property
     def last(self) -> int:

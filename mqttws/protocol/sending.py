@@ -255,9 +255,8 @@ class Sender:
         """
         run = self._growing
         size = len(packet)
-        if run is None or size > run.space or (count := len(run.packets)) == run.most:
+        if run is None or size > run.largest or (count := len(run.packets)) == run.most:
             run, count = self._begin_run(size), 0
-        run.space -= size
         run.packets.append(packet)
         return run.first + count
 
@@ -268,7 +267,7 @@ class Sender:
         most = self._max_queued - self._count
         if self.queue is _EMPTY:
             self.queue = deque()
-        run = Run(self._last_token + 1, most, min(RUN, self._max_queued_bytes - self._size))
+        run = Run(self._last_token + 1, most, size, min(RUN, self._max_queued_bytes - self._size))
         self.queue.append(run)
         self._growing = run
         return run
@@ -277,7 +276,7 @@ class Sender:
         """Close the growing run, and add its messages to the counters."""
         run = self._growing
         if run is not None:
-            count, size, last = len(run.packets), run.limit - run.space, run.last
+            count, size, last = len(run.packets), sum(map(len, run.packets)), run.last
             self._last_token = last
             self._count += count
             self._size += size

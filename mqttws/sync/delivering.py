@@ -17,21 +17,19 @@ def deliver(owner: Owner) -> None:
     on_message, manual_ack = core.options.on_message, core.options.manual_ack
     monotonic = time.monotonic
     end = monotonic() + CALLBACK_SLICE
-    while messages and not core.stopping:
+    while messages and not core.stopping and monotonic() < end:
         message = messages.popleft()
-        has_taker = True
-        if on_message is None or routes:
-            has_taker = _call_takers(owner, message)
+        if routes or on_message is None:
+            if not _call_takers(owner, message):
+                continue
         else:
             try:
                 on_message(message)
             except BaseException:
                 report(on_message)
-        if message.qos and has_taker and not manual_ack:
+        if message.qos and not manual_ack:
             with owner.lock:  # no call of this thread is interrupted here: nothing is to be posted, or woken
                 core.acknowledge(message)
-        if monotonic() >= end:
-            break
 
 
 def _call_takers(owner: Owner, message: Publish) -> bool:

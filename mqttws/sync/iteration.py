@@ -44,23 +44,23 @@ class Messages(Iterator[Publish]):
     def __next__(self) -> Publish:
         if self.over:
             raise StopIteration
-        network, message = self._network, self.message
+        message = self.message
         if message is not None:
             if self._unreturned:
                 self._unreturned = False
                 return message
             if message.qos:
                 self._acknowledge(message)
-            self.message = None
-        core = network.core
+        core = self._network.core
         try:
             try:
                 for self.message in core.inbox.source:  # see `Inbox.source`
                     break
             except IndexError:
+                self.message = None
                 self._await_message()
-            if not core.reading and not network.woken:
-                network.call(network.look_again)
+            if not core.reading and not self._network.woken:
+                self._network.call(self._network.look_again)
         except BaseException:
             self._unreturned = self.message is not None
             raise

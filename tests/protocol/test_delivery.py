@@ -302,7 +302,7 @@ class TestRuns:
         sender.enqueue_packet(bytes(6))
         with pytest.raises(QueueFull, match="10 bytes are already queued"):
             sender.enqueue_packet(b"x")
-        assert sender.take_ready() == ([bytes(10)], 2)
+        assert sender.take_ready() == ([bytes(4), bytes(6)], 2)  # a run takes at most what is left in the queue
         for _ in range(3):
             sender.enqueue_packet(b"x")
         for _ in range(2):
@@ -310,7 +310,7 @@ class TestRuns:
                 sender.enqueue_packet(b"x")
             with pytest.raises(QueueFull, match="3 messages are already queued"):
                 sender.enqueue(ONE)
-        assert sender.take_ready() == ([b"xxx"], 5)  # the tokens of refused messages are used for others
+        assert sender.take_ready() == ([b"x"] * 3, 5)  # the tokens of refused messages are used for others
         sender.enqueue_packet(bytes(50))  # a single message may have any size
         with pytest.raises(QueueFull, match="50 bytes are already queued"):
             sender.enqueue_packet(b"")
