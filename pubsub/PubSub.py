@@ -14,5 +14,4 @@ check()
 
 from pubsub.sync import PubSub  # noqa: E402 - the check comes before any other module of this package
 
-PubSub.__spec__ = __spec__  # type: ignore[attr-defined]  # for `importlib.util.find_spec`
 sys.modules[__name__] = PubSub  # type: ignore[assignment]

@@ -34,6 +34,7 @@ from mqttws.broker.hooks import (
 from mqttws.broker.hub import Hub
 from mqttws.broker.limits import Departures, Limits
 from mqttws.broker.link import Link
+from mqttws.broker.origin import check_origins
 from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -80,7 +81,8 @@ class Broker:
 
     Raises:
         ValueError: `host` is empty; there is no listener; there is a TLS port without `tls`, or `tls` without a TLS
-            port; `paths` is empty, or one does not begin with "/"; or a port or `sys_interval` is out of range.
+            port; `paths` is empty, or one does not begin with "/"; an entry of `allowed_origins` can match no page; or
+            a port or `sys_interval` is out of range.
         TypeError: `paths` or `allowed_origins` is a str, or another argument has the wrong type. A hook that is not
             awaited is a coroutine function.
 
@@ -149,6 +151,7 @@ class Broker:
         for path in paths:
             if not (isinstance(path, str) and path.startswith("/")):
                 raise ValueError(f"the path {path!r} does not begin with '/'")
+        check_origins(allowed_origins)
         if sys_interval is not None and not sys_interval > 0:
             raise ValueError(f"sys_interval is {sys_interval}; it must be above 0 seconds, or None")
         self._host = host

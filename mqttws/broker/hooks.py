@@ -143,6 +143,7 @@ class Accepted:
 
     Raises:
         ValueError: `keep_alive` or `session_expiry` is out of range.
+        TypeError: `client_id` or `owner` is not a str.
     """
 
     client_id: str | None = None
@@ -151,6 +152,10 @@ class Accepted:
     owner: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("client_id", "owner"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} must be str or None, not {type(value).__name__}")
         if self.keep_alive is not None and not 0 <= self.keep_alive <= 65_535:
             raise ValueError(f"keep_alive is {self.keep_alive}; it must be 0 to 65,535 seconds, or None")
         if self.session_expiry is not None and not self.session_expiry >= 0:

@@ -11,11 +11,43 @@ Spec: RFC 6455 §10.2, RFC 6454
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from mqttws.broker.hooks import Peer
+
+#: Scheme, host and port as a browser writes them. No page has the scheme of a WebSocket.
+_ORIGIN = re.compile(
+    r"(?!wss?:)([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()+,;=%-]+)(?::([1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
+
+
+def check_origins(allowed_origins: Collection[str]) -> None:
+    """Check that each entry can match an Origin.
+
+    Args:
+        allowed_origins: See `objection_to_origin`.
+
+    Raises:
+        TypeError: An entry is not a str.
+        ValueError: An entry is neither "*" nor "null" nor an origin as browsers write it.
+
+    Spec: RFC 6454 §6.2
+    """
+    for origin in allowed_origins:
+        if not isinstance(origin, str):
+            raise TypeError(f"an entry of allowed_origins is {type(origin).__name__}; it must be str")
+        if origin in ("*", "null"):
+            continue
+        match = _ORIGIN.fullmatch(origin)
+        if match is None or match.groups() in _DEFAULT_PORTS:
+            raise ValueError(
+                f"the origin {origin!r} would match no page: write scheme://host[:port] in lower case, without a path "
+                "and without the default port, such as https://app.example; '*' allows every origin"
+            )
 
 
 def objection_to_origin(peer: Peer, allowed_origins: Collection[str]) -> str | None:

@@ -30,6 +30,7 @@ from mqttws.errors import (
     ConnectError,
     ConnectionRefused,
     KeepAliveTimeout,
+    MalformedPacket,
     MQTTError,
     PacketTooLarge,
     RemoteProtocolError,
@@ -416,7 +417,21 @@ class ClientMachine(Machine):
     def _eof_error(self) -> MQTTError | None:
         if self.state is CONNECTED:
             return super()._eof_error()
-        return ConnectError("the server closed the connection before it answered the CONNECT")
+        if self.state is CONNECTING:
+            return ConnectError("the server closed the connection before it answered the CONNECT")
+        return ConnectError(
+            "the server closed the connection before it answered the upgrade to a WebSocket; "
+            "if this port serves MQTT without WebSocket, the URL must begin with mqtt:// or mqtts://"
+        )
+
+    def _remote_fault(self, error: RemoteProtocolError, data: bytes) -> None:
+        if self.state is CONNECTING and data.startswith(b"HTTP/"):
+            error = MalformedPacket(
+                "the server answered the CONNECT with HTTP; "
+                "if this port serves MQTT over WebSocket, the URL must begin with ws:// or wss://",
+                error.statement,
+            )
+        self.close(error)
 
     def _on_connack(self, packet: ConnAck, now: float) -> None:
         if packet.return_code:

@@ -96,7 +96,7 @@ class Machine(ABC):
             if self._decoder.fault is not None:
                 raise self._decoder.fault
         except RemoteProtocolError as error:
-            self._remote_fault(error)
+            self._remote_fault(error, data)
 
     def payload_buffer(self, most: int) -> memoryview | None:
         """Return memory for the next bytes from the peer; see `Decoder.payload_buffer`."""
@@ -313,8 +313,8 @@ class Machine(ABC):
             packet: The packet of the peer.
         """
 
-    def _remote_fault(self, error: RemoteProtocolError) -> None:
-        """Close the connection because of a protocol error of the peer. Spec: [MQTT-4.8.0-1]."""
+    def _remote_fault(self, error: RemoteProtocolError, data: bytes) -> None:
+        """Close the connection because of a protocol error of the peer, in this data. Spec: [MQTT-4.8.0-1]."""
         self.close(error)
 
     def _eof_error(self) -> MQTTError | None:

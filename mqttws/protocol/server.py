@@ -281,7 +281,7 @@ class ServerMachine(Machine):
             return RemoteProtocolError("the client sent Connect twice", "MQTT-3.1.0-2")
         return RemoteProtocolError(f"the client sent {name}, which only a server may send", "§2.2.1")
 
-    def _remote_fault(self, error: RemoteProtocolError) -> None:
+    def _remote_fault(self, error: RemoteProtocolError, data: bytes) -> None:
         if self.state is NEW and isinstance(error, UnsupportedLevel) and error.level == 5:
             self._out.append(_CONNACK_5)
         elif self.state is NEW and error.statement in REFUSALS:

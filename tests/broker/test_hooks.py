@@ -165,6 +165,12 @@ def test_an_answer_out_of_range_is_refused_when_it_is_made(answer, options, comp
         answer(**options)
 
 
+@pytest.mark.parametrize("name", ["client_id", "owner"])
+def test_an_answer_of_the_wrong_type_is_refused_when_it_is_made(name):
+    with pytest.raises(TypeError, match=f"{name} must be str or None, not int"):
+        Accepted(**{name: 5})
+
+
 def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire, hurry):
     asked = []
 

@@ -171,6 +171,32 @@ def test_a_str_is_not_taken_for_a_collection_of_characters(name, value):
         Broker(**{name: value})
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("nonsense", "", "app.example", "https://", "https://app.example/", "https://app.example/page", "https:///"),
+        *("https://App.example", "HTTPS://app.example", "https://*.example", "https://b\u00fccher.example", "file://"),
+        *("https://app.example:443", "http://app.example:80", "https://app.example:", "https://app.example:0443"),
+        *("https://user@app.example", "https://app.example?x", "https://a.example https://b.example", "https://::1"),
+        *("wss://app.example", "ws://app.example", "https://app.example\n", "NULL"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin):
+    with pytest.raises(ValueError, match="would match no page: write scheme://host"):
+        Broker(allowed_origins=["https://app.example", origin])
+
+
+def test_an_origin_that_is_no_str_is_refused():
+    with pytest.raises(TypeError, match="an entry of allowed_origins is bytes; it must be str"):
+        Broker(allowed_origins=[b"https://app.example"])
+
+
+def test_origins_that_browsers_send_are_accepted():
+    origins = ["*", "null", "https://app.example", "http://localhost:3000", "http://[::1]:8080", "http://192.0.2.1"]
+    origins += ["https://app.example:80", "http://a_b.example", "https://xn--bcher-kva.example"]
+    Broker(allowed_origins=[*origins, "chrome-extension://abcdef", "capacitor://localhost"])
+
+
 @pytest.mark.parametrize("path", ["mqtt", "", 5])
 def test_a_path_that_no_request_has_is_refused(path):
     with pytest.raises(ValueError, match=f"the path {path!r} does not begin with '/'"):

@@ -23,6 +23,7 @@ from mqttws import (
     HandshakeRejected,
     KeepAliveTimeout,
     LocalProtocolError,
+    MalformedPacket,
     Message,
     MQTTError,
     Packet,
@@ -201,6 +202,44 @@ class TestOpening:
         server.close(ConnectionClosed(), 0.0)
         server.receive_data(b"GET / HTTP/1.1\r\n\r\n", 0.0)
         assert isinstance(last(list(server.events())), ConnectionClosed)
+
+
+class TestTheWrongScheme:
+    @pytest.mark.parametrize("size", [None, 12])
+    def test_a_server_of_http_that_gets_a_connect(self, size: int | None) -> None:
+        pair = Pair(CONNECT, websocket=False)
+        answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+        pair.client.receive_data(answer[:size], pair.clock())
+        pair.collect()
+        error = last(pair.client_events)
+        assert isinstance(error, MalformedPacket)
+        assert "answered the CONNECT with HTTP" in str(error)
+        assert "ws://" in str(error)
+
+    def test_other_bytes_that_are_no_packet(self) -> None:
+        pair = Pair(CONNECT, websocket=False)
+        pair.client.receive_data(b"HTTQ/1.1 400 Bad Request\r\n", pair.clock())
+        pair.collect()
+        assert "the flags of PubAck are 1000" in str(last(pair.client_events))
+
+    def test_after_the_connack(self) -> None:
+        pair = Pair(CONNECT, websocket=False).open()
+        pair.client.receive_data(b"HTTP/1.1 400 Bad Request\r\n", pair.clock())
+        pair.collect()
+        assert "the flags of PubAck are 1000" in str(last(pair.client_events))
+
+    def test_a_server_of_plain_mqtt_that_gets_an_upgrade(self) -> None:
+        pair = Pair(CONNECT)
+        pair.cut()
+        error = last(pair.client_events)
+        assert isinstance(error, ConnectError)
+        assert "before it answered the upgrade" in str(error)
+        assert "mqtt://" in str(error)
+
+    def test_a_server_of_plain_mqtt_that_closes_without_a_connack(self) -> None:
+        pair = Pair(CONNECT, websocket=False)
+        pair.cut()
+        assert "before it answered the CONNECT" in str(last(pair.client_events))
 
 
 class TestOpenTimeout:
