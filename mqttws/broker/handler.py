@@ -53,7 +53,7 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
-from mqttws.protocol.machine import NO_EVENTS, release_frames
+from mqttws.protocol.machine import release_frames
 from mqttws.protocol.server_connection import ServerConnection
 
 log = logging.getLogger("mqttws.broker")
@@ -174,7 +174,6 @@ class Handler:
                     return True
             if machine.events and perf_counter() >= until:
                 return True
-        machine.events = NO_EVENTS
         return False
 
     def fail(self, error: BaseException, now: float) -> None:
@@ -266,6 +265,7 @@ class Handler:
         if stored_rate is not None and sender.waiting:
             self._stored = StoredPace(self._hub.loop, sender, stored_rate, self._line.wake)
         connection.accept(self.subscriber.session, session_present, now, keep_alive=answer.keep_alive)
+        connection.machine.trim()
         self._line.accepted()
         self._log("clients connected", "client %s: connected", peer, level=logging.INFO)
         if self._hub.hooks.on_connected is not None:
@@ -411,6 +411,7 @@ class Handler:
             self.cut(error, now)
             return
         self._connection.suback(subscribe.packet_id, return_codes)
+        self._connection.machine.trim()
         self._line.send_retained(perf_counter())
 
     def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:

@@ -758,6 +758,7 @@ class Link(asyncio.Protocol):
             self._connection.resume_reading(now)  # restart the keep alive: the client's data is in the backlog
         elif not self._ending:
             self.act(self._connection.handle_timeout)
+            self._connection.machine.trim()
         self._arm()
 
     def _progress(self) -> int:

@@ -31,7 +31,7 @@ from mqttws.hints import Final, Generic, TypeVar
 from mqttws.protocol import plain as ws
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Ended, Event, Opened
-from mqttws.protocol.machine import CLOSED, CONNECTED, NO_EVENTS, Machine
+from mqttws.protocol.machine import CLOSED, CONNECTED, Machine
 from mqttws.protocol.outgoing import LONG
 from mqttws.protocol.plain import Framing, FramingEvent
 
@@ -174,18 +174,14 @@ class Connection(ABC, Generic[M]):
 
     def events(self) -> Iterator[Event]:
         """Yield the events in order, including those that occur during the iteration."""
-        event = self.next_event()
-        while event is not None:
-            yield event
-            event = self.next_event()
+        machine = self.machine
+        while machine.events:
+            yield machine.events.popleft()
 
     def next_event(self) -> Event | None:
         """Return the next event, or None."""
-        machine = self.machine
-        if machine.events:
-            return machine.events.popleft()
-        machine.events = NO_EVENTS
-        return None
+        events = self.machine.events
+        return events.popleft() if events else None
 
     def next_deadline(self) -> float | None:
         """Return the time by which `handle_timeout` must be called; None if there is no deadline."""

@@ -48,7 +48,7 @@ class Machine(ABC):
         state: One of the states of this module.
         error: The reason for which the connection ended; None while it is open, and after a normal end.
         events: The events that were not consumed yet, in order: remove them from the left. Read this attribute again
-            after each call, because the queue is made on demand. A driver that has emptied it may set `NO_EVENTS`.
+            after each call, because the queue is made on demand; see `trim`.
     """
 
     __slots__ = (
@@ -256,6 +256,11 @@ class Machine(ABC):
         if self.events is NO_EVENTS:
             self.events = deque()
         self.events.append(event)
+
+    def trim(self) -> None:
+        """Give up the queue of events if it is empty. Call this when the peer may be idle from now on."""
+        if not self.events:
+            self.events = NO_EVENTS
 
     @property
     def session(self) -> Session:
