@@ -103,15 +103,15 @@ class Dialer:
             entry = self._forget(candidate)
             code = candidate.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if code == 0:
-                if candidate.family in (_socket.AF_INET, _socket.AF_INET6):
-                    candidate.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-                self.reached = entry
-                return candidate
+                return self._reach(candidate, entry)
             candidate.close()
             self._last_error = OSError(code, os.strerror(code))
         while self._waiting and (not self._pending or self._next_start is None or now >= self._next_start):
             self._next_start = now + ATTEMPT_DELAY
-            self._start(self._waiting.pop(0))
+            entry = self._waiting.pop(0)
+            started = self._start(entry)
+            if started is not None:
+                return self._reach(started, entry)
         if not self._pending:
             raise self._last_error
         return None
@@ -126,12 +126,18 @@ class Dialer:
             self._forget(candidate)
             candidate.close()
 
+    def _reach(self, connected: socket.socket, entry: Address) -> socket.socket:
+        if connected.family in (_socket.AF_INET, _socket.AF_INET6):
+            connected.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        self.reached = entry
+        return connected
+
     def _forget(self, candidate: socket.socket) -> Address:
         self._poller.watch(candidate, 0)
         return self._pending.pop(candidate)
 
-    def _start(self, entry: Address) -> None:
-        """Start connecting to one address."""
+    def _start(self, entry: Address) -> socket.socket | None:
+        """Start connecting to one address. Return the socket if it is already connected: on one machine, most are."""
         family, protocol, address = entry
         candidate = None
         try:
@@ -146,9 +152,15 @@ class Dialer:
             self._last_error = error
             if candidate is not None:
                 candidate.close()
-            return
-        self._pending[candidate] = entry
-        self._poller.watch(candidate, WRITE)
+            return None
+        started: socket.socket = candidate
+        try:
+            started.getpeername()
+        except OSError:  # not connected yet
+            self._pending[started] = entry
+            self._poller.watch(started, WRITE)
+            return None
+        return started
 
 
 def _addresses_of(host: str, port: int) -> list[Address]:

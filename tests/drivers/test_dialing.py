@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -176,8 +178,20 @@ def test_both_families_take_turns(names: dict[str, list[Entry]]) -> None:
     assert [address[2][0] for address in resolve("broker.test", 1)][:2] == ["10.0.0.1", "::1"]
 
 
-def test_other_sockets_of_the_race_are_closed(names: dict[str, list[Entry]], black_hole: int, port: int) -> None:
+class Distant(socket.socket):
+    """A socket that is not connected immediately."""
+
+    def getpeername(self) -> Any:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
+@pytest.mark.parametrize("distant", [False, True])
+def test_other_sockets_of_the_race_are_closed(
+    names: dict[str, list[Entry]], black_hole: int, port: int, monkeypatch: pytest.MonkeyPatch, distant: bool
+) -> None:
     """Step by step, with a simulated clock."""
+    if distant:
+        monkeypatch.setattr(socket, "socket", Distant)
     names["broker.test"] = [entry("127.0.0.1", black_hole), entry("127.0.0.1", port)]
     resolved = threading.Event()
     poller = Poller()
@@ -188,13 +202,16 @@ def test_other_sockets_of_the_race_are_closed(names: dict[str, list[Entry]], bla
     (first,) = poller.watched
     assert dialer.advance(100.1) is None
     assert poller.watched == [first]
-    assert dialer.advance(100.0 + dial.ATTEMPT_DELAY) is None
+    winner = dialer.advance(100.0 + dial.ATTEMPT_DELAY)
     assert dialer.next_deadline() is None
-    assert len(poller.watched) == 2
-    winner = dialer.advance(101.0, poller.wait(PATIENCE))
+    if distant:
+        assert winner is None
+        assert len(poller.watched) == 2
+        winner = dialer.advance(101.0, poller.wait(PATIENCE))
     assert winner is not None
+    assert dialer.reached == (socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.1", port))
     with winner:
-        assert winner.getpeername() == ("127.0.0.1", port)
+        assert _socket.socket.getpeername(winner) == ("127.0.0.1", port)
         assert winner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         dialer.close()
         assert poller.watched == []
