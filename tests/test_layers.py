@@ -77,10 +77,11 @@ def _imports(path: Path) -> Iterator[tuple[str, str | None]]:
                 yield base, alias.name
 
 
-def parametrize(*packages: str) -> pytest.MarkDecorator:
-    chosen = [path for path in MODULES if name_of(path).split(".")[0] in packages]
+def modules(package: str) -> list[Path]:
+    """Return the modules of a package."""
+    chosen = [path for path in MODULES if name_of(path).split(".")[0] == package]
     assert chosen
-    return pytest.mark.parametrize("path", chosen, ids=name_of)
+    return chosen
 
 
 def layer_of(module: str) -> str:
@@ -88,47 +89,47 @@ def layer_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-@parametrize("mqttws")
-def test_in_mqttws_a_lower_layer_imports_no_higher_one(path: Path) -> None:
-    layer = layer_of(name_of(path))
-    for module, name in imports(path):
-        if module.split(".")[0] != "mqttws" or layer == "__init__":
-            continue
-        target = layer_of(module) if module != "mqttws" else name
-        assert target in LAYERS, f"{name_of(path)} imports {name} from the public namespace, which lies above it"
-        assert target == layer or LAYERS[target] < LAYERS[layer], f"{name_of(path)} imports {module}: not below it"
+def test_in_mqttws_a_lower_layer_imports_no_higher_one() -> None:
+    for path in modules("mqttws"):
+        layer = layer_of(name_of(path))
+        for module, name in imports(path):
+            if module.split(".")[0] != "mqttws" or layer == "__init__":
+                continue
+            target = layer_of(module) if module != "mqttws" else name
+            assert target in LAYERS, f"{name_of(path)} imports {name} from the public namespace, which lies above it"
+            assert target == layer or LAYERS[target] < LAYERS[layer], f"{name_of(path)} imports {module}: not below it"
 
 
-@parametrize("mqttws")
-def test_mqttws_imports_neither_sigv4_nor_pubsub(path: Path) -> None:
-    for module, _ in imports(path):
-        assert module.split(".")[0] not in {"sigv4", "pubsub", "boto3", "botocore", "awscrt"}
+def test_mqttws_imports_neither_sigv4_nor_pubsub() -> None:
+    for path in modules("mqttws"):
+        for module, _ in imports(path):
+            assert module.split(".")[0] not in {"sigv4", "pubsub", "boto3", "botocore", "awscrt"}, name_of(path)
 
 
-@parametrize("mqttws")
-def test_which_modules_import_wsproto_and_h11(path: Path) -> None:
-    used = {module.split(".")[0] for module, _ in imports(path)} & {"wsproto", "h11"}
-    assert used <= HTTP.get(name_of(path), set())
+def test_which_modules_import_wsproto_and_h11() -> None:
+    for path in modules("mqttws"):
+        used = {module.split(".")[0] for module, _ in imports(path)} & {"wsproto", "h11"}
+        assert used <= HTTP.get(name_of(path), set()), name_of(path)
 
 
-@parametrize("mqttws")
-def test_everything_else_imports_only_the_standard_library(path: Path) -> None:
-    allowed = sys.stdlib_module_names | {"mqttws", "wsproto", "h11"}
-    if name_of(path).startswith("mqttws.testing."):
-        allowed |= {"cryptography"}  # the extra `certs`
-    if name_of(path) == "mqttws.hints":
-        allowed |= {"mypy_extensions"}  # for type checkers and mypyc, which bring it
-    assert {module.split(".")[0] for module, _ in imports(path)} <= allowed
+def test_everything_else_imports_only_the_standard_library() -> None:
+    for path in modules("mqttws"):
+        allowed = sys.stdlib_module_names | {"mqttws", "wsproto", "h11"}
+        if name_of(path).startswith("mqttws.testing."):
+            allowed |= {"cryptography"}  # the extra `certs`
+        if name_of(path) == "mqttws.hints":
+            allowed |= {"mypy_extensions"}  # for type checkers and mypyc, which bring it
+        assert {module.split(".")[0] for module, _ in imports(path)} <= allowed, name_of(path)
 
 
-@parametrize("mqttws")
-def test_the_core_imports_no_io_time_or_concurrency(path: Path) -> None:
-    name = name_of(path)
-    if layer_of(name) in ("errors", "codec", "protocol", "client"):
-        touched = {module.split(".")[0] for module, _ in imports(path)} & WORLD
-        if name == "mqttws.client.tls":  # an SSLContext, and a TLS object over bytes in memory
-            touched -= {"ssl"}
-        assert not touched, f"{name} imports {touched}"
+def test_the_core_imports_no_io_time_or_concurrency() -> None:
+    for path in modules("mqttws"):
+        name = name_of(path)
+        if layer_of(name) in ("errors", "codec", "protocol", "client"):
+            touched = {module.split(".")[0] for module, _ in imports(path)} & WORLD
+            if name == "mqttws.client.tls":  # an SSLContext, and a TLS object over bytes in memory
+                touched -= {"ssl"}
+            assert not touched, f"{name} imports {touched}"
 
 
 def test_the_core_uses_no_random_numbers_and_no_clock() -> None:
@@ -201,44 +202,44 @@ def test_an_import_cycle_is_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {frozenset("bc")}
 
 
-@parametrize("sigv4")
-def test_sigv4_imports_only_the_standard_library(path: Path) -> None:
-    for module, _ in imports(path):
-        assert module.split(".")[0] in sys.stdlib_module_names | {"sigv4"}, module
+def test_sigv4_imports_only_the_standard_library() -> None:
+    for path in modules("sigv4"):
+        for module, _ in imports(path):
+            assert module.split(".")[0] in sys.stdlib_module_names | {"sigv4"}, (name_of(path), module)
 
 
-@parametrize("pubsub")
-def test_pubsub_imports_only_public_names(path: Path) -> None:
-    for module, name in imports(path):
-        package = module.split(".")[0]
-        if package == "mqttws":
-            assert module == "mqttws" or module in PUBLIC_PACKAGES, f"{name_of(path)} reaches into {module}"
-            if module == "mqttws" and name is not None:
-                assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_PACKAGES, name
-        elif package == "sigv4":
-            assert module == "sigv4", f"{name_of(path)} reaches into {module}"
-            assert name is None or name in sigv4.__all__, name
+def test_pubsub_imports_only_public_names() -> None:
+    for path in modules("pubsub"):
+        for module, name in imports(path):
+            package = module.split(".")[0]
+            if package == "mqttws":
+                assert module == "mqttws" or module in PUBLIC_PACKAGES, f"{name_of(path)} reaches into {module}"
+                if module == "mqttws" and name is not None:
+                    assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_PACKAGES, (name_of(path), name)
+            elif package == "sigv4":
+                assert module == "sigv4", f"{name_of(path)} reaches into {module}"
+                assert name is None or name in sigv4.__all__, (name_of(path), name)
 
 
-@parametrize("pubsub")
-def test_applications_do_not_import_the_local_aws(path: Path) -> None:
-    module = name_of(path)
-    if module.startswith(("pubsub.aws.local", "pubsub.cli.serve", "pubsub.testing")) or module in KEPT_PATHS:
-        return
-    for imported, _ in imports(path):
-        assert not imported.startswith("pubsub.aws.local"), f"{module} imports {imported}"
-        assert imported not in KEPT_PATHS, f"{module} imports {imported}, which is kept for programs of 0.1"
+def test_applications_do_not_import_the_local_aws() -> None:
+    for path in modules("pubsub"):
+        module = name_of(path)
+        if module.startswith(("pubsub.aws.local", "pubsub.cli.serve", "pubsub.testing")) or module in KEPT_PATHS:
+            continue
+        for imported, _ in imports(path):
+            assert not imported.startswith("pubsub.aws.local"), f"{module} imports {imported}"
+            assert imported not in KEPT_PATHS, f"{module} imports {imported}, which is kept for programs of 0.1"
 
 
-@parametrize("pubsub")
-def test_pubsub_uses_only_public_names_of_modules(path: Path) -> None:
+def test_pubsub_uses_only_public_names_of_modules() -> None:
     public = {
         "mqttws": {*mqttws.__all__, *(layer.partition(".")[2] for layer in PUBLIC_PACKAGES)},
         "sigv4": {*sigv4.__all__},
     }
-    for node in nodes_of(path):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in public:
-            assert node.attr in public[node.value.id], f"{name_of(path)} uses {node.value.id}.{node.attr}"
+    for path in modules("pubsub"):
+        for node in nodes_of(path):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in public:
+                assert node.attr in public[node.value.id], f"{name_of(path)} uses {node.value.id}.{node.attr}"
 
 
 def test_every_form_of_import_is_found(tmp_path: Path) -> None:
