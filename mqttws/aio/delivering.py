@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Iterator
 
 from mqttws.aio.owner import Owner
 from mqttws.client.core import CALLBACK_SLICE
+from mqttws.client.inbox import popleft
 from mqttws.client.routes import Callback
 from mqttws.codec.publishing import Publish
 from mqttws.log import report
@@ -29,7 +30,7 @@ def deliver(owner: Owner) -> Unfinished | None:
     monotonic = time.monotonic
     end = monotonic() + CALLBACK_SLICE
     while messages and not core.stopping:
-        message = messages.popleft()
+        message = popleft(messages)
         takers = core.takers(message) if routes or not on_message else on_message
         for callback in takers:
             try:

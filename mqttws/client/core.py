@@ -19,7 +19,7 @@ from functools import partial
 
 from mqttws.client import attempt
 from mqttws.client.callbacks import DEBUG, INFO, WARNING, Callbacks
-from mqttws.client.inbox import Inbox
+from mqttws.client.inbox import Inbox, popleft
 from mqttws.client.layers import Link
 from mqttws.client.options import Options
 from mqttws.client.pending import Pending
@@ -295,7 +295,7 @@ class Core(Generic[F]):
         if self.calls is not self.inbox and not self.stopping and self.routes:
             take = self._sort
         while events:
-            event = events.popleft()
+            event = popleft(events)
             if type(event) is Publish:
                 try:
                     take(event)

@@ -15,6 +15,8 @@ from mqttws.hints import Final
 
 #: Bytes added for each message, for its objects in memory.
 OVERHEAD: Final = 400
+#: The method as a function of a queue. Compiled code looks methods of `deque` up by their names for each call.
+popleft: Final = deque.popleft
 
 
 class Inbox:

@@ -24,6 +24,8 @@ from mqttws.protocol.session import Session
 if TYPE_CHECKING:
     from mqttws.protocol.store import Store
 
+#: The method as a function of a queue. Compiled code looks methods of `deque` up by their names for each call.
+_append: Final = deque.append
 #: The size in bytes from which a piece of output takes no further messages. It is less than that of a run
 #: (`outgoing.RUN`), so that a run makes a piece: masking twice as much at once takes twice as long for each byte.
 PIECE = 32 * 1024
@@ -283,7 +285,7 @@ class Machine(ABC):
         for packet in packets:
             if connected and isinstance(packet, Publish):  # it does not change the state
                 if packet.packet_id is None:
-                    events.append(packet)
+                    _append(events, packet)
                 else:
                     self._on_publish(packet, now)
                 continue

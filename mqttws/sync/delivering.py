@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from mqttws.client.core import CALLBACK_SLICE
+from mqttws.client.inbox import popleft
 from mqttws.codec.publishing import Publish
 from mqttws.log import report
 from mqttws.sync.owner import Owner
@@ -18,7 +19,7 @@ def deliver(owner: Owner) -> None:
     monotonic = time.monotonic
     end = monotonic() + CALLBACK_SLICE
     while messages and not core.stopping and monotonic() < end:
-        message = messages.popleft()
+        message = popleft(messages)
         if routes or on_message is None:
             if not _call_takers(owner, message):
                 continue
