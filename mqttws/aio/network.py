@@ -290,7 +290,8 @@ class Network(Owner):
             finally:
                 del future  # the traceback of its exception refers to this frame: a cycle
             return True
-        self.check_progress()
+        if not self.core.reading:
+            self.check_progress()
         loop = self.loop
         task = asyncio.current_task(loop)
         cancellations = task.cancelling() if task is not None else 0

@@ -56,6 +56,7 @@ class Pump(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._socket: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when it fires, by the clock of the core
         self._writable = True
         self._reading = True
         self._unacknowledged = False  # whether received data is still to be acknowledged by TCP
@@ -199,15 +200,14 @@ class Pump(asyncio.Protocol):
 
         So the timer is not cancelled and created with each packet that defers the deadline.
         """
-        loop = self._loop
         if deadline is None:
             return
-        when = loop.time() + deadline - time.monotonic()
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._due <= deadline:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(when, self._on_timer)
+        self._due = deadline
+        self._timer = self._loop.call_later(deadline - time.monotonic(), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
