@@ -134,6 +134,11 @@ class Client(Publisher):
         return self._core.timings
 
     @property
+    def in_network_thread(self) -> bool:
+        """Whether the caller runs in the client's network thread: in a callback, or in a handler of its log records."""
+        return self._network.is_current
+
+    @property
     def waiting(self) -> Waiting:
         """The queue of messages that are not sent yet."""
         network = self._network

@@ -22,7 +22,7 @@ from pubsub.runtime import late
 from pubsub.sync.handle import Subscription
 from pubsub.sync.iteration import Inbox, Messages
 from pubsub.sync.requester import Requester
-from pubsub.sync.runtime import OwnThread, Threads, outcome_of
+from pubsub.sync.runtime import OwnThread, Threads, check_thread, outcome_of
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
@@ -159,6 +159,9 @@ class PubSub(PubSubCore[Observable, Future[None]]):
                 self._wait_for_space(publication, delivery, full, deadline)
         publication.begin()
         try:
+            providers = [delivery.provider for delivery in deliveries]
+            used = [channel for channel in list(self._channels.values()) if channel.provider in providers]
+            check_thread(publication.future, used)
             outcome_of(publication.future, deadline, list(self._channels.values()) if qos else ())
         except TimeoutError:
             raise publication.give_up(TimedOut, late("not delivered", seconds, list(self._channels.values()))) from None
@@ -203,6 +206,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         try:
             if channel.overflow != "block":
                 raise full
+            check_thread(channel.opened, [channel])
             channel.opened.result(max(0.0, deadline - time.monotonic()))
             client: Any = channel.client
             left = max(0.0, deadline - time.monotonic())
@@ -264,6 +268,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
     def _wait_for_first(channel: Channel, seconds: float, deadline: float) -> None:
         """Wait for the first connection."""
         try:
+            check_thread(channel.opened, [channel])
             channel.opened.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s") from None

@@ -10,7 +10,7 @@ import mqttws
 from mqttws import TimedOut
 from pubsub.runtime import late
 from pubsub.subscription import Handle
-from pubsub.sync.runtime import outcome_of
+from pubsub.sync.runtime import check_thread, outcome_of
 
 __all__ = ["Subscription"]
 
@@ -34,6 +34,7 @@ class Subscription(Handle):
         """
         seconds = self._core.runtime.seconds(timeout)
         try:
+            check_thread(self._core.settled, self._core.channels)
             outcome_of(self._core.settled, time.monotonic() + seconds, self._core.channels)
         except TimeoutError:
             raise TimedOut(late("the server has not answered the subscription", seconds, self._core.channels)) from None
@@ -58,6 +59,7 @@ class Subscription(Handle):
         deadline = time.monotonic() + seconds
         for answer in answers:
             try:
+                check_thread(answer, channels)
                 outcome_of(answer, deadline, ())
             except TimeoutError:
                 raise TimedOut(late("there was no answer to the UNSUBSCRIBE", seconds, channels)) from None

@@ -103,6 +103,11 @@ class Pool(PoolCore):
         self._queue.put(None)
         self._has_space.set()
 
+    @property
+    def in_network_thread(self) -> bool:
+        """Whether the caller runs in the network thread of a part; see `mqttws.Client.in_network_thread`."""
+        return any(part.client.in_network_thread for part in list(self._parts))
+
     def _wait_for_space(self) -> None:
         if self._queue.qsize() >= PLACES and not self._is_closing:
             self._has_space.clear()

@@ -18,6 +18,7 @@ from itertools import count
 from typing import Any
 
 import mqttws
+from mqttws import WouldDeadlock
 from pubsub.channel import Channel
 from pubsub.owned_lock import OwnedLock
 from pubsub.providers.base import Provider
@@ -26,12 +27,26 @@ from pubsub.runtime import Runtime, Waited, logger
 from pubsub.sync.outcome import Outcome, Promise
 from pubsub.sync.pool import Pool
 
-__all__ = ["Notifier", "Threads", "outcome_of"]
+__all__ = ["Notifier", "Threads", "check_thread", "outcome_of"]
 
 #: Seconds that a call waits for the notifier to end the subscriptions of freed iterations.
 COLLECT_TIMEOUT = 0.2
 #: Seconds that a call waits before it checks whether its answer can still arrive.
 WAIT_SLICE = 0.5
+
+
+def check_thread(future: Any, channels: Iterable[Any]) -> None:
+    """Check that a future has its outcome, or that it does not depend on this thread.
+
+    Args:
+        future: The future.
+        channels: The channels through which the outcome arrives.
+
+    Raises:
+        WouldDeadlock: This is the network thread of a client: a handler of its log records makes the call.
+    """
+    if not future.done() and any(channel.client.in_network_thread for channel in channels):
+        raise WouldDeadlock("the network waits for this log handler to return; use the _nowait form here")
 
 
 def outcome_of(future: Any, deadline: float, channels: Iterable[Waited]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -414,3 +415,38 @@ def test_subscribing_in_a_callback_of_a_state_with_eager_tasks(world: Any) -> No
         return got
 
     assert asyncio.run(main()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("call", ["publish", "connect", "flush", "ready"])
+def test_a_log_handler_that_waits_in_the_thread_that_connects_is_refused_immediately(
+    ps: PubSub, request: pytest.FixtureRequest, call: str
+) -> None:
+    """The client could not connect before the handler has returned."""
+    calls: dict[str, Callable[[], object]] = {
+        "publish": lambda: ps.publish("a", 1, timeout=10 * PATIENCE),
+        "connect": lambda: ps.connect(timeout=10 * PATIENCE),
+        "flush": lambda: ps.flush(10 * PATIENCE),
+        "ready": lambda: ps.subscribe("a").subscribe(lambda message: None).ready(10 * PATIENCE),
+    }
+    raised: list[BaseException] = []
+
+    def emit(record: logging.LogRecord) -> None:
+        if record.getMessage().endswith(": connecting") and not raised:
+            try:
+                calls[call]()
+            except MQTTError as error:
+                raised.append(error)
+
+    logger, handler = logging.getLogger("mqttws"), logging.Handler()
+    handler.emit = emit  # type: ignore[method-assign]
+    handler.addFilter(lambda record: record.name == "mqttws")  # without the broker's records
+    logger.addHandler(handler)
+    request.addfinalizer(lambda: logger.removeHandler(handler))
+    request.addfinalizer(lambda: logger.setLevel(logging.NOTSET))
+    logger.setLevel(logging.DEBUG)
+    ps.connect(timeout=PATIENCE)  # it would time out
+    (error,) = raised
+    if isinstance(error, pubsub.PublishFailed):
+        (error,) = error.errors.values()
+    assert isinstance(error, WouldDeadlock)
+    assert "log handler" in str(error)
