@@ -312,7 +312,7 @@ class Handler:
     def _on_publish(self, publish: Publish, now: float) -> None:
         router = self._hub.router
         if router.in_runs and not (publish.qos or publish.retain):
-            self._publish_run(publish.topic, self._take_run(publish), now)
+            self._publish_run(publish.topic, self._take_run(publish), now, first=publish)
             return
         try:
             if publish.qos == 2:
@@ -337,13 +337,15 @@ class Handler:
         if unreleased > self._hub.limits.max_unreleased or not self._hub.router.memory.allows(subscriber, IDENTIFIER):
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
 
-    def _publish_run(self, topic: str, payloads: list[bytes], now: float, packets: bytes = b"") -> bool:
+    def _publish_run(
+        self, topic: str, payloads: list[bytes], now: float, packets: bytes = b"", first: Publish | None = None
+    ) -> bool:
         """Route a run; see `Router.publish_run`. Return whether that is complete and the connection is not cut."""
         router = self._hub.router
         try:
-            router.publish_run(self.peer, topic, payloads, packets)
+            router.publish_run(self.peer, topic, payloads, packets, first)
         except Unfinished as unfinished:
-            self._routing = unfinished, lambda: router.publish_run(self.peer, topic, payloads, packets)
+            self._routing = unfinished, lambda: router.publish_run(self.peer, topic, payloads, packets, first)
         except MQTTError as error:
             self.cut(error, now)
         else:

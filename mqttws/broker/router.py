@@ -260,7 +260,9 @@ class Router:
         self.publish(topic, publish.payload, publish.qos, publish.retain, True)
         return True
 
-    def publish_run(self, peer: Peer, topic: str, payloads: list[bytes], packets: bytes = b"") -> None:
+    def publish_run(
+        self, peer: Peer, topic: str, payloads: list[bytes], packets: bytes = b"", first: Publish | None = None
+    ) -> None:
         """Handle consecutive QoS 0 messages without RETAIN from a client to one topic.
 
         The effect is that of `publish_from` for each message, but each connection gets them in one piece. Only if
@@ -271,6 +273,7 @@ class Router:
             topic: The Topic Name.
             payloads: The payloads.
             packets: The messages as they were received, if they need not be encoded again.
+            first: The first of them, if it is an object.
 
         Raises:
             MQTTError: The connection must be closed.
@@ -291,7 +294,10 @@ class Router:
             outlet = subscriber.outlet
             if outlet is not None:
                 if not packets:  # encoded for the first connected subscriber, then shared by all
-                    packets = b"".join([encode_publish(topic, payload) for payload in payloads])
+                    if count == 1 and first is not None:
+                        packets = first.encode()  # which has its encoded topic
+                    else:
+                        packets = b"".join([encode_publish(topic, payload) for payload in payloads])
                 if outlet.send(packets):
                     subscriber.overflowing = False
                     metrics.publish_sent += count

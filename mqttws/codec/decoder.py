@@ -274,10 +274,11 @@ class Decoder:
                             if rest <= following:
                                 retain = first == 0x31
                                 if blank is None:
-                                    packets.append(Publish(topic, data[rest:following], 0, retain, False, None, True))
+                                    packets.append(Publish(topic, data[rest:following], 0, retain, False, None, name))
                                     name_before = name
                                 else:
                                     packet = blank(Publish)
+                                    packet._name = name
                                     packet.topic = topic
                                     packet.payload = data[rest:following]
                                     packet.qos = 0
@@ -309,9 +310,10 @@ class Decoder:
                                 else:
                                     qos, retain, dup = _FLAGS[first]
                                 if blank is None:
-                                    packets.append(Publish(topic, payload, qos, retain, dup, packet_id, True))
+                                    packets.append(Publish(topic, payload, qos, retain, dup, packet_id, name))
                                 else:
                                     packet = blank(Publish)
+                                    packet._name = name
                                     packet.topic = topic
                                     packet.payload = payload
                                     packet.qos = qos
@@ -471,13 +473,14 @@ def _take_run(data: bytes, start: int, rest: int, position: int, packets: list[P
     first = packets[-1]
     assert BLANK is not None
     assert isinstance(first, Publish)
-    blank, topic, retain = BLANK, first.topic, first.retain
+    blank, name, topic, retain = BLANK, first._name, first.topic, first.retain
     head = data[start:rest]
     size = position - start
     last = len(data) - size
     while position <= last and data.startswith(head, position):
         rest += size
         packet = blank(Publish)
+        packet._name = name
         packet.topic = topic
         packet.payload = data[rest : position + size]
         packet.qos = 0

@@ -151,7 +151,7 @@ class Publish(Packet):
     Spec: §3.3, [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-3.3.2-1], [MQTT-3.3.2-2]
     """
 
-    __slots__ = ("dup", "packet_id", "payload", "qos", "retain", "topic")
+    __slots__ = ("_name", "dup", "packet_id", "payload", "qos", "retain", "topic")
 
     type = 3
     __match_args__ = ("topic", "payload", "qos", "retain", "dup", "packet_id")
@@ -164,19 +164,23 @@ class Publish(Packet):
         retain: bool = False,
         dup: bool = False,
         packet_id: int | None = None,
-        _checked: bool = False,  # True from the decoder's loop, which has made the same checks
+        _name: bytes | None = None,  # the encoded topic from the decoder's loop, which has made the same checks
     ) -> None:
-        if not _checked:
+        if _name is None:
             try:
-                if topic not in _TOPICS:
-                    encode_topic(topic)
+                _name = _TOPICS.get(topic)
             except TypeError:  # see `Message`
-                encode_topic(topic)
+                pass
+            if _name is None:
+                _name = encode_topic(topic)
+                if len(_name) > _TOPIC_MAX_LENGTH:
+                    _name = None  # a long one is not kept, because it takes as much memory as the topic
             if packet_id is None:
                 if qos or dup:
                     _refuse(qos, dup, packet_id)
             elif packet_id < 1 or packet_id > 65_535 or (qos != 1 and qos != 2):
                 _refuse(qos, dup, packet_id)
+        self._name = _name
         self.topic = topic
         self.payload = payload
         self.qos = qos
@@ -187,11 +191,9 @@ class Publish(Packet):
     def encode(self) -> bytes:
         """Return the whole packet, encoded."""
         payload, packet_id = self.payload, self.packet_id
-        # What the constructor has checked is not checked again, which makes a short packet a third cheaper.
-        try:
-            name = _TOPICS[self.topic]
-        except KeyError:
-            name = encode_topic(self.topic)
+        # What the constructor has checked is not checked again, which makes a short packet a third cheaper, and the
+        # encoded topic is not looked up.
+        name = self._name or encode_topic(self.topic)
         length = len(name) + len(payload)
         if packet_id is None:
             if length < 128:

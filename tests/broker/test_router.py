@@ -259,7 +259,7 @@ def test_a_run_is_the_same_as_its_messages_one_by_one(runs, topic_filters):
                 router.subscribe(subscriber, [(topic_filter, 1) for topic_filter in topic_filters])
         for topic, payloads in runs:
             if in_runs:
-                router.publish_run(peer, topic, payloads)
+                router.publish_run(peer, topic, payloads, first=Publish(topic, payloads[0]))
             else:
                 for payload in payloads:
                     router.publish_from(peer, Publish(topic, payload))

@@ -542,6 +542,23 @@ class TestValues:
             assert again(packet) == packet
         assert again(Message("a", b"x", 1, True)) == Message("a", b"x", 1, True)
 
+    def test_a_short_topic_is_encoded_once(self) -> None:
+        """A packet keeps its encoded topic, whether it was made or decoded; a long one would take memory."""
+        from mqttws import Decoder
+
+        for topic in ("a", "ä" * 40, "x" * 126):
+            name = len(topic.encode()).to_bytes(2, "big") + topic.encode()
+            for made in (Publish(topic, b"1", 1, packet_id=7), Publish(topic, b"1")):
+                data = made.encode()
+                for packet in (made, *Decoder().feed(data * 3)):
+                    assert isinstance(packet, Publish)
+                    assert packet._name == name
+                    assert packet.encode() == data
+        for packet in (Publish("x" * 127), *Decoder().feed(Publish("x" * 127).encode())):
+            assert isinstance(packet, Publish)
+            assert packet._name is None
+            assert packet.encode() == b"\x30\x81\x01\0\x7f" + b"x" * 127
+
     def test_long_topics_are_not_cached(self) -> None:
         from mqttws.codec import publishing
 

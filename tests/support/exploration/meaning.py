@@ -49,6 +49,7 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "Retained": "number",
         "_Node": "number order",
         "Handler": "_allowance _allowance_at _hub",
+        "Publish": "_name",
         "Registry": "_router _subscribers _kept",  # the subscribers are visited by name
         "End": "broker",
     }.items()
