@@ -465,6 +465,7 @@ class Network(Owner):
             if each is not None:
                 close(each)
         self._watched = 0
+        self._unsent, self._sending = _NOTHING, None  # the next connection must not begin with them
         self._dialer = self._socket = self._poller = self._wake_in = self._wake_out = self._thread = None
         self._identity = 0
         self.woken = self.waiting = False
