@@ -17,7 +17,7 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from mqttws.aio.delivering import deliver
 from mqttws.aio.dial import connect
@@ -431,12 +431,16 @@ class Network(Owner):
                 self._pump.acknowledge()
 
     def _deliver_now(self) -> None:
-        """Call `_deliver` as the event loop does: in a new context, and without raising most exceptions."""
+        """Call `_deliver` as the event loop does: in a new context, and without raising an exception to the transport.
+
+        The transport would end the connection. That of uvloop would do so even after `SystemExit` and
+        `KeyboardInterrupt`, which end the loop.
+        """
         try:
             copy_context().run(self._deliver)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # of a signal handler; raised to the transport, it would end the connection
+        except (SystemExit, KeyboardInterrupt) as error:
+            self.loop.call_soon(_raise, error)
+        except BaseException as error:  # of a signal handler
             self.loop.call_exception_handler({"message": "Exception in the delivery of messages", "exception": error})
 
     def _deliver(self) -> None:
@@ -618,6 +622,13 @@ class Network(Owner):
         core = self.core
         self._begin()
         core.fork(self.core)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error  # its traceback refers to this frame: a cycle
 
 
 def _first_awaitable(takers: Iterator[Callback], message: Publish) -> _Awaited | None:
