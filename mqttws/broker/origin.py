@@ -18,10 +18,14 @@ from urllib.parse import urlsplit
 
 from mqttws.broker.hooks import Peer
 
-#: Scheme, host and port as a browser writes them. No page has the scheme of a WebSocket.
+#: Scheme, host and port as a browser writes them. No page has the scheme of a WebSocket. Only a host of HTTP is always
+#: in lower case; that of "app://Main" or "safari-web-extension://0A5B" is not changed.
 _ORIGIN = re.compile(
-    r"(?!wss?:)([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()+,;=%-]+)(?::([1-9][0-9]{0,4}))?"
+    r"(?!wss?:|https?://[^A-Z]*[A-Z])([a-z][a-z0-9+.-]*)://"
+    r"(?:\[[0-9a-f:.]+\]|[A-Za-z0-9._~!$&'()+,;=%-]+)(?::([1-9][0-9]{0,4}))?"
 )
+#: The origin of a page from a file in Chromium, Electron and the WebView of Android; other browsers send "null".
+_FILE = "file://"
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 
@@ -33,14 +37,14 @@ def check_origins(allowed_origins: Collection[str]) -> None:
 
     Raises:
         TypeError: An entry is not a str.
-        ValueError: An entry is neither "*" nor "null" nor an origin as browsers write it.
+        ValueError: An entry is neither "*" nor an origin as browsers write it.
 
     Spec: RFC 6454 §6.2
     """
     for origin in allowed_origins:
         if not isinstance(origin, str):
             raise TypeError(f"an entry of allowed_origins is {type(origin).__name__}; it must be str")
-        if origin in ("*", "null"):
+        if origin in ("*", "null", _FILE):
             continue
         match = _ORIGIN.fullmatch(origin)
         if match is None or match.groups() in _DEFAULT_PORTS:
@@ -62,7 +66,7 @@ def objection_to_origin(peer: Peer, allowed_origins: Collection[str]) -> str | N
         return None
     if len(origins) > 1:
         return "the upgrade carries more than one Origin"
-    origin = origins[0].rstrip("/")
+    origin = origins[0] if origins[0] == _FILE else origins[0].rstrip("/")
     if origin in allowed_origins:
         return None
     host = _host_of(f"//{peer.header('host') or ''}")

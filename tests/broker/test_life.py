@@ -175,7 +175,7 @@ def test_a_str_is_not_taken_for_a_collection_of_characters(name, value):
     "origin",
     [
         *("nonsense", "", "app.example", "https://", "https://app.example/", "https://app.example/page", "https:///"),
-        *("https://App.example", "HTTPS://app.example", "https://*.example", "https://b\u00fccher.example", "file://"),
+        *("https://App.example", "HTTPS://app.example", "https://*.example", "https://b\u00fccher.example", "file:"),
         *("https://app.example:443", "http://app.example:80", "https://app.example:", "https://app.example:0443"),
         *("https://user@app.example", "https://app.example?x", "https://a.example https://b.example", "https://::1"),
         *("wss://app.example", "ws://app.example", "https://app.example\n", "NULL"),
@@ -194,7 +194,8 @@ def test_an_origin_that_is_no_str_is_refused():
 def test_origins_that_browsers_send_are_accepted():
     origins = ["*", "null", "https://app.example", "http://localhost:3000", "http://[::1]:8080", "http://192.0.2.1"]
     origins += ["https://app.example:80", "http://a_b.example", "https://xn--bcher-kva.example"]
-    Broker(allowed_origins=[*origins, "chrome-extension://abcdef", "capacitor://localhost"])
+    origins += ["chrome-extension://abcdef", "capacitor://localhost", "file://", "safari-web-extension://0A5B-C"]
+    Broker(allowed_origins=origins)
 
 
 @pytest.mark.parametrize("path", ["mqtt", "", 5])

@@ -81,6 +81,8 @@ def test_a_page_of_another_host_is_refused(start, wire, caplog, origin, status):
         ("https://x", "mq.example", "192.0.2.1", ("*",), True),
         ("null", "mq.example", "192.0.2.1", (), False),
         ("null", "mq.example", "192.0.2.1", ("null",), True),
+        ("file://", "mq.example", "192.0.2.1", (), False),
+        ("file://", "mq.example", "192.0.2.1", ("file://",), True),
         ("", "", "192.0.2.1", (), False),
         ("http://[", "[", "192.0.2.1", (), False),
     ],
