@@ -312,7 +312,11 @@ class Network(Owner):
         if data is None:
             return False
         sending = self._sending = data, [], 0, None
-        return self._send(sending, now)
+        try:
+            return self._send(sending, now)
+        except BaseException:
+            self._wake_up()  # the network thread writes the rest, if the socket has accepted a part
+            raise
 
     def publish_at_once(self, message: Message, burst: float = 0.0) -> tuple[int, LightFuture] | None:
         """Send a message of QoS 1 or 2 in the calling thread, which saves two thread switches. Requires the lock.
@@ -346,11 +350,10 @@ class Network(Owner):
         try:
             pending.sender.begin(packet_id, outgoing)
             future = pending.expect(outgoing[TOKEN])
+            self._send(sending, now)
         except BaseException:
-            self._note_sending()
-            self.wake()
+            self._wake_up()  # the network thread writes what is in flight
             raise
-        self._send(sending, now)
         return outgoing[TOKEN], future
 
     def _send(self, sending: _Sending, now: float) -> bool:

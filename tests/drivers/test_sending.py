@@ -323,6 +323,23 @@ def test_an_interrupt_of_an_acknowledged_message_leaves_it_whole_or_unpublished(
     assert 0 < direct < step
 
 
+@pytest.mark.skipif(compiled, reason="no signal handler runs in the middle of compiled code")
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("takes", [(3,), (0,)])
+def test_the_network_thread_finishes_an_interrupted_write_without_another_call(server, qos, takes) -> None:
+    with connecting(server, keep_alive=0) as (client, _):
+        network, step, was_interrupted = client._network, 0, True
+        while was_interrupted:
+            wait_until(lambda: network.waiting and not network.woken)
+            narrow(client, *takes)
+            wait_until(lambda: network.waiting and not network.woken)
+            network._sent_at = 0.0  # not a burst
+            was_interrupted = interrupt(step, lambda: client.publish_nowait("a", b"1", qos))
+            wait_until(lambda: network._sending is None and not network._unsent)
+            step += 1
+        assert step > 10
+
+
 @pytest.mark.parametrize("kind", [Client, mqttws.aio.Client])
 def test_only_its_own_client_can_withdraw_a_message(kind) -> None:
     async def main() -> None:
