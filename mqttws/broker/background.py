@@ -100,7 +100,11 @@ class Background(threading.Thread):
                 self.started.set_exception(error)
 
     def _run(self) -> None:
-        """Do what `asyncio.run` does; but it would wait forever for a hook that ignores its cancellation."""
+        """Do what `asyncio.run` does; but it would wait forever for a hook that ignores its cancellation.
+
+        It would also wait for the threads of the default executor, such as those of `asyncio.to_thread`, which cannot
+        be cancelled. `loop.close` lets them end without waiting.
+        """
         loop = asyncio.new_event_loop()
         try:
             asyncio.set_event_loop(loop)
@@ -109,8 +113,6 @@ class Background(threading.Thread):
                 loop.run_until_complete(main)
             finally:
                 loop.run_until_complete(_end(main))
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             asyncio.set_event_loop(None)
             loop.close()
@@ -132,7 +134,7 @@ class Background(threading.Thread):
 
 
 async def _end(main: asyncio.Task[None]) -> None:
-    """Cancel all tasks, and wait for them: for the one that stops the broker first, and for the others `_LAST` seconds.
+    """Cancel all tasks and close asynchronous generators. Wait for them, but for those of hooks only `_LAST` seconds.
 
     Args:
         main: The task that runs the broker. It is not done if an exception has ended the event loop.
@@ -141,10 +143,11 @@ async def _end(main: asyncio.Task[None]) -> None:
         main.cancel()
         await asyncio.wait([main])
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    if not others:
-        return
     for task in others:
         task.cancel()
-    _, pending = await asyncio.wait(others, timeout=_LAST)
-    if pending:
-        log.error("the broker has stopped, but %d tasks of hooks ignored their cancellation", len(pending))
+    if others:
+        _, pending = await asyncio.wait(others, timeout=_LAST)
+        if pending:
+            log.error("the broker has stopped, but %d tasks of hooks ignored their cancellation", len(pending))
+    closing = asyncio.ensure_future(asyncio.get_running_loop().shutdown_asyncgens())
+    await asyncio.wait([closing], timeout=_LAST)

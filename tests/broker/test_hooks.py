@@ -546,6 +546,63 @@ def test_a_hook_that_ignores_its_cancellation_is_not_waited_for(start, wire, cap
         assert "ignored" not in caplog.text
 
 
+def test_the_thread_of_a_hook_is_not_waited_for(start, wire):
+    begun, released, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def block():
+        begun.set()
+        released.wait(PATIENCE)
+        ended.set()
+
+    async def authenticator(peer, connect):
+        await asyncio.to_thread(block)
+        return True
+
+    broker = start(authenticator=authenticator)
+    client = wire(broker).send(Connect("a"))
+    assert begun.wait(PATIENCE)
+    broker.stop()
+    try:
+        assert not ended.is_set()
+        assert client.rest() == b""
+    finally:
+        released.set()
+    assert ended.wait(PATIENCE)
+
+
+def test_an_asynchronous_generator_of_a_hook_that_does_not_close_is_not_waited_for(start, wire):
+    begun, loops, generators = threading.Event(), [], []
+
+    async def generator():
+        event = asyncio.Event()
+        loops.append((asyncio.get_running_loop(), event))
+        try:
+            yield
+        finally:
+            await event.wait()
+
+    async def authenticator(peer, connect):
+        generators.append(generator())
+        await anext(generators[0])
+        begun.set()
+        return True
+
+    broker = start(authenticator=authenticator)
+    wire(broker).send(Connect("a"))
+    assert begun.wait(PATIENCE)
+    threads = [threading.Thread(target=broker.stop, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    try:
+        assert not any(thread.is_alive() for thread in threads)
+    finally:
+        loop, event = loops[0]
+        with contextlib.suppress(RuntimeError):  # the loop is closed, as it should be
+            loop.call_soon_threadsafe(event.set)
+
+
 @pytest.mark.parametrize("reason", ["its time is up", "the broker stops"])
 def test_a_hook_that_fails_when_it_is_cancelled_is_logged_with_its_client(start, wire, caplog, hurry, reason):
     begun, failed = threading.Event(), threading.Event()
