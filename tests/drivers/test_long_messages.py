@@ -90,7 +90,7 @@ def test_a_blocking_client_reads_payloads_into_their_places(
 def test_an_error_within_a_long_message_keeps_no_view_of_its_memory(
     monkeypatch: pytest.MonkeyPatch, tcp_server: Scripted
 ) -> None:
-    """The frames of the error's traceback refer to the view; the garbage collector would find both in a circle."""
+    """The frames of the error's traceback refer to the view; a reference cycle would leave both to the collector."""
     views: list[memoryview] = []
 
     def broken(self: network.Network, link: Link, connection: socket.socket, buffer: memoryview) -> tuple[bytes, int]:
