@@ -246,7 +246,7 @@ fault(
     "packets after a refused CONNECT are processed",
     (
         SERVER + "refuse",
-        "self._ahead.clear()\n    self.close(ConnectionRefused(return_code))",
+        "self._ahead = None\n    self.close(ConnectionRefused(return_code))",
         "self.state, self._session = CONNECTED, Session()\n    self.receive_data(bytes(self._ahead), 0.0)",
     ),
 )

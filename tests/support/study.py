@@ -256,17 +256,14 @@ STOPS = [
         "pubsub.sync.api:PubSub.publish",
         "`ps.publish(topic, message)` checks the topic and encodes the message.",
     ),
-    ("mqttws.sync.client:Client.publish", "The client queues it under its lock, and wakes its network thread."),
-    ("mqttws.protocol.sending:Sender.enqueue", "The queue checks its limits and appends the message."),
     (
-        "mqttws.protocol.sending:Sender.take_ready",
-        "In the network thread: a message of QoS 1 gets a packet identifier.",
+        "mqttws.sync.client:Client.publish",
+        "Nothing waits before it: the calling thread sends it, under the client's lock. Otherwise it would be queued.",
     ),
+    ("mqttws.protocol.sending:Sender.next_alone", "A message of QoS 1 gets a packet identifier."),
     ("mqttws.codec.publishing:encode_publish", "Encode the PUBLISH: fixed header, topic, identifier, payload."),
-    (
-        "mqttws.protocol.framing:WebSocketFraming.send",
-        "Packets that wait together go into one masked frame, and to the socket.",
-    ),
+    ("mqttws.protocol.framing:WebSocketFraming.frame", "Put it into a masked frame."),
+    ("mqttws.sync.network:Network._send", "Pass the frame to the socket, and record how much of it was accepted."),
     (
         "mqttws.protocol.framing:WebSocketFraming.receive_data",
         "The way back: frames arrive, and their payloads are passed on.",
