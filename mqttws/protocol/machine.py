@@ -281,6 +281,9 @@ class Machine(ABC):
             return
         events, connected = self.events, self.state is CONNECTED
         if events is NO_EVENTS:
+            if len(packets) == 1 and not isinstance(packets[0], Publish):  # as the PINGREQ of an idle client
+                self._receive_packet(packets[0], now)
+                return
             events = self.events = deque()
         for packet in packets:
             if connected and isinstance(packet, Publish):  # it does not change the state

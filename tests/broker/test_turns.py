@@ -289,7 +289,10 @@ def test_an_idle_connection_has_no_backlog(start, wire, scheme):
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
 def test_an_idle_connection_has_no_event_queue(start, wire, scheme):
-    """It is made for events, and given up when the client may be idle: after CONNECT, SUBSCRIBE and a keep alive."""
+    """It is made for events, and given up when the client may be idle: after CONNECT, SUBSCRIBE and a keep alive.
+
+    A PINGREQ alone does not make it.
+    """
     broker = start()
     peer = wire(broker, scheme).connect("c")
     (link,) = broker._hub.admission.all
@@ -304,6 +307,8 @@ def test_an_idle_connection_has_no_event_queue(start, wire, scheme):
     assert machine.events is not NO_EVENTS
     broker._hub.loop.call_soon_threadsafe(link._on_timer)
     wait_until(lambda: machine.events is NO_EVENTS)
+    peer.send(PingReq()).expect(PingResp())
+    assert machine.events is NO_EVENTS
     peer.send(Publish("b", b"x", 1, packet_id=2)).expect(PubAck(2))
 
 
