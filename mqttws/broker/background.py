@@ -6,8 +6,10 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Generic, TypeVar, cast
 
 log = logging.getLogger("mqttws.broker")
@@ -16,7 +18,7 @@ T = TypeVar("T")
 
 #: Seconds of one uninterrupted wait of a thread.
 _SLICE = 1.0
-#: Seconds that tasks may take to end after the broker has stopped.
+#: Seconds that tasks and threads of hooks may take to end after the broker has stopped.
 _LAST = 1.0
 
 
@@ -102,10 +104,12 @@ class Background(threading.Thread):
     def _run(self) -> None:
         """Do what `asyncio.run` does; but it would wait forever for a hook that ignores its cancellation.
 
-        It would also wait for the threads of the default executor, such as those of `asyncio.to_thread`, which cannot
-        be cancelled. `loop.close` lets them end without waiting.
+        It would also wait forever for a thread of the default executor, such as one of `asyncio.to_thread`, that a hook
+        has blocked.
         """
         loop = asyncio.new_event_loop()
+        threads: list[threading.Thread] = []
+        loop.set_default_executor(ThreadPoolExecutor(initializer=lambda: threads.append(threading.current_thread())))
         try:
             asyncio.set_event_loop(loop)
             main = loop.create_task(self._serve())
@@ -115,7 +119,10 @@ class Background(threading.Thread):
                 loop.run_until_complete(_end(main))
         finally:
             asyncio.set_event_loop(None)
-            loop.close()
+            loop.close()  # this also ends the threads that are idle
+            deadline = monotonic() + _LAST
+            for thread in threads:
+                thread.join(max(0.0, deadline - monotonic()))
 
     async def _serve(self) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()

@@ -293,8 +293,8 @@ class Broker:
     def stop(self) -> None:
         """Close every listener and every connection, and end the thread. Do nothing if the broker is not running.
 
-        Async hooks that are pending are cancelled. Those that ignore that for a second are not waited for, nor are the
-        threads that hooks have begun with `asyncio.to_thread`.
+        Async hooks that are pending are cancelled. Those that ignore that for a second are not waited for. The threads
+        that hooks have begun with `asyncio.to_thread` have a second, too.
         """
         thread = self._thread
         if thread is None or self._process != os.getpid():

@@ -144,6 +144,14 @@ def test_a_port_in_use_is_an_error_and_leaks_nothing():
     broker.stop()
 
 
+def test_a_stopped_broker_leaves_no_thread_of_the_executor():
+    threads = set(threading.enumerate())
+    for _ in range(20):
+        with Broker("localhost"):  # asyncio looks it up in a thread
+            pass
+        assert set(threading.enumerate()) <= threads
+
+
 def test_without_a_listener_there_is_no_broker():
     with pytest.raises(ValueError, match="a broker needs a listener"):
         Broker(ws_port=None, tcp_port=None)
