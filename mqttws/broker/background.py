@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import Generic, TypeVar, cast
 
 log = logging.getLogger("mqttws.broker")
@@ -108,8 +107,8 @@ class Background(threading.Thread):
         has blocked.
         """
         loop = asyncio.new_event_loop()
-        threads: list[threading.Thread] = []
-        loop.set_default_executor(ThreadPoolExecutor(initializer=lambda: threads.append(threading.current_thread())))
+        executor = ThreadPoolExecutor()
+        loop.set_default_executor(executor)
         try:
             asyncio.set_event_loop(loop)
             main = loop.create_task(self._serve())
@@ -119,10 +118,10 @@ class Background(threading.Thread):
                 loop.run_until_complete(_end(main))
         finally:
             asyncio.set_event_loop(None)
-            loop.close()  # this also ends the threads that are idle
-            deadline = monotonic() + _LAST
-            for thread in threads:
-                thread.join(max(0.0, deadline - monotonic()))
+            loop.close()
+            closing = threading.Thread(target=executor.shutdown, name="mqttws-broker-end", daemon=True)
+            closing.start()
+            closing.join(_LAST)
 
     async def _serve(self) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
