@@ -323,9 +323,9 @@ class Machine(ABC):
             packet: The packet of the peer.
         """
 
+    @abstractmethod
     def _remote_fault(self, error: RemoteProtocolError, data: bytes) -> None:
         """Close the connection because of a protocol error of the peer, in this data. Spec: [MQTT-4.8.0-1]."""
-        self.close(error)
 
     def _eof_error(self) -> MQTTError | None:
         return ConnectionClosed()

@@ -258,6 +258,75 @@ class TestSenderQueue:
         assert len(sent(sender, Message("a", bytes(17)), ONE)) == 2
 
 
+class TestSendingAlone:
+    """A message of QoS 1 or 2 that the caller sends itself: it is in flight without having been queued."""
+
+    @pytest.mark.parametrize("message", [ONE, TWO])
+    def test_it_is_in_flight_from_its_beginning_and_not_before(self, message: Message) -> None:
+        sender = Sender(Identifiers())
+        alone = sender.next_alone(message)
+        assert alone == (1, (1, "a", message.payload, message.qos, False))
+        assert sender.next_alone(message) == alone  # the question changes nothing
+        assert (sender.in_flight, sender.oldest, sender.tokens) == (0, None, set())
+        sender.begin(*alone)
+        assert (sender.in_flight, sender.oldest, sender.tokens, sender.waiting) == (1, 1, {1}, 0)
+        if message.qos == 1:
+            assert sender.puback(1) == 1
+        else:
+            assert sender.pubrec(1) == PubRel(1)
+            assert sender.pubcomp(1) == 1
+        assert sender.in_flight == 0
+
+    def test_its_identifier_and_its_token_follow_the_last_ones(self) -> None:
+        sender = Sender(Identifiers())
+        assert sent(sender, ONE) == [Publish("a", b"1", 1, packet_id=1)]
+        alone = sender.next_alone(ONE)
+        assert alone is not None
+        assert alone[0] == 2
+        sender.begin(*alone)
+        assert enqueue(sender, ONE) == [3]
+        assert drain(sender) == [Publish("a", b"1", 1, packet_id=3)]
+
+    def test_it_is_sent_again_with_dup_by_a_resumed_session(self) -> None:
+        sender = Sender(Identifiers())
+        alone = sender.next_alone(ONE)
+        assert alone is not None
+        sender.begin(*alone)
+        assert sender.resume(True) == ([(1, Publish("a", b"1", 1, dup=True, packet_id=1))], [])
+
+    def test_after_the_last_identifier_comes_the_first(self) -> None:
+        identifiers = Identifiers()
+        identifiers.start_at(65_535)
+        sender = Sender(identifiers)
+        assert [packet.packet_id for packet in sent(sender, ONE) if isinstance(packet, Publish)] == [65_535]
+        alone = sender.next_alone(ONE)
+        assert alone is not None
+        assert alone[0] == 1
+
+    def test_it_overtakes_no_queued_message(self) -> None:
+        sender = Sender(Identifiers())
+        enqueue(sender, Message("a", b"0"))
+        assert sender.next_alone(ONE) is None
+        drain(sender)
+        assert sender.next_alone(ONE) is not None
+
+    def test_it_does_not_exceed_the_messages_in_flight(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=2, max_in_flight_qos2=1)
+        sent(sender, ONE)
+        assert sender.next_alone(TWO) is None
+        assert sender.next_alone(ONE) is not None
+        sent(sender, ONE)
+        assert sender.next_alone(ONE) is None
+
+    def test_an_identifier_in_use_is_left_to_the_queue(self) -> None:
+        identifiers = Identifiers()
+        identifiers.take(1)
+        identifiers.start_at(1)
+        sender = Sender(identifiers)
+        assert sender.next_alone(ONE) is None
+        assert sent(sender, ONE) == [Publish("a", b"1", 1, packet_id=2)]
+
+
 class TestRuns:
     """Messages of QoS 0: runs of packets with consecutive tokens."""
 

@@ -48,7 +48,7 @@ from mqttws.protocol.events import (
     Unsubscribed,
     UnsubscribeReceived,
 )
-from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW, PIECE, Machine
+from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW, NO_EVENTS, PIECE, Machine
 from mqttws.protocol.outgoing import RUN
 from mqttws.protocol.server import MAX_AHEAD
 
@@ -215,6 +215,17 @@ class TestClientConnecting:
         assert f"return code {code}" in str(error)
 
     @pytest.mark.statement("MQTT-3.2.2-1")
+    def test_a_queue_of_events_is_given_up_only_if_it_is_empty(self) -> None:
+        machine = client()
+        machine.receive_data(bytes.fromhex("30 04 0001 61 78"), NOW)
+        machine.trim()
+        assert machine.next_event() == Publish("a", b"x")
+        machine.trim()
+        assert machine.events is NO_EVENTS
+        machine.receive_data(bytes.fromhex("30 04 0001 61 79"), NOW)
+        assert machine.next_event() == Publish("a", b"y")
+        assert not NO_EVENTS
+
     def test_session_present_after_a_clean_session_is_a_violation(self) -> None:
         machine = client(Connect("c"), state=CONNECTING)
         error = closing_error(feed(machine, ConnAck(0, True)))

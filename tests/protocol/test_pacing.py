@@ -171,6 +171,14 @@ def test_received_messages_and_qos_0_count() -> None:
     assert [packet.qos for packet in server.taken] == [0] * 20 + [1] * 10
 
 
+@pytest.mark.parametrize("timed", [{"publish_rate": 2.0}, {"resend_after": 2.0}])
+def test_a_timed_message_of_qos_1_is_not_sent_directly(timed: dict[str, float]) -> None:
+    assert connected(Session()).may_overtake(0.0, 1)
+    machine = connected(Session(), **timed)
+    assert not machine.may_overtake(0.0, 1)
+    assert machine.may_overtake(0.0, 0)
+
+
 def test_a_message_of_qos_0_sent_directly_counts() -> None:
     session = Session()
     machine = connected(session, publish_rate=2.0)
