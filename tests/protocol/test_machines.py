@@ -219,11 +219,11 @@ class TestClientConnecting:
         machine = client()
         machine.receive_data(bytes.fromhex("30 04 0001 61 78"), NOW)
         machine.trim()
-        assert machine.next_event() == Publish("a", b"x")
+        assert machine.events.popleft() == Publish("a", b"x")
         machine.trim()
         assert machine.events is NO_EVENTS
         machine.receive_data(bytes.fromhex("30 04 0001 61 79"), NOW)
-        assert machine.next_event() == Publish("a", b"y")
+        assert machine.events.popleft() == Publish("a", b"y")
         assert not NO_EVENTS
 
     def test_session_present_after_a_clean_session_is_a_violation(self) -> None:
