@@ -436,7 +436,7 @@ fault("4.7.3-3", "a long topic is truncated", (WIRE + "encode_binary", "if lengt
 fault("4.7.3-4", "filters without case", (TOPICS + "TopicTree.set", 'in topic_filter.split("/")', 'in topic_filter.lower().split("/")'))
 fault("4.7.3-4", "an empty level is dropped", (TOPICS + "Search.__init__", 'topic.split("/")', '[level for level in topic.split("/") if level]'))
 fault("4.8.0-1", "a server continues after a violation", (SERVER + "_remote_fault", "self.close(error)", "pass"))
-fault("4.8.0-1", "a client continues after a violation", (MACHINE + "_remote_fault", "self.close(error)", "pass"))
+fault("4.8.0-1", "a client continues after a violation", (CLIENT + "_remote_fault", "self.close(error)", "pass"))
 fault("4.8.0-2", "a broker continues after an error", (HANDLER + "fail", 'self.cut(ConnectionClosed("an error in the broker or in a hook"), now)', "pass"))
 
 # §6, §7, and the rules without a number
