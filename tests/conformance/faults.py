@@ -327,6 +327,7 @@ fault(
     "3.3.2-3",
     "'+' matches deeper levels",
     (TOPICS + "_visit", 'branches.append((children["+"], depth))', 'branches.append((children["+"], depth))\n                found.append(children["+"].values)'),
+    (TOPICS + "_visit", 'depth += 1\n            node = children["+"]', 'depth += 1\n            node = children["+"]\n            found.append(node.values)'),
 )
 fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "PubRec.header", "PubAck.header"))
 fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.subscriptions:Subscriptions._collect", "granted.get(key, -1) < qos", "key not in granted"))
