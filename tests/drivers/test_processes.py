@@ -141,8 +141,9 @@ def test_close_waits_after_an_interrupted_close(program) -> None:
             """
             import sys, mqttws
             client = mqttws.connect(sys.argv[1], client_id="c")
+            future = client.publish_nowait("a", b"x", 1)
             try:
-                future = client.publish_nowait("a", b"x", 1)
+                print("published", flush=True)
                 client.close(3600)
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
@@ -153,8 +154,9 @@ def test_close_waits_after_an_interrupted_close(program) -> None:
         )
         end = server.accept().welcome()
         assert end.receive() == Publish("a", b"x", 1, packet_id=1)
-        process.send_signal(signal.SIGINT)
         assert process.stdout is not None
+        assert process.stdout.readline() == "published\n"
+        process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
         end.send(PubAck(1))
         assert end.rest() == Disconnect().encode()
