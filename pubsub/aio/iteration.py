@@ -53,12 +53,12 @@ class Inbox:
         Returns:
             The message; None if there was none in time, or the inbox is closed and empty.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                while not self._waiting and not self._is_closed:
-                    await self._change()
-        except TimeoutError:
-            pass
+        # Not `asyncio.timeout`: on Python 3.11.2 it raises CancelledError in a task that was cancelled before.
+        now = asyncio.get_running_loop().time
+        left, end = timeout, None if timeout is None else now() + timeout
+        while not self._waiting and not self._is_closed and (left is None or left > 0):
+            await self._change(left)
+            left = None if end is None else end - now()
         return self._waiting[0] if self._waiting else None
 
     @property
@@ -87,11 +87,11 @@ class Inbox:
         while self._waiting:
             self.pop(self._waiting[0])
 
-    async def _change(self) -> None:
+    async def _change(self, timeout: float | None = None) -> None:
         waker = asyncio.get_running_loop().create_future()
         self._wakers.add(waker)
         try:
-            await waker
+            await asyncio.wait((waker,), timeout=timeout)
         finally:
             self._wakers.discard(waker)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import Callable
@@ -390,3 +391,17 @@ def test_of_two_copies_that_come_at_the_same_time_one_is_skipped(world: Any) -> 
         for thread in threads:
             thread.join(PATIENCE)
     assert sorted(found) == [False, True]
+
+
+def test_an_iteration_ends_by_its_timeout_in_a_task_that_was_cancelled_before() -> None:
+    """On Python 3.11.2 `asyncio.timeout` raises CancelledError there."""
+
+    async def wait() -> object:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await AsyncInbox().peek(0.01)
+
+    assert asyncio.run(wait()) is None
