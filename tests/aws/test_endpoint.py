@@ -317,6 +317,7 @@ def test_a_message_beyond_the_rate_is_discarded_and_not_acknowledged(bench: Call
     client.subscribe("b")  # answered after everything published before
     assert [future.done() for future in futures[3:]] == [False] * 3
     assert "beyond the 3 messages a second" in caplog.text
+    client.close(0)
 
 
 def test_a_message_beyond_the_rate_is_delayed_if_configured(bench: Callable[..., Bench]) -> None:

@@ -329,6 +329,7 @@ def test_cancelling_an_unsent_publish_withdraws_it() -> None:
             assert client.session.sender.waiting == 0
             assert client.session.sender.in_flight == 1
             going_on.set()
+            await client.close(0.05)  # the server acknowledges nothing
 
     going_on = threading.Event()
     with Scripted("mqtt") as server:

@@ -99,7 +99,7 @@ def test_reentrant_waiting_calls_are_refused(server: Scripted) -> None:
 
     assert inside(client._network, calls) == 6
     end.send(SubAck(1, [0]))
-    client.close()
+    client.close(0.05)
 
 
 def test_a_posted_call_that_fails_fails_its_future() -> None:

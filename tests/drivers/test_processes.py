@@ -121,7 +121,10 @@ def test_an_interrupt_ends_a_wait(program) -> None:
             import sys, mqttws
             try:
                 with mqttws.connect(sys.argv[1], client_id="c") as client:
-                    client.publish("a", b"x", 1, timeout=3600)
+                    try:
+                        client.publish("a", b"x", 1, timeout=3600)
+                    finally:
+                        client.close(0.05)  # it is never acknowledged
             except KeyboardInterrupt:
                 print("interrupted", client.state.name)
             """,

@@ -338,6 +338,7 @@ def test_the_network_thread_finishes_an_interrupted_write_without_another_call(s
             wait_until(lambda: network._sending is None and not network._unsent)
             step += 1
         assert step > 10
+        client.close(0)  # nothing is ever acknowledged
 
 
 @pytest.mark.parametrize("kind", [Client, mqttws.aio.Client])

@@ -136,6 +136,7 @@ def test_ending_a_subscription_while_offline_does_not_wait(make: Callable[..., A
     watcher.wait_for("ConnectionDisrupted")
     api.call(subscription.unsubscribe)
     assert recorder.closes == 1
+    api.call(api.ps.close, 0.05)
 
 
 def test_filters_unsubscribed_offline_are_not_restored(closed_port: int, stack: Any, make: Callable[..., Api]) -> None:

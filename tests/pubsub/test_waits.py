@@ -48,6 +48,7 @@ def test_a_time_out_says_why_there_is_no_connection(make: Callable[..., Api]) ->
         for wait in (subscription.ready, lambda timeout: api.ps.publish("a", 1, qos=1, timeout=timeout)):
             with pytest.raises((TimeoutError, PublishFailed), match=r"within 0\.05 s: the client is connecting: .+"):
                 api.call(wait, 0.05)
+        api.call(api.ps.close, 0.05)  # the message cannot be sent
 
 
 def test_every_wait_may_be_without_end(make: Callable[..., Api], recorder: Recorder) -> None:
@@ -74,7 +75,7 @@ def test_closing_ends_an_attempt_and_all_that_waits_for_it(
     api = make(MqttOverWSProvider(mute))
     subscription = api.call(api.ps.subscribe("a").subscribe, recorder)
     outcome = api.call(lambda: [api.ps.publish_nowait("a", 1)])[0]
-    api.call(api.ps.close)
+    api.call(api.ps.close, 0.05)
     assert recorder.closes == 1
     assert recorder.errors == []
     with pytest.raises(SubscriptionEnded):

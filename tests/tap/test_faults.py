@@ -453,6 +453,7 @@ def test_from_python(broker: Broker) -> None:
                 third = client.publish_nowait("a", b"", 1)
                 client.publish("a", b"", 1)
                 assert not third.done()
+                client.close(0.05)
             done = [record.notes["fault"] for record in faults.taken() if "fault" in record.notes]
             assert done == ["drop"]
             assert [(rule.kind, rule.on, rule.connection) for rule in faults.decided.rules] == [("drop", "PUBACK", 1)]
