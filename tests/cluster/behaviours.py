@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from typing import Any
@@ -23,6 +24,8 @@ SOON = 5.0
 LIKE_THE_STANDARD = 45.0, 0.5
 #: The same where another outcome is expected, which may be that no message comes, or that more than one does.
 ANOTHER = 2.0, 3.0
+#: The number of exchanges at the same time; each has topics and clients of its own.
+AT_ONCE = 6
 _numbers = count()
 
 Behaviour = Callable[["Conversation"], str]
@@ -299,19 +302,21 @@ def will(on: Conversation) -> str:
 
 
 def observe(url: Any, other: Any, known: set[str]) -> dict[str, str]:
-    """Run all exchanges with a server, and return their outcomes.
+    """Run all exchanges with a server, several at the same time, and return their outcomes.
 
     Args:
         url: the URL of the server.
         other: the URL of another node; None if there is only one.
         known: the names of the exchanges whose outcome is expected to differ from the standard.
     """
-    found = {}
-    for name, (_, function) in BEHAVIOURS.items():
-        if name != "retained_elsewhere" or other is not None:
-            with Conversation(url, other, differs=name in known) as on:
-                found[name] = function(on)
-    return found
+
+    def outcome(name: str) -> str:
+        with Conversation(url, other, differs=name in known) as on:
+            return BEHAVIOURS[name][1](on)
+
+    names = [name for name in BEHAVIOURS if name != "retained_elsewhere" or other is not None]
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # most of an exchange is waiting for what may not arrive
+        return dict(zip(names, pool.map(outcome, names), strict=True))
 
 
 def differences(found: dict[str, str]) -> set[str]:
