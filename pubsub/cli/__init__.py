@@ -49,10 +49,11 @@ class Failure(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Return the exit code."""
-    from pubsub.cli.streams import ReaderLeft, complain, discard_output
+    from pubsub.cli.streams import ReaderLeft, complain, discard_output, escape_output
     from pubsub.other_distribution import check
 
     check()
+    escape_output()
     words = list(sys.argv[1:] if argv is None else argv)
     quiet = False
     name = words[0] if words else ""

@@ -300,8 +300,8 @@ async def _go(run: Run) -> None:
 def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Callable[[], None]]:
     """Return a function that shows the progress of a run, and one that erases it."""
     if arguments.progress:
-        return lambda run: print(text.live(run), file=sys.stderr, flush=True), lambda: None
-    if arguments.quiet or not sys.stderr.isatty():
+        return lambda run: complain(text.live(run)), lambda: None
+    if arguments.quiet or sys.stderr is None or not sys.stderr.isatty():
         return lambda run: None, lambda: None
 
     def show(run: Run) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from mqttws.tap import Record, SessionReader, explain, fields_of, summary
 from pubsub.cli import FAILED, OK, USAGE, Failure
+from pubsub.cli.streams import complain, standard_input
 from pubsub.look.ladder import plain
-from pubsub.look.reading import from_hex, sender_of
+from pubsub.look.reading import MOST_HEX, from_hex, sender_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `dissect`."""
-    words = sys.stdin.read() if arguments.hex in ([], ["-"]) else " ".join(arguments.hex)
+    words = _input() if arguments.hex in ([], ["-"]) else " ".join(arguments.hex)
     try:
         data = from_hex(words)
     except ValueError as error:
@@ -39,10 +39,18 @@ def run(arguments: argparse.Namespace) -> int:
         f"malformed: it ends too early, after {record.size:,} bytes" for record in records if record.name == "cut short"
     ]
     for line in broken[:-1]:
-        print(line, file=sys.stderr)
+        complain(line)
     if broken:
         raise Failure(broken[-1], FAILED)
     return OK
+
+
+def _input() -> str:
+    """Read standard input."""
+    data = standard_input().read(MOST_HEX + 1)
+    if len(data) > MOST_HEX:
+        raise Failure(f"the input has over {MOST_HEX:,} characters; use pubsub look for a file of bytes", USAGE)
+    return data.decode(errors="replace")
 
 
 def read(data: bytes, frames: bool) -> list[Record]:

@@ -109,11 +109,11 @@ def _check_docs(arguments: argparse.Namespace) -> None:
 
 def _check_targets(arguments: argparse.Namespace) -> None:
     """Refuse to write to a file that is read, or that is written already."""
-    taken = {Path(word).resolve() for word in arguments.what if "://" not in word and word != "-"}
+    taken = {os.path.realpath(word) for word in arguments.what if "://" not in word and word != "-"}
     if arguments.faults is not None:
-        taken.add(Path(arguments.faults).resolve())
+        taken.add(os.path.realpath(arguments.faults))
     for name in filter(None, (*arguments.save, arguments.record_faults, arguments.ca_out)):
-        path = Path(name).resolve()
+        path = os.path.realpath(name)  # unlike Path.resolve(), it takes a loop of symbolic links
         if path in taken:
             raise Failure(f"{name} is read or written already; give another file", USAGE)
         taken.add(path)
@@ -286,4 +286,4 @@ def _announce(tap: Tap, arguments: argparse.Namespace) -> None:
     if mark and arguments.secrets:
         shown = tap.url
     note = " (with the query of the broker's URL)" if mark and not arguments.secrets else ""
-    print(f"point a client at {shown}{note}; Ctrl-C ends", file=sys.stderr, flush=True)
+    complain(f"point a client at {shown}{note}; Ctrl-C ends")

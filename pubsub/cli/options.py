@@ -341,7 +341,7 @@ def log_to_standard_error(arguments: argparse.Namespace) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(message)s")
 
 
-def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None]:
+def _user(arguments: argparse.Namespace) -> tuple[str | None, bytes | None]:
     """Return user name and password, from the options, the URL or the environment, in this order."""
     username: str | None = arguments.username
     in_url = None
@@ -355,11 +355,12 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None
         username = os.environ.get(USERNAME)
     if arguments.ask_password:
         return username, ask_secret(f"password of {username or 'the user'}: ").encode()
-    password: str | bytes | None = None if arguments.password is None else os.fsencode(arguments.password)
+    password = None if arguments.password is None else os.fsencode(arguments.password)
     if password is None and arguments.username is None and in_url is not None and in_url.password is not None:
         return None, None  # the client takes both from the URL
     if password is None and username is not None:
-        password = os.environ.get(PASSWORD)
+        in_environment = os.environ.get(PASSWORD)
+        password = None if in_environment is None else os.fsencode(in_environment)
     return username, password
 
 

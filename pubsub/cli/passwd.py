@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
             if len(kept) == len(lines):
                 raise Failure(f"there is no user {name!r}")
         else:
-            kept.append(f"{name}:{hash_password(_ask())}")
+            kept.append(f"{name}:{hash_password(os.fsencode(_ask()))}")
         _write(path, "".join(line + "\n" for line in kept))
     except (OSError, RuntimeError) as error:  # before Python 3.13, a loop of symbolic links is a RuntimeError
         raise Failure(f"the file cannot be changed: {error}") from None

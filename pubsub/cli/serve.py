@@ -13,7 +13,6 @@ import gc
 import logging
 import signal
 import ssl
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from mqttws.broker import Broker, Limits, Users
 from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.options import documentation, port
 from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
-from pubsub.cli.streams import show
+from pubsub.cli.streams import complain, show
 
 if TYPE_CHECKING:
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
@@ -315,7 +314,7 @@ async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
     """Serve AWS IoT until a signal arrives."""
     asked = _asked()
     async with endpoint:
-        print("\n".join(aws_notes(endpoint)), file=sys.stderr, flush=True)
+        complain("\n".join(aws_notes(endpoint)))
         show("\n".join(aws_lines(endpoint)), flush=True)
         await asked.wait()
 

@@ -1,13 +1,15 @@
 """Standard input, output and error of the commands, and their failures.
 
 A stream may be closed before the command starts (`>&-`), be full (`/dev/full`), or lose its reader while nothing is
-written. Each of these results in at most one line on standard error and an exit code, never in a traceback.
+written; and its encoding may lack a character. Each of these results in at most one line on standard error and an exit
+code, never in a traceback.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
 from pubsub.cli import FAILED, USAGE, Failure
 
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks whether standard output still has a reader.
 LOOK = 0.5
+
+
+def escape_output() -> None:
+    """Make standard output escape the characters that its encoding lacks, as standard error does."""
+    # Another handler was requested by PYTHONIOENCODING.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class ReaderLeft(Exception):

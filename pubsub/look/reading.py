@@ -26,7 +26,7 @@ _OF_A_SERVER = b"\x20\x90\xb0\xd0"
 _PIECE = 64 * 1024
 _HEX = re.compile(r"[0-9A-Fa-f\s,:;_x\\-]*")
 #: The number of characters of a file of hexadecimal that are read into memory.
-_MOST_HEX = 16 * 1024 * 1024
+MOST_HEX = 16 * 1024 * 1024
 #: How the files begin that are saved for other programs.
 _FORMATS = re.compile(rb'\s*(<!doctype html|\{\s*"qlog_)', re.I)
 
@@ -57,6 +57,8 @@ class Source:
             Unreadable: The format is unknown.
         """
         if self.name == "-":
+            if sys.stdin is None:
+                raise Unreadable("there is no standard input to read from")
             yield from self._read(sys.stdin.buffer)
             return
         with Path(self.name).open("rb") as file:
@@ -122,9 +124,9 @@ def _as_hex(start: bytes, file: BinaryIO) -> bytes | None:
     except UnicodeDecodeError:
         return None
     try:
-        text = file.read(_MOST_HEX + 1).decode("ascii")
-        if len(text) > _MOST_HEX:
-            raise Unreadable(f"it holds over {_MOST_HEX:,} characters of hexadecimal; save it as bytes")
+        text = file.read(MOST_HEX + 1).decode("ascii")
+        if len(text) > MOST_HEX:
+            raise Unreadable(f"it holds over {MOST_HEX:,} characters of hexadecimal; save it as bytes")
         return from_hex(text)
     except (UnicodeDecodeError, ValueError) as error:
         raise Unreadable(f"it begins with hexadecimal digits, but is not hexadecimal: {error}") from None

@@ -72,12 +72,12 @@ def test_a_server_is_named_once() -> None:
     ("words", "environment", "user"),
     [
         (["mqtt://h"], {PASSWORD: "p"}, (None, None)),
-        (["mqtt://alice@h"], {PASSWORD: "p"}, ("alice", "p")),
-        (["mqtt://al%20ice@h"], {PASSWORD: "p"}, ("al ice", "p")),
+        (["mqtt://alice@h"], {PASSWORD: "p"}, ("alice", b"p")),
+        (["mqtt://al%20ice@h"], {PASSWORD: "p"}, ("al ice", b"p")),
         (["mqtt://alice:own@h"], {PASSWORD: "p"}, (None, None)),
-        (["mqtt://alice@h", "-u", "bob"], {PASSWORD: "p"}, ("bob", "p")),
+        (["mqtt://alice@h", "-u", "bob"], {PASSWORD: "p"}, ("bob", b"p")),
         (["mqtt://h", "-u", "bob", "-P", "q"], {PASSWORD: "p"}, ("bob", b"q")),
-        (["mqtt://h"], {USERNAME: "eve", PASSWORD: "p"}, ("eve", "p")),
+        (["mqtt://h"], {USERNAME: "eve", PASSWORD: "p"}, ("eve", b"p")),
     ],
 )
 def test_the_precedence_of_passwords(

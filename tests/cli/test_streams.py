@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import mqttws
-from mqttws.broker import Broker
+from mqttws.broker import Broker, Users
 from pubsub.cli.streams import Output, ReaderLeft
 
 PUBSUB = [sys.executable, "-m", "pubsub"]
@@ -180,6 +180,86 @@ def test_the_reader_of_a_pipe_is_watched(monkeypatch: pytest.MonkeyPatch) -> Non
         os.close(reader)
         with pytest.raises(ReaderLeft):
             out.check_reader()
+
+
+@pytest.mark.parametrize("words", [["dissect", "-"], ["look", "-"]], ids=lambda words: words[0])
+def test_commands_that_read_fail_without_an_input(words: list[str]) -> None:
+    code, lines = run('exec "$@" <&- >/dev/null', *words)
+    assert (code, len(lines)) == ((2 if words[0] == "dissect" else 1), 1), lines
+    assert "there is no standard input to read from" in lines[0]
+
+
+@pytest.mark.parametrize("words", [["dissect", "300000"], ["look", "-"]], ids=lambda words: words[0])
+def test_nothing_for_a_closed_standard_error_goes_to_standard_output(words: list[str]) -> None:
+    def printed(redirection: str) -> bytes:
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", *PUBSUB, *words],
+            input=b"300000", stdout=subprocess.PIPE, timeout=PATIENCE,
+        )  # fmt: skip
+        return done.stdout
+
+    assert printed("2>&-") == printed("2>/dev/null")
+
+
+def test_serve_prints_only_its_urls_without_a_standard_error() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *PUBSUB, "serve", "--aws-iot", "--ws-port", "0"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+        assert (first[:5], process.stdout.read()) == (b"ws://", b"")
+
+
+def test_bench_runs_without_a_standard_error(broker: Broker) -> None:
+    words = ["--duration", "0.2", "--warmup", "0.1", "--rate", "20", "--drain", "0.1"]
+    code, _ = run('exec "$@" 2>&- >/dev/null', "bench", broker.url_of("mqtt"), *words)
+    assert code == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("words", [["dissect", "-v"], ["look", "-"], ["bench"]], ids=lambda words: words[0])
+def test_characters_that_the_encoding_of_the_output_lacks(broker: Broker, words: list[str], encoding: str) -> None:
+    if words == ["bench"]:
+        words = ["bench", broker.url_of("mqtt"), "--duration", "0.2", "--warmup", "0.1", "--rate", "20"]
+    done = subprocess.run(
+        [*PUBSUB, *words],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        input=b"30 07 00 03 e2 82 ac 68 69",  # the topic is a euro sign
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert words[0] == "bench" or rb"\u20ac" in done.stdout
+
+
+def test_input_that_is_no_text_is_no_hexadecimal() -> None:
+    done = subprocess.run([*PUBSUB, "dissect"], input=b"30\xff", capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, b"Traceback" in done.stderr, b"not hexadecimal" in done.stderr) == (2, False, True)
+
+
+def test_endless_input_of_dissect_is_refused() -> None:
+    code, lines = run('tr "\\0" 0 </dev/zero | "$@"', "dissect")
+    assert (code, len(lines)) == (2, 1), lines
+    assert "over 16,777,216 characters" in lines[0]
+
+
+def test_a_loop_of_symbolic_links_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    code, lines = run('exec "$@"', "look", str(tmp_path / "loop"), "--save", str(tmp_path / "out.jsonl"))
+    assert (code, len(lines)) == (1, 1), lines
+    assert "cannot be read" in lines[0]
+
+
+def test_a_password_of_the_environment_that_is_no_utf8(broker: Broker, tmp_path: Path) -> None:
+    password = {os.fsencode("PUBSUB_PASSWORD"): b"\xff\xfe"}
+    code, lines = run('exec "$@"', "passwd", str(tmp_path / "users"), "one", env={**os.environb, **password})
+    assert (code, lines) == (0, [])
+    with Broker(authenticator=Users.load(tmp_path / "users")) as guarded:
+        words = ["pub", guarded.url, "a", "x", "-u", "one"]
+        assert run('exec "$@"', *words, env={**os.environb, **password}) == (0, [])
+        assert run('exec "$@"', *words, "-P", "other")[0] == 4
 
 
 def test_bytes_that_are_no_utf8_are_published_unchanged(broker: Broker) -> None:
