@@ -111,7 +111,13 @@ class Owner(ABC):
             future = self.loop.create_future()
             self.post(PostedRequest(future, self.settle, function, arguments))
             return future
-        made: Future = self.call(function, *arguments)
+        try:
+            made: Future = self.call(function, *arguments)
+        except MQTTError:  # nothing has changed
+            raise
+        except BaseException:  # an exception of a signal handler: the call may have queued its message
+            self.flush_soon()
+            raise
         self.flush_soon()
         if self.core.link is None and self.core.callbacks.due:  # a message was dropped for this one
             self.core.callbacks.run()

@@ -366,8 +366,8 @@ class Core(Generic[F]):
         """Expire messages that have waited too long. Call this in each turn, and at `next_expiry`."""
         sender = self.session.sender
         sender.pass_time(now)
-        if sender.ages is not None and (tokens := sender.expire(now)):
-            self.pending.fail_expired(tokens)
+        if sender.ages is not None and (tokens := sender.expired(now)):
+            self.pending.fail_expired(tokens, queued=True)
 
     @property
     def next_expiry(self) -> float | None:

@@ -345,14 +345,25 @@ class Pending(Generic[F]):
             self.report(error)
         self.resolve(future, error)
 
-    def fail_expired(self, tokens: Sequence[int]) -> None:
-        """Fail the futures of expired messages."""
-        self.expired += len(tokens)
-        futures = [self._futures.pop(token, None) or self.sent.forget(token) for token in tokens]
+    def fail_expired(self, tokens: Sequence[int], queued: bool = False) -> None:
+        """Fail the futures of expired messages.
+
+        Args:
+            tokens: The tokens of the messages.
+            queued: Whether they are still in the queue, and to be removed from it.
+        """
+        futures = [self._futures.get(token) or self.sent.watched(token) for token in tokens]
         known = [future for future in futures if future is not None]
         if known:
             error = MessageExpired("the message expired before it was sent (expire_after)")
             self._callbacks.add(self._settle, known, error)
+        # Only now: an exception of a signal handler leaves no future without its message and its outcome.
+        if queued:
+            self.sender.take_out(tokens)
+        self.expired += len(tokens)
+        for token in tokens:
+            self._futures.pop(token, None)
+            self.sent.forget(token)
         if len(known) < len(tokens):  # the others were in the store, from an earlier process
             count = len(tokens) - len(known)
             self.report(MessageExpired(f"{count:,} stored messages expired before they were sent (expire_after)"))

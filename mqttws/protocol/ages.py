@@ -87,14 +87,17 @@ class Ages:
             heappop(due)
         return due[0][0] if due else None
 
-    def pop_expired(self, now: float) -> set[int]:
-        """Remove and return the tokens of expired messages. Some of these may have left the queue already."""
-        tokens: set[int] = set()
-        while (end := self.next_end) is not None and end <= now:
-            token = heappop(self._due)[1]
-            del self._ends[token]
-            tokens.add(token)
-        return tokens
+    def expired(self, now: float) -> set[int]:
+        """Return the tokens of expired messages. Some of these may have left the queue already."""
+        end = self.next_end
+        if end is None or end > now:
+            return set()
+        return {token for token, end in self._ends.items() if end <= now}
+
+    def drop(self, tokens: Iterable[int]) -> None:
+        """Drop the expiry times of messages that have left the queue."""
+        for token in tokens:
+            self._ends.pop(token, None)
 
     def each(self, tokens: Iterable[int]) -> Iterator[tuple[float, float] | None]:
         """Yield since when each message has waited, and how many seconds it may; None if that is unknown.

@@ -134,6 +134,14 @@ class Run:
         self.first += gone
         return bool(packets)
 
+    def without(self, tokens: frozenset[int]) -> Run:
+        """Return a run of the other messages, which does not grow; it may be empty."""
+        run = Run(self.first, 0, 1, 0)
+        run.packets = [b"" if token in tokens else packet for token, packet in enumerate(self.packets, self.first)]
+        run.strip()
+        run.size = sum([len(packet) for packet in run.packets])
+        return run
+
     def packet_of(self, token: int) -> bytes:
         """Return the packet of a message; empty if it is not in this run."""
         position = token - self.first

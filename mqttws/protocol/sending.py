@@ -22,7 +22,7 @@ them, next to the one call that adds or removes the message.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from math import inf
 
@@ -314,34 +314,43 @@ class Sender:
             for entry in self.queue
             if not isinstance(entry, Run) and not wanted(entry[1], entry[QOS], entry[4])
         }
-        return len(self._take_out(unwanted)) if unwanted else 0
+        self.take_out(unwanted)
+        return len(unwanted)
 
-    def _take_out(self, tokens: set[int]) -> list[int]:
-        """Withdraw those of the given messages that are queued. Return their tokens."""
+    def take_out(self, tokens: Collection[int]) -> None:
+        """Withdraw queued messages.
+
+        Args:
+            tokens: Their tokens.
+        """
+        if not tokens:
+            return
         self._stop_growing()
-        taken: list[int] = []
+        tokens = frozenset(tokens)
+        taken: list[Outgoing] = []
         left: deque[Outgoing | Run] = deque()
+        count = size = 0
         for entry in self.queue:
             if isinstance(entry, Run):
-                for token in range(entry.first, entry.last + 1):
-                    if token in tokens and entry.packet_of(token):
-                        self._take_from(entry, token - entry.first)
-                        taken.append(token)
-                if entry.strip():
-                    left.append(entry)
+                run = entry.without(tokens)
+                if run.packets:
+                    left.append(run)
+                    count += len(run.packets) - run.packets.count(b"")
+                    size += run.size
             elif entry[TOKEN] in tokens:
-                self._uncount(entry)
-                taken.append(entry[TOKEN])
+                taken.append(entry)
             else:
                 left.append(entry)
-        self.queue = left
-        return taken
+                count += 1
+                size += size_of(entry[1], entry[2])
+        self._count, self._size, self.queue = count, size, left
+        if self.ages is not None:
+            self.ages.drop(tokens)
+        for outgoing in taken:
+            self._discard(outgoing)
 
-    def _uncount(self, outgoing: Outgoing) -> None:
-        """Remove a withdrawn message from the counters and from the store."""
-        size = size_of(outgoing[1], outgoing[2])
-        self._count -= 1
-        self._size -= size
+    def _discard(self, outgoing: Outgoing) -> None:
+        """Delete a withdrawn message from the store."""
         if self.journal is not None:
             self.journal.drop(outgoing[TOKEN])
 
@@ -389,12 +398,29 @@ class Sender:
         return self._known_ages().next_end
 
     def expire(self, now: float) -> list[int]:
-        """Withdraw the queued messages that have expired. Return their tokens.
+        """Withdraw the queued messages that have expired. Return their tokens."""
+        tokens = self.expired(now)
+        self.take_out(tokens)
+        return tokens
+
+    def expired(self, now: float) -> list[int]:
+        """Return the tokens of the queued messages that have expired, for `take_out`.
 
         A message that has been sent does not expire any more: it is delivered according to its QoS.
         """
-        due = self._known_ages().pop_expired(now) if self.ages is not None else None
-        return self._take_out(due) if due else []
+        ages = self.ages
+        due = self._known_ages().expired(now) if ages is not None else None
+        if ages is None or not due:
+            return []
+        queued: list[int] = []
+        for entry in self.queue:
+            if isinstance(entry, Run):
+                queued += [token for token in range(entry.first, entry.last + 1) if entry.packet_of(token)]
+            else:
+                queued.append(entry[TOKEN])
+        expired = [token for token in queued if token in due]
+        ages.drop(due.difference(expired))  # these were withdrawn
+        return expired
 
     def note_ages(self) -> None:
         """Write the ages of all queued messages into the journal again, after the system clock was changed."""
@@ -415,8 +441,11 @@ class Sender:
                         self.queue.remove(entry)
                     return True
             elif entry[TOKEN] == token:
-                self._uncount(entry)
+                size = size_of(entry[1], entry[2])
+                self._count -= 1
+                self._size -= size
                 self.queue.remove(entry)
+                self._discard(entry)
                 return True
         return False
 

@@ -555,6 +555,9 @@ class Client(Publisher):
                     # Registered under the lock: no message can leave the queue between the check and the wait.
                     waiting = core.session.sender.waiting
                     waiter = network.watch()
+                except BaseException:
+                    network.wake_after_failure()
+                    raise
             if not network.is_current:
                 network.check_progress()
                 waiter.wait(slice_until(deadline))

@@ -104,12 +104,16 @@ class Owner:
         if self.owned():
             self.post(function, *arguments)
             return
-        with self.lock:
-            if self.posted:
-                self.take_posted()
-            function(*arguments)
-            if not self.woken:
-                self.wake()
+        try:
+            with self.lock:
+                if self.posted:
+                    self.take_posted()
+                function(*arguments)
+                if not self.woken:
+                    self.wake()
+        except BaseException:
+            self.wake_after_failure()
+            raise
 
     def request(self, function: Callable[..., LightFuture], *arguments: Any) -> LightFuture:
         """Do the same as `call` for a function that returns a future.
@@ -121,13 +125,25 @@ class Owner:
             future: LightFuture = LightFuture()
             self.post(PostedRequest(future, self._settle_later, function, arguments))
             return future
-        with self.lock:
-            if self.posted:
-                self.take_posted()
-            made: LightFuture = function(*arguments)
-            if not self.woken:
-                self.wake()
+        try:
+            with self.lock:
+                if self.posted:
+                    self.take_posted()
+                made: LightFuture = function(*arguments)
+                if not self.woken:
+                    self.wake()
+        except BaseException:
+            self.wake_after_failure()
+            raise
         return made
+
+    def wake_after_failure(self) -> None:
+        """Wake the network thread after an exception of a call, which may be that of a signal handler.
+
+        The call may then have changed the core, without having woken the thread.
+        """
+        if not self.woken:
+            self._wake_up()
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Schedule a call under the lock, in the network thread. Takes no lock: for finalizers and signal handlers.

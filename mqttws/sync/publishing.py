@@ -87,16 +87,20 @@ class Publisher:
             message = Message(topic, payload, qos, retain)
             if _is_owned(network.rlock):
                 return network.request(pending.publish_safe, message)
-            with network.lock:
-                if network.posted:
-                    network.take_posted()
-                sent = None if network.woken else network.publish_at_once(message, BURST)
-                if sent is not None:
-                    future = sent[1]
-                else:
-                    future = pending.publish(message)[1]
-                    if not network.woken:
-                        network.wake()
+            try:
+                with network.lock:
+                    if network.posted:
+                        network.take_posted()
+                    sent = None if network.woken else network.publish_at_once(message, BURST)
+                    if sent is not None:
+                        future = sent[1]
+                    else:
+                        future = pending.publish(message)[1]
+                        if not network.woken:
+                            network.wake()
+            except BaseException:
+                network.wake_after_failure()
+                raise
         else:
             if type(payload) is not bytes:
                 payload = as_payload(payload)
@@ -129,6 +133,7 @@ class Publisher:
                     _release(rlock)
                 except RuntimeError:  # interrupted before the lock was acquired, or after it was released
                     pass
+                network.wake_after_failure()
                 raise
         if not network.core.running:  # no thread would settle the future of a message that was dropped for this one
             network.core.callbacks.run()

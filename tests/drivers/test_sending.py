@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 import time
@@ -18,8 +19,21 @@ from interrupts import interrupt
 from scripted import End, Scripted
 
 import mqttws.aio
-from mqttws import Client, PubAck, PubComp, Publish, PubRec, PubRel, SQLiteStore, SubAck, Subscribe, compiled
+from mqttws import (
+    Client,
+    MessageExpired,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    SQLiteStore,
+    SubAck,
+    Subscribe,
+    compiled,
+)
 from mqttws.broker import Broker
+from mqttws.protocol.outgoing import Run, size_of
 from mqttws.protocol.sending import Sender
 from mqttws.sync import publishing
 from mqttws.sync.network import Network
@@ -406,3 +420,76 @@ def test_an_interrupted_call_that_drops_a_message_leaves_no_future_without_its_o
         assert len(sender) <= 2
         step += 1
     assert step > 10
+
+
+def counted(sender: Sender) -> tuple[int, int]:
+    """Return how many messages are queued, and their bytes."""
+    sizes = []
+    for entry in sender.queue:
+        sizes += [*filter(None, map(len, entry.packets))] if isinstance(entry, Run) else [size_of(entry[1], entry[2])]
+    return len(sizes), sum(sizes)
+
+
+@pytest.mark.skipif(compiled, reason="compiled code is not traced")
+@pytest.mark.parametrize("position", range(4))
+def test_an_interrupted_withdrawal_leaves_the_counters_right(position: int) -> None:
+    step, more, results = 0, True, set()
+    while more:
+        client = Client("mqtt://127.0.0.1:1", client_id="c")
+        futures = [client.publish_nowait("a", b"x" * qos, qos) for qos in (1, 0, 0, 2)]
+        more = interrupt(step, partial(client.withdraw, futures[position]))
+        sender = client._core.pending.sender
+        assert (sender.waiting, sender.waiting_size) == counted(sender)
+        results.add(sender.waiting)
+        step += 1
+    assert step > 10
+    assert results == {3, 4}
+
+
+@pytest.mark.skipif(compiled, reason="compiled code is not traced")
+def test_an_interrupted_expiry_leaves_no_future_without_its_outcome() -> None:
+    """Each message expires once, and none is taken for that of an earlier process."""
+    step, more, results, errors = 0, True, set(), []
+    while more:
+        client = Client("mqtt://127.0.0.1:1", client_id="c", expire_after=60.0, on_error=errors.append)
+        late = [client.publish_nowait("a", b"x", qos) for qos in (1, 0, 0, 2)]
+        kept = client.publish_nowait("a", b"x", 1, expire_after=math.inf)
+        expire = partial(client._network.call, client._core.pass_time, time.monotonic() + 61.0)
+        more = interrupt(step, expire)
+        sender = client._core.pending.sender
+        assert (sender.waiting, sender.waiting_size) == counted(sender)
+        results.add((sender.waiting, len(client._core.callbacks.due)))
+        expire()
+        client._core.callbacks.run()
+        assert all(isinstance(future.exception(timeout=0), MessageExpired) for future in late)
+        assert not kept.done()
+        assert (sender.waiting, errors) == (1, [])
+        assert client.expired == 4 or (
+            more and client.expired == 0
+        )  # only the statistics may miss the interrupted call
+        step += 1
+    assert step > 10
+    assert {(5, 0), (5, 1), (1, 1)} <= results
+
+
+@pytest.mark.skipif(compiled, reason="no signal handler runs in the middle of compiled code")
+@pytest.mark.parametrize("call", ["publish_nowait, QoS 0", "publish_nowait, QoS 1", "publish", "subscribe_nowait"])
+def test_what_an_interrupted_call_has_queued_is_sent_without_another_call(call: str) -> None:
+    with Broker(sys_interval=None) as broker, Client(broker.url, keep_alive=0) as client:
+        network, session = client._network, client.session
+        make: Callable[[], object] = {
+            "publish_nowait, QoS 0": partial(client.publish_nowait, "a", b"1"),
+            "publish_nowait, QoS 1": partial(client.publish_nowait, "a", b"1", 1),
+            "publish": partial(client.publish, "a", b"1", 1),
+            "subscribe_nowait": partial(client.subscribe_nowait, "b"),
+        }[call]
+        sender, step, more, queued = session.sender, 0, True, 0
+        while more:
+            wait_until(lambda: network.waiting and not network.woken)
+            network._sent_at = time.monotonic() + 60.0  # as in a burst, so that the message is queued
+            last = sender._last_token
+            more = interrupt(step, make)
+            wait_until(lambda: not sender.queue and not session.requests)
+            queued += more and sender._last_token > last
+            step += 1
+        assert queued > 3
