@@ -6,6 +6,8 @@ one for each 16 KiB of its payload, but never more than there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Final
 
 from pubsub.message import Message
@@ -26,11 +28,17 @@ class Waiting:
         message: The message.
         release: Called when the message was processed; None at QoS 0.
         places: The number of places that it occupies.
+        claim: An iterator of one step, for several threads or tasks that share the iteration: the one that makes the
+            step gets the message. A `for` statement calls no function, so no signal handler runs between the step and
+            the next statement.
+        unfreed: An iterator with a step for each place that is not free again.
     """
 
-    __slots__ = ("message", "places", "release")
+    __slots__ = ("claim", "message", "places", "release", "unfreed")
 
     def __init__(self, message: Message, release: Release | None) -> None:
         self.message = message
         self.release = release
         self.places = min(PLACES, 1 + len(message.payload) // BYTES_OF_PLACE)
+        self.claim: Iterator[None] = repeat(None, 1)
+        self.unfreed: Iterator[None] = repeat(None, self.places)

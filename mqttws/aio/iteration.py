@@ -2,7 +2,7 @@
 
 It is not a generator. A cancelled `anext` would end a generator for good, and after a `break` asyncio closes a
 generator only some iterations of the loop later, possibly after the connection has been closed. Here a cancelled
-`anext` takes no message and does not end the iteration.
+`anext` takes no message and does not end the iteration. Several tasks may share an iteration.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Messages(AsyncIterator[Publish]):
             if not await network.message_came(self._timeout):
                 self.over = True
                 raise StopAsyncIteration
+            if self._taken is not None:  # another task has taken a message from this iteration meanwhile
+                self._move_on()
         message = messages.popleft()
         if not network.core.reading:
             self.task = asyncio.current_task()

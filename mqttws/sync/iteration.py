@@ -3,6 +3,9 @@
 It is not a generator. An exception inside a generator, for example of Ctrl-C while it waits, ends the generator for
 good, and the garbage collector runs its `finally` clause in any thread. Here the exception of a signal handler loses no
 message: a message is moved from the inbox in one step, and the next call returns it if this one is interrupted.
+
+Several threads may share an iteration. None of them may replace `message` before it is acknowledged. So each compares
+it again after every call, where the interpreter may switch to another thread, and before it takes the next message.
 """
 
 from __future__ import annotations
@@ -45,33 +48,47 @@ class Messages(Iterator[Publish]):
         if self.over:
             raise StopIteration
         message = self.message
-        if message is not None:
+        while message is not None:
             if self._unreturned:
                 self._unreturned = False
                 return message
-            if message.qos:
-                self._acknowledge(message)
+            if not message.qos:
+                break
+            self._acknowledge(message)
+            if message is self.message:
+                break
+            message = self.message  # another thread has taken a message from this iteration meanwhile
         core = self._network.core
         try:
             try:
                 for self.message in core.inbox.source:  # see `Inbox.source`
                     break
+                message = self.message
             except IndexError:
                 self.message = None
-                self._await_message()
+                message = self._await_message()
             if not core.reading and not self._network.woken:
                 self._network.call(self._network.look_again)
         except BaseException:
             self._unreturned = self.message is not None
             raise
-        # No function is called between the `for` statement and this one, so no exception of a signal handler can occur.
-        return self.message  # type: ignore[return-value]
-
-    def _await_message(self) -> None:
-        self.thread = threading.get_ident()
-        if not self._network.await_message(self, self._timeout):
+        if message is None:
             self.over = True
             raise StopIteration
+        # No function is called between the `for` statement and this one, so no exception of a signal handler can occur.
+        return message
+
+    def _await_message(self) -> Publish | None:
+        self.thread = threading.get_ident()
+        return self._network.await_message(self, self._timeout)
+
+    def move_on(self) -> None:
+        """Acknowledge the message that was taken last, if there is one."""
+        message = self.message
+        if message is not None:
+            self._acknowledge(message)
+            if message is self.message:
+                self.message = None
 
     def close(self) -> None:
         """End the iteration."""

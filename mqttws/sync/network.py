@@ -78,6 +78,9 @@ class Taker(Protocol):
     over: bool
     message: Publish | None
 
+    def move_on(self) -> None:
+        """Acknowledge the message that was taken last, if there is one."""
+
 
 class Lock:
     """An `RLock` as interpreted code takes it fastest, by `with` only.
@@ -178,7 +181,7 @@ class Network(Owner):
     def look_again(self) -> None:
         """Do nothing. Passed to `call`, which wakes the thread, so that it reads again if it may."""
 
-    def await_message(self, taker: Taker, timeout: float | None) -> bool:
+    def await_message(self, taker: Taker, timeout: float | None) -> Publish | None:
         """Wait for a message, and move it to an iteration.
 
         Args:
@@ -186,7 +189,7 @@ class Network(Owner):
             timeout: Seconds; None: until the client is closed.
 
         Returns:
-            Whether there was a message. If not, the time is up or the client was closed.
+            The message; None if the time is up or the client was closed.
 
         Raises:
             WouldDeadlock: This is the network thread, which reads the messages.
@@ -201,14 +204,19 @@ class Network(Owner):
             # Watch first, then look: a message that comes between the two ends the wait.
             waiter = self.watch_messages()
             with self.lock:
-                try:
-                    for taker.message in source:  # see `Inbox.source`
-                        return True
-                except IndexError:
-                    pass
-                if self.core.over or (deadline is not None and time.monotonic() >= deadline):
-                    return False
-            waiter.wait(slice_until(deadline))
+                is_free = taker.message is None
+                if is_free:
+                    try:
+                        for taker.message in source:  # see `Inbox.source`
+                            return taker.message
+                    except IndexError:
+                        pass
+                    if self.core.over or (deadline is not None and time.monotonic() >= deadline):
+                        return None
+            if is_free:
+                waiter.wait(slice_until(deadline))
+            else:  # another thread has taken a message from the same iteration
+                taker.move_on()
 
     def give_back(self, messages: list[Publish], after: int) -> None:
         """Move messages to the inbox; see `Inbox.give_back`. Requires the lock."""

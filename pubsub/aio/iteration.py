@@ -130,15 +130,16 @@ class Messages(Subscription):
         self._move_on()
         if self._core.is_ours and self._inbox.is_empty:
             raise WouldDeadlock("this callback is called by the task that delivers the messages; subscribe instead")
-        waiting = await self._inbox.peek(self._silence)
-        if waiting is None:
-            error = self._core.error
-            self._end()
-            if error is not None:
-                raise to_raise(error)
-            raise StopAsyncIteration
-        self._given = waiting
-        return waiting.message
+        while (waiting := await self._inbox.peek(self._silence)) is not None:
+            for _ in waiting.claim:
+                self._given = waiting
+                return waiting.message
+            self._inbox.pop(waiting)  # another task that shares the iteration has taken it
+        error = self._core.error
+        self._end()
+        if error is not None:
+            raise to_raise(error)
+        raise StopAsyncIteration
 
     def _move_on(self) -> None:
         if self._given is not None:

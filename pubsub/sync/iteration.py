@@ -11,7 +11,9 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
+from itertools import repeat
 from typing import Self
 
 from mqttws import WouldDeadlock, to_raise
@@ -35,7 +37,7 @@ class Inbox:
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # None wakes the iteration
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._free(PLACES)
+        self._free(repeat(None, PLACES))
         # One thread at a time takes places. Otherwise two threads, each with half of the places, could wait for more.
         self._putting = threading.Lock()
         self._taken: deque[Waiting | None] = deque()  # messages that `peek` has moved here from `_messages`
@@ -52,9 +54,8 @@ class Inbox:
         if self._is_discarded:
             self._release_all()
 
-    def _free(self, places: int) -> None:
-        for _ in range(places):
-            self._places.put(None)
+    def _free(self, places: Iterable[None]) -> None:
+        any(map(self._places.put, places))  # in C, so no exception of a signal handler loses a place
 
     def peek(self, timeout: float | None) -> Waiting | None:
         """Wait for a message, and return it without removing it.
@@ -73,6 +74,7 @@ class Inbox:
                     return waiting
                 self._taken.popleft()
             if self._is_closed and self._messages.empty():
+                self._messages.put(None)  # it wakes another thread that shares the iteration
                 return None
             try:
                 # `extend` and `map` run in C. No exception of a signal handler can come between the removal from the
@@ -91,7 +93,7 @@ class Inbox:
         """Remove and release the message that `peek` returned. May be repeated after an interrupt, at any step."""
         if waiting.release is not None:
             waiting.release()
-        self._free(waiting.places)
+        self._free(waiting.unfreed)
         try:
             self._taken.remove(waiting)
         except ValueError:
@@ -142,15 +144,16 @@ class Messages(Subscription):
         self._move_on()
         if self._core.is_ours and self._inbox.is_empty:
             raise WouldDeadlock("this callback is called by the thread that delivers the messages; subscribe instead")
-        waiting = self._inbox.peek(self._silence)
-        if waiting is None:
-            error = self._core.error
-            self.close()
-            if error is not None:
-                raise to_raise(error)
-            raise StopIteration
-        self._given = waiting
-        return waiting.message
+        while (waiting := self._inbox.peek(self._silence)) is not None:
+            for _ in waiting.claim:
+                self._given = waiting
+                return waiting.message
+            self._inbox.pop(waiting)  # another thread that shares the iteration has taken it
+        error = self._core.error
+        self.close()
+        if error is not None:
+            raise to_raise(error)
+        raise StopIteration
 
     def _move_on(self) -> None:
         if self._given is not None:
