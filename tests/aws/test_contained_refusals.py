@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import mqttws
 import pubsub.aio
 from pubsub import AWSIoTProvider, PublishFailed, PubSub
 from pubsub.aws.errors import PublishRefused, Reason, SubscribeRefused
@@ -47,7 +48,8 @@ def iot(request: pytest.FixtureRequest) -> Iterator[LocalIoTEndpoint]:
 
 
 def provider_of(iot: LocalIoTEndpoint, **options: Any) -> AWSIoTProvider:
-    return AWSIoTProvider("eu-west-1", iot.url, KEYS, limits=LIMITS, **options)
+    reconnect = mqttws.Reconnect(initial=0.1, maximum=0.2)
+    return AWSIoTProvider("eu-west-1", iot.url, KEYS, limits=LIMITS, reconnect=reconnect, **options)
 
 
 def cuts(caplog: Any) -> int:
