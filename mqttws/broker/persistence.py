@@ -69,7 +69,7 @@ class Persistence:
                 fields = json.loads(value)
                 expiry = None if fields["expiry"] is None else float(fields["expiry"])
                 session = StoredSession(key[3:].decode(), fields["owner"], fields["username"], expiry)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise StoreError(
                     f"a session in the store cannot be read ({error!r}); it may be from another program"
                 ) from None

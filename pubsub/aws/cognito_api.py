@@ -17,11 +17,11 @@ import re
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
+from pubsub.aws.corrected_clock import read_date
 from pubsub.aws.http import Response, TransferError, check_url, post
 from sigv4 import Credentials, CredentialsUnavailable
 
@@ -196,7 +196,7 @@ def _xml(name: str, response: Response) -> ElementTree.Element:
         if b"<!" in response.body:
             raise ElementTree.ParseError  # a document type declaration could define entities; STS sends none
         return ElementTree.fromstring(response.body)
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, ValueError, LookupError):  # the latter two: an encoding that it cannot decode
         raise CognitoError(f"{name}: the answer (HTTP {response.status}) is not XML", status=response.status) from None
 
 
@@ -204,11 +204,8 @@ def _granted(name: str, keys: Mapping[str, Any], secret: str, expires_at: dateti
     """Return the credentials. Their remaining time is measured by AWS's clock, which also determines their expiry."""
     if expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)
-    try:
-        there = parsedate_to_datetime(response.headers.get("date", ""))
-        life = (expires_at - (there if there.tzinfo else there.replace(tzinfo=UTC))).total_seconds()
-    except ValueError:
-        life = None
+    there = read_date(response.headers.get("date"))
+    life = None if there is None else (expires_at - there).total_seconds()
     try:
         credentials = Credentials(keys["AccessKeyId"], keys[secret], keys["SessionToken"], expires_at=expires_at)
     except (KeyError, TypeError, ValueError):

@@ -28,7 +28,7 @@ def read_date(text: str | None) -> datetime | None:
     """Return the `Date` of an HTTP response; None if it is missing or not valid."""
     try:
         read = None if text is None else parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a number beyond those of C
         return None
     return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
 

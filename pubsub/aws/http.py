@@ -63,10 +63,26 @@ def check_url(url: str) -> SplitResult:
         or not parts.hostname
         or parts.username is not None
         or port == 0
+        or not _can_connect(parts.hostname)
+        or not _is_target(parts.path + parts.query)
     ):
         # Neither the URL nor the standard library's message is shown: they may contain a name and a password.
         raise ValueError("expected a URL such as https://host[:port]/path, without a user's name in it")
     return parts
+
+
+def _can_connect(host: str) -> bool:
+    """Return whether the system's resolver can be asked for a host: it raises other errors than OSError."""
+    try:
+        host.encode("idna")
+    except UnicodeError:  # an empty label, one of over 63 characters, or a character that no name may contain
+        return False
+    return host.isprintable() and " " not in host
+
+
+def _is_target(text: str) -> bool:
+    """Return whether a path or a query can be sent: `http.client` refuses other characters only when it sends them."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def post(
@@ -115,7 +131,7 @@ def post(
     except OSError as fault:
         # Includes the refusal of a proxy; the message of http.client for it contains only the status.
         raise TransferError(f"cannot reach {where}: {fault.strerror or fault}") from None
-    except http.client.HTTPException as fault:
+    except (http.client.HTTPException, ValueError) as fault:  # ValueError: http.client reads a chunk of negative size
         raise TransferError(f"the answer from {where} is not HTTP ({type(fault).__name__})") from None
     finally:
         for opened in responses:
@@ -199,7 +215,7 @@ def _checked_proxy(proxy: str, scheme: str) -> SplitResult:
         port = via.port if via is not None else None
     except ValueError:
         via, port = None, 0
-    if via is None or via.scheme != "http" or not via.hostname or port == 0:
+    if via is None or via.scheme != "http" or not via.hostname or port == 0 or not _can_connect(via.hostname):
         # Neither the proxy's URL nor the standard library's message is shown: they may contain a password.
         raise TransferError(f"the environment's proxy for {scheme} is not http://host:port; correct it, or unset it")
     return via

@@ -605,6 +605,8 @@ def test_invalid_answers_are_an_error(
         ("GetOpenIdToken", 200, {"IdentityId": "eu:1"}, "GetOpenIdToken: the answer has no Token"),
         ("STS", 200, b"{}", "the answer (HTTP 200) is not XML"),
         ("STS", 200, b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "the answer (HTTP 200) is not XML"),
+        ("STS", 200, b'<?xml version="1.0" encoding="shift_jis"?><a/>', "the answer (HTTP 200) is not XML"),
+        ("STS", 200, b'<?xml version="1.0" encoding="no-such"?><a/>', "the answer (HTTP 200) is not XML"),
         ("STS", 200, b"<a/>", "has no usable Credentials"),
         ("STS", 200, xml(Expiration=None), "has no usable Expiration"),
         ("STS", 200, xml(Expiration="soon"), "has no usable Expiration"),

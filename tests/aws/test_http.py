@@ -159,7 +159,15 @@ def test_a_truncated_answer_is_an_error(peer_of: PeerOf) -> None:
         post(f"http://127.0.0.1:{peer.port}/", {}, b"")
 
 
-@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n\r\n", b"", b"HTTP/1.1 OK\r\n\r\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-x\r\n\r\n",
+        b"",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",
+    ],
+)
 def test_an_answer_that_is_not_http_is_an_error(said: bytes, peer_of: PeerOf) -> None:
     peer = peer_of(said)
     with pytest.raises(TransferError, match=rf"from 127\.0\.0\.1:{peer.port} is not HTTP|cannot reach 127"):
@@ -173,7 +181,11 @@ def test_a_closed_port_is_an_error(closed_port: int) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://h/", "h/path", "https://", "http://:80/", "https://user:pass@h/", "https://h:0/", "https://h:x/"],
+    [
+        *("ftp://h/", "h/path", "https://", "http://:80/", "https://user:pass@h/", "https://h:0/", "https://h:x/"),
+        *(f"http://{'a' * 64}.test/", "http://a..b/", "http://./", "http://a b/", "http://\udcff/", "http://a\x7f/"),
+        *("http://h/a b", "http://h/\xe9", "http://h/?\x7f"),
+    ],
 )
 def test_an_invalid_url_is_an_error_that_does_not_show_it(url: str) -> None:
     with pytest.raises(ValueError, match=r"^expected a URL such as https://host\[:port\]/path") as caught:
@@ -314,8 +326,9 @@ def test_hosts_in_no_proxy_are_connected_directly(peer_of: PeerOf, monkeypatch: 
     assert len(service.requests) == 1
 
 
-def test_an_unsupported_proxy_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "socks5://u:hunter2@127.0.0.1:1080")
+@pytest.mark.parametrize("proxy", ["socks5://u:hunter2@127.0.0.1:1080", "http://u:hunter2@a..b", "u:hunter2@a b"])
+def test_an_unsupported_proxy_is_an_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
     with pytest.raises(TransferError, match=r"proxy for https is not http://host:port") as caught:
         post("https://service.test/", {}, b"")
     assert "hunter2" not in str(caught.value)

@@ -259,6 +259,7 @@ def test_nothing_is_acknowledged_that_is_not_stored(start: Start) -> None:
     [
         (b"m\0\x01c", b"{}"),
         (b"m\0\x01c", b"["),
+        (b"m\0\x01c", b"[" * 100_000),
         (b"m\0\x01c", b'{"owner": null, "username": null, "expiry": "soon"}'),
         (b"r#", b"\0"),
         (b"ra", b""),
