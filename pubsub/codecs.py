@@ -34,6 +34,17 @@ class Codec(Protocol):
         """
 
 
+def check_codec(codec: Any) -> Any:
+    """Return a codec, after a check that it is one.
+
+    Raises:
+        TypeError: It has no methods `encode` and `decode`; or it is text, whose methods of those names are others.
+    """
+    if isinstance(codec, (str, bytes, bytearray)) or not all(hasattr(codec, name) for name in ("encode", "decode")):
+        raise TypeError(f"codec must be an object with the methods encode and decode, not {type(codec).__name__}")
+    return codec
+
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

@@ -12,9 +12,9 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, Generic, NoReturn, TypeVar, overload
 
-from mqttws import ConnectionClosed, Waiting, check_topic
+from mqttws import ConnectionClosed, Waiting, check_topic, is_coroutine_function
 from pubsub.channel import Channel
-from pubsub.codecs import JSON, Codec
+from pubsub.codecs import JSON, Codec, check_codec
 from pubsub.errors import ProviderError
 from pubsub.message import Message
 from pubsub.observers import Callback, Observer, make_observer
@@ -24,7 +24,7 @@ from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
 from pubsub.publishing import Delivery, Publication, Sent
 from pubsub.requests import PREFIX, Responder
-from pubsub.runtime import Runtime
+from pubsub.runtime import Runtime, check_seconds
 from pubsub.states import ConnectionState
 from pubsub.subscription import Dedupe, Handle, SubscriptionCore
 from pubsub.topics import check_filters, check_qos, check_topics
@@ -107,7 +107,7 @@ class PubSubCore(Generic[O, F]):
     def __init__(self, runtime: Runtime, *providers: Provider, codec: Codec = JSON) -> None:
         self._runtime = runtime
         self.connection_state_changes = StateChanges(runtime)
-        self._codec = codec
+        self._codec = check_codec(codec)
         self._settings: dict[str, Any] = {}
         self._providers: dict[str, Provider] = {}
         self._implied: Provider | None = None  # created by `configure`
@@ -320,7 +320,7 @@ class PubSubCore(Generic[O, F]):
 
         Raises:
             LocalProtocolError: A Topic Filter or the QoS is not valid.
-            TypeError: The topics are neither a str nor several str.
+            TypeError: The topics are neither a str nor several str, or another argument has the wrong type.
             ValueError: There is no topic.
 
         Spec: §3.8, §4.7
@@ -341,12 +341,15 @@ class PubSubCore(Generic[O, F]):
             {'barn/#': 0}
         """
         wanted = check_filters(topics, qos)
+        used = self._codec if codec is None else check_codec(codec)
+        if dedupe is not None:
+            self._check_function("dedupe", dedupe, awaited=False)
+        if timeout is not None:
+            check_seconds(timeout)
 
         def make(observer: Observer) -> SubscriptionCore:
             self._runtime.collect()
-            return SubscriptionCore(
-                self._runtime, self._join, wanted, observer, codec or self._codec, self.select(provider), dedupe
-            )
+            return SubscriptionCore(self._runtime, self._join, wanted, observer, used, self.select(provider), dedupe)
 
         return self._observable(make, timeout)  # type: ignore[return-value]
 
@@ -387,11 +390,12 @@ class PubSubCore(Generic[O, F]):
         Raises:
             LocalProtocolError: A topic or the QoS is not valid.
             ProviderError: There is no provider, or a setting is missing.
-            TypeError: The topic is not a str; or the function is a coroutine function, and this is not asyncio.
+            TypeError: The topic is not a str; or the function is not callable; or it is a coroutine function, and this
+                is not asyncio.
         """
         check_qos(qos)
         check_topic(topic)
-        self._runtime.check_callback(function)
+        self._check_function("function", function, awaited=True)
 
         def publish(to: str, message: Any, through: str) -> None:
             self.publish_nowait(to, message, qos=qos, provider=through, codec=codec)
@@ -401,6 +405,13 @@ class PubSubCore(Generic[O, F]):
             topic + "/+/+", qos=qos, provider=provider, codec=codec, dedupe=lambda message: message.topic
         )
         return observable.subscribe(next=responder.next, error=error)
+
+    def _check_function(self, name: str, function: object, *, awaited: bool) -> None:
+        if not callable(function):
+            raise TypeError(f"{name} must be a function of a message, not {type(function).__name__}")
+        if not awaited and is_coroutine_function(function):
+            raise TypeError(f"{name} is a coroutine function, which is not awaited")
+        self._runtime.check_callback(function)
 
     def _join(self, provider: Provider, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> None:
         while not self.channel(provider).join(subscription, wanted):
@@ -478,7 +489,7 @@ class PubSubCore(Generic[O, F]):
         names = check_topics(topics, qos)
         if message is REQUIRED:
             raise TypeError(f"there is no message: publish({names[0]!r}, message)")
-        payload = (codec or self._codec).encode(message)
+        payload = (self._codec if codec is None else check_codec(codec)).encode(message)
         selected = self.select(provider)
         for each in selected:
             for topic in names:

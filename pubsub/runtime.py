@@ -24,10 +24,22 @@ from typing import Any, Protocol
 from mqttws import State, Waiting, WouldDeadlock, is_generator_function
 from pubsub.owned_lock import OwnedLock
 
-__all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle"]
+__all__ = ["DONE", "Client", "Future", "Runtime", "check_seconds", "logger", "settle"]
 
 
 logger = logging.getLogger("pubsub")
+
+
+def check_seconds(timeout: object) -> None:
+    """Check a `timeout`.
+
+    Raises:
+        TypeError, ValueError: It is not a number.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be int or float, not {type(timeout).__name__}")
+    if timeout != timeout:
+        raise ValueError("timeout is nan; it must be a number of seconds")
 
 
 class Future(Protocol):
@@ -179,6 +191,7 @@ class Runtime(ABC):
     """
 
     def __init__(self, timeout: float) -> None:
+        check_seconds(timeout)
         self.timeout = timeout
         self.renew()
 

@@ -14,7 +14,7 @@ from pubsub.aio.iteration import Inbox, Messages
 from pubsub.aio.requester import Requester
 from pubsub.aio.runtime import Tasks
 from pubsub.channel import Channel
-from pubsub.codecs import JSON, Codec
+from pubsub.codecs import JSON, Codec, check_codec
 from pubsub.core import REQUIRED, ObservableCore, PubSubCore
 from pubsub.errors import PublishFailed
 from pubsub.observers import Observer
@@ -151,9 +151,8 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         if is_usual and isinstance(topics, str) and len(selected) == 1:
             channel = self._channels.get(selected[0])
             if channel is not None and channel.connected and self._runtime.is_usable(channel.runner):
-                await self._publish_one(
-                    channel, topics, (codec or self._codec).encode(message), qos, retain, timeout, expire_after
-                )
+                used = self._codec if codec is None else check_codec(codec)
+                await self._publish_one(channel, topics, used.encode(message), qos, retain, timeout, expire_after)
                 return
         deliveries = self._prepare(topics, message, qos, retain, provider, codec, expire_after)
         publication = self._new_publication(deliveries)

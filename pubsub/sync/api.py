@@ -11,7 +11,7 @@ from typing import Any, Self
 import mqttws
 from mqttws import LocalProtocolError, TimedOut, WouldDeadlock, to_raise
 from pubsub.channel import Channel
-from pubsub.codecs import JSON, Codec
+from pubsub.codecs import JSON, Codec, check_codec
 from pubsub.core import REQUIRED, ObservableCore, PubSubCore
 from pubsub.errors import PublishFailed
 from pubsub.observers import Observer
@@ -144,9 +144,8 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         if is_usual and isinstance(topics, str) and len(selected) == 1:
             channel = self._channels.get(selected[0])
             if channel is not None and channel.connected:
-                self._publish_one(
-                    channel, topics, (codec or self._codec).encode(message), qos, retain, timeout, expire_after
-                )
+                used = self._codec if codec is None else check_codec(codec)
+                self._publish_one(channel, topics, used.encode(message), qos, retain, timeout, expire_after)
                 return
         deliveries = self._prepare(topics, message, qos, retain, provider, codec, expire_after)
         publication = self._new_publication(deliveries)

@@ -239,3 +239,39 @@ def test_module_functions_raise_the_same_errors(world: Any) -> None:
         assert pubsub.pending == 0
     finally:
         pubsub.remove_pluggable("of the module")
+
+
+async def key_of(message: pubsub.Message) -> object:
+    return message.value
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("codec", 5, TypeError),
+        ("codec", "json", TypeError),
+        ("dedupe", "id", TypeError),
+        ("dedupe", key_of, TypeError),
+        ("timeout", "5", TypeError),
+        ("timeout", True, TypeError),
+        ("timeout", float("nan"), ValueError),
+    ],
+)
+def test_options_of_the_wrong_type_are_refused_when_they_are_passed(
+    api: Api, option: str, value: Any, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match=option):
+        api.ps.subscribe("a", **{option: value})
+    if option != "dedupe":
+        with pytest.raises(kind, match=option):
+            type(api.ps)(**{option: value})
+    if option == "codec":
+        with pytest.raises(kind, match=option):
+            api.call(api.ps.publish, "a", 1, codec=value)
+        with pytest.raises(kind, match=option):
+            api.ps.publish_nowait("a", 1, codec=value)
+
+
+def test_a_responder_that_is_no_function_is_refused(api: Api) -> None:
+    with pytest.raises(TypeError, match="function must be a function of a message, not int"):
+        api.ps.respond("a", 5)
