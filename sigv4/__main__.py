@@ -47,22 +47,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         carried out; 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
+    if sys.stdout is None:
+        _complain("there is no standard output to write to")
+        return 2
     try:
         code, answer = _run(options)
         print(answer, flush=True)
         return code
     except (SigV4Error, ValueError) as error:
-        print(f"sigv4: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except BrokenPipeError:
         _discard_output()
         return 0
     except OSError as error:
         _discard_output()
-        print(f"sigv4: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        _complain(f"cannot write to standard output: {error.strerror}")
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _complain(text: str) -> None:
+    """Write a line to standard error, if there is one: for None, print() would write to standard output."""
+    if sys.stderr is None:
+        return
+    try:
+        print(f"sigv4: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # the reader has left
 
 
 def _discard_output() -> None:
@@ -106,8 +119,8 @@ def _time(text: str) -> datetime:
 
 
 def _seconds(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds, 0 to 999,999,999")
     return int(text)
 
 

@@ -89,6 +89,7 @@ def test_a_profile(sigv4, tmp_path):
         (("presign",), KEYS, "required: url"),
         (("verify", "--at", "yesterday"), KEYS, "'yesterday' is not a time of the form YYYYMMDDTHHMMSSZ"),
         (("verify", "--skew", "-5"), KEYS, "'-5' is not a number of seconds"),
+        (("verify", "x", "--skew", "9" * 20), KEYS, "is not a number of seconds, 0 to 999,999,999"),
         (("presign", ENDPOINT, "--secret-key", "x"), KEYS, "unrecognized arguments"),
     ],
 )
@@ -119,6 +120,23 @@ def test_streams_that_are_closed_or_full_are_no_traceback(redirected, code, says
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert done.stderr.count("\n") == (code != 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("words", "redirected", "says"),
+    [
+        (["presign", ENDPOINT], ">&-", b"sigv4: there is no standard output to write to\n"),
+        (["presign", ""], "2>&-", b""),
+        (["presign", ENDPOINT], ">&- 2>&-", b""),
+    ],
+)
+def test_a_closed_stream_fails_and_its_lines_go_nowhere_else(words, redirected, says):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-m", "sigv4", *words],
+        env={**os.environ, **KEYS}, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", says)
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch):
