@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := .venv-compiled
 # More than the number of cores, because the tests spend half of their time waiting.
-JOBS ?= 6
+JOBS ?= 8
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 # The tests start thousands of interpreters, which should not compile the sources again.
@@ -20,7 +20,7 @@ help:              ## show this list
 demo: $(VENV)/installed  ## an example: a broker, two subscriptions, messages of every QoS
 	@$(BIN)/pubsub demo
 
-test: lint peers   ## every test, after ruff and mypy strict, in JOBS=6 processes; writes docs/conformance.md
+test: lint peers   ## every test, after ruff and mypy strict, in JOBS=8 processes; writes docs/conformance.md
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --write-docs conformance
 
 # Left out, because they do not depend on the Python: peers in other processes, planted faults, thousands of seeds.
