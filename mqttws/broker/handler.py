@@ -148,14 +148,20 @@ class Handler:
             Whether this is complete and has no effect on this connection: the bytes were messages of QoS 0, which are
             routed. Otherwise call `take_events`.
         """
-        if not self._hub.router.in_runs or self._routing is not None:
+        router = self._hub.router
+        if not router.in_runs or self._routing is not None:
             self._connection.receive_data(data, now)
             return False
         run = self._connection.receive_run(data, now)
         if run is None:
             return False
         topic, packets, payloads = run
-        return self._publish_run(topic, payloads, now, packets)
+        try:
+            router.publish_run(self.peer, topic, payloads, packets)
+        except (Unfinished, MQTTError) as problem:
+            self._interrupt(problem, partial(router.publish_run, self.peer, topic, payloads, packets), now)
+            return False
+        return True
 
     def take_events(self, now: float, until: float = inf) -> bool:
         """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now."""
@@ -312,16 +318,19 @@ class Handler:
     def _on_publish(self, publish: Publish, now: float) -> None:
         router = self._hub.router
         if router.in_runs and not (publish.qos or publish.retain):
-            self._publish_run(publish.topic, self._take_run(publish), now, first=publish)
+            payloads = self._take_run(publish)
+            try:
+                router.publish_run(self.peer, publish.topic, payloads, first=publish)
+            except (Unfinished, MQTTError) as problem:
+                rest = partial(router.publish_run, self.peer, publish.topic, payloads, first=publish)
+                self._interrupt(problem, rest, now)
             return
         try:
             if publish.qos == 2:
                 self._check_unreleased()
             taken = router.publish_from(self.peer, publish)
-        except Unfinished as unfinished:
-            self._routing = unfinished, lambda: self._publish_at_last(publish)
-        except MQTTError as error:
-            self.cut(error, now)
+        except (Unfinished, MQTTError) as problem:
+            self._interrupt(problem, partial(self._publish_at_last, publish), now)
         else:
             (self._connection.acknowledge if taken else self._connection.discard)(publish)
 
@@ -337,20 +346,12 @@ class Handler:
         if unreleased > self._hub.limits.max_unreleased or not self._hub.router.memory.allows(subscriber, IDENTIFIER):
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
 
-    def _publish_run(
-        self, topic: str, payloads: list[bytes], now: float, packets: bytes = b"", first: Publish | None = None
-    ) -> bool:
-        """Route a run; see `Router.publish_run`. Return whether that is complete and the connection is not cut."""
-        router = self._hub.router
-        try:
-            router.publish_run(self.peer, topic, payloads, packets, first)
-        except Unfinished as unfinished:
-            self._routing = unfinished, lambda: router.publish_run(self.peer, topic, payloads, packets, first)
-        except MQTTError as error:
-            self.cut(error, now)
+    def _interrupt(self, problem: Unfinished | MQTTError, deliver: Callable[[], None], now: float) -> None:
+        """Keep a PUBLISH whose recipients are still to be looked up; close the connection for any other problem."""
+        if isinstance(problem, Unfinished):
+            self._routing = problem, deliver
         else:
-            return True
-        return False
+            self.cut(problem, now)
 
     def _publish_at_last(self, publish: Publish) -> None:
         """Route and acknowledge a PUBLISH that has passed all checks."""
