@@ -67,7 +67,7 @@ def test_a_slow_connect(attack, wire, scheme):
 @pytest.mark.parametrize("keep_alive", [0, 1, 60])
 def test_a_slow_packet(attack, join, scheme, keep_alive):
     """Each byte resets the keep alive, which alone would allow this for ever."""
-    victim = attack(limits=QUICK)
+    victim = attack(limits={"packet_timeout": 0.5})
     peer = join(victim, scheme=scheme, keep_alive=keep_alive)
     data = b"\x30\xff\xff\x3e\x00\x01a" + bytes(9000)
     if scheme == "ws":
