@@ -299,7 +299,7 @@ def test_what_is_saved_for_other_programs_says_so(tmp_path: Path, ending: str, s
 
 
 def test_hexadecimal_is_read_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pubsub.look.reading._MOST_HEX", 4_000)
+    monkeypatch.setattr("pubsub.look.reading.MOST_HEX", 4_000)
     path = tmp_path / "s.txt"
     path.write_text("c000" * 1_000)
     assert len(packets(read(path)[0])) == 1_000
