@@ -130,7 +130,11 @@ class Client(Publisher):
     @property
     def waiting(self) -> Waiting:
         """The queue of messages that are not sent yet."""
-        return self._core.waiting(time.monotonic())
+        network, core = self._network, self._core
+        if network.busy:  # in a signal handler
+            return core.waiting(time.monotonic())
+        waiting: Waiting = network.change_core(core.waiting, time.monotonic())
+        return waiting
 
     async def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.

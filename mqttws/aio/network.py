@@ -183,7 +183,7 @@ class Network(Owner):
         if self._has_lost_store:
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
         self.bind()
-        self.core.begin(retries)
+        self.change_core(self.core.begin, retries)
         self.await_expiry()  # for messages that an earlier process has stored
         self.task = self._make_task(self._run(), f"mqttws {self.core.client_id}")
 
@@ -192,11 +192,11 @@ class Network(Owner):
         if self.core.running and not loop.is_closed():
             raise MQTTError("the client is open in another event loop; close it there first, or make another client")
         error = ConnectionClosed("the client is used in another event loop now")
-        for future in self.core.take_futures(error):
+        for future in self.change_core(self.core.take_futures, error):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self.settle, [future], error)
         if self.core.running:  # the loop was closed before the task had ended
-            self.core.give_up(error)
+            self.change_core(self.core.give_up, error)
             self.core.callbacks.clear()
         self.task = self._pump = self._patience = self._delivery = self._calling = None
         self.flushing = self.unflushed = self._ending = self._delivering = self.busy = False
@@ -208,7 +208,10 @@ class Network(Owner):
 
     def await_expiry(self) -> None:
         """Set the timer for the next message that expires."""
-        due = self.core.next_expiry
+        if self.busy:  # in a signal handler: `_run_posted` does this after its call
+            return
+        core = self.core
+        due = self.change_core(lambda: core.next_expiry)
         if due is None:
             return
         when = self.loop.time() + due - time.monotonic()
@@ -511,7 +514,7 @@ class Network(Owner):
                         error = core.error
                     except Exception as reason:  # the attempt failed; `judge` decides whether there is another one
                         error = reason
-                due = core.lost(core.judge(error, time.monotonic()), time.monotonic())
+                due = self.change_core(core.lost, core.judge(error, time.monotonic()), time.monotonic())
                 self.run_callbacks()
         except asyncio.CancelledError:
             pass  # by `close`, or by the end of the loop
@@ -523,7 +526,7 @@ class Network(Owner):
             if self._expiry is not None:
                 self._expiry.cancel()
                 self._expiry = None
-            core.give_up(failure)
+            self.change_core(core.give_up, failure)
             self.run_callbacks()
 
     async def _sleep_until(self, due: float) -> None:
@@ -546,7 +549,7 @@ class Network(Owner):
 
     async def _serve(self) -> None:
         """Make one Network Connection and wait for its end."""
-        self.core.begin_attempt()
+        self.change_core(self.core.begin_attempt)
         self.run_callbacks()
         pump = await self._dial()
         if pump is not None:
@@ -555,7 +558,7 @@ class Network(Owner):
             except asyncio.CancelledError:
                 # `asyncio.run` cancels all tasks at once when it ends by SystemExit, before a program's `async with`
                 # has closed the client. This is an orderly end, as the interpreter's is for a blocking client.
-                self.core.stop(time.monotonic(), 0.0)
+                self.change_core(self.core.stop, time.monotonic(), 0.0)
                 self.flush_now()
                 raise
             finally:
@@ -567,7 +570,7 @@ class Network(Owner):
         attempt = pump = None
         try:
             async with asyncio.timeout(self._seconds_left(self._options.timeout)) as self._patience:
-                attempt = self.core.make_attempt(await self._ask(), time.monotonic())
+                attempt = self.change_core(self.core.make_attempt, await self._ask(), time.monotonic())
                 self._hasten(attempt.deadline)
                 made = pump = Pump(attempt, self)
                 options = self.core.options
@@ -611,7 +614,7 @@ class Network(Owner):
 
     def established(self, pump: Pump) -> None:
         """Use a new TCP connection."""
-        self.core.establish(pump.attempt, time.monotonic())
+        self.change_core(self.core.establish, pump.attempt, time.monotonic())
         self._pump = pump
 
     def forget_parent(self) -> None:

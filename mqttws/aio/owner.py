@@ -97,6 +97,17 @@ class Owner(ABC):
         finally:
             self.busy = False
 
+    def change_core(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that changes the core, while no other call is being made. A signal handler posts its calls.
+
+        Unlike `call`, this makes no posted calls, whose exceptions would be taken for those of the function.
+        """
+        self.busy = True
+        try:
+            return function(*arguments)
+        finally:
+            self.busy = False
+
     def _in_turn(self) -> bool:
         """Return whether the loop runs in this thread, when a flush is scheduled; quickly, without the system."""
         return self.flusher == get_ident() and self._loop is not None and self._loop.is_running()
@@ -143,21 +154,26 @@ class Owner(ABC):
             self._take_posted()
             self.flush_soon()
             self.run_callbacks()
+            self.await_expiry()
 
     def _take_posted(self) -> None:
-        """Make the posted calls. Remove each after it was made: if an exception interrupts this, it is made again."""
+        """Make the posted calls. Remove each after it was made: if an exception interrupts this, it is made again.
+
+        A signal handler that publishes meanwhile posts its call, also between two of these.
+        """
         posted = self.posted
-        while posted:
-            function, arguments = posted[0]
-            self.busy = True
-            try:
-                function(*arguments)
-            except Exception:
+        self.busy = True
+        try:
+            while posted:
+                function, arguments = posted[0]
+                try:
+                    function(*arguments)
+                except Exception:
+                    posted.popleft()
+                    raise
                 posted.popleft()
-                raise
-            finally:
-                self.busy = False
-            posted.popleft()
+        finally:
+            self.busy = False
 
     @staticmethod
     def settle(futures: list[Future], outcome: object) -> None:

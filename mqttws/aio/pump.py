@@ -29,6 +29,9 @@ class Owner(Protocol):
     core: Core[asyncio.Future[Any]]
     busy: bool
 
+    def change_core(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that changes the core."""
+
     def established(self, pump: Pump) -> None:
         """Use a new TCP connection."""
 
@@ -72,7 +75,7 @@ class Pump(asyncio.Protocol):
         try:
             self._network.established(self)
         except Exception as error:
-            self._fail(error)
+            self._network.change_core(self._fail, error)
         self.move()
 
     def data_received(self, data: bytes) -> None:

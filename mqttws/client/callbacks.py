@@ -45,7 +45,10 @@ class Callbacks:
         """
         due = self.due
         while due:
-            call = due[0]
+            try:
+                call = due[0]
+            except IndexError:  # a signal handler has run the queue
+                return
             if call[0] is not self._settle:
                 function, first, second = due.popleft()
                 function(first, second)

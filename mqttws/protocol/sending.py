@@ -190,11 +190,11 @@ class Sender:
     @property
     def oldest(self) -> int | None:
         """The lowest token of the messages that are queued or in flight; None if there are none."""
-        self._stop_growing()
         tokens = [next(iter(self._published.values()))[TOKEN]] if self._published else []
         tokens += [outgoing[TOKEN] for outgoing in self._released.values()]
-        if self._count and self.first_waiting is not None:
-            tokens.append(self.first_waiting)
+        first = self.first_waiting
+        if first is not None and self.waiting:
+            tokens.append(first)
         return min(tokens, default=None)
 
     def __len__(self) -> int:

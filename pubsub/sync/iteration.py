@@ -69,10 +69,13 @@ class Inbox:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             while self._taken:
-                waiting = self._taken[0]
-                if waiting is not None:
-                    return waiting
-                self._taken.popleft()
+                try:
+                    waiting = self._taken[0]
+                    if waiting is not None:
+                        return waiting
+                    self._taken.remove(None)
+                except (IndexError, ValueError):  # another thread has removed it
+                    pass
             if self._is_closed and self._messages.empty():
                 self._messages.put(None)  # it wakes another thread that shares the iteration
                 return None

@@ -12,6 +12,7 @@ from interrupts import interrupt
 import mqttws
 import mqttws.aio
 from mqttws import MQTTError, Publish, compiled
+from mqttws.broker import Broker
 
 
 def queued(client: Any, topic: str) -> int:
@@ -170,3 +171,82 @@ def test_an_interrupt_of_an_iteration_loses_no_message(is_late: bool, is_deleted
         return was_interrupted
 
     in_steps(mqttws.Client, attempt)
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_a_signal_handler_that_publishes_between_posted_calls_is_no_error(kind: Any) -> None:
+    """It may run after the check whether a call is left, and before that call is read."""
+
+    def attempt(client: Any, step: int) -> bool:
+        calls: list[int] = []
+        network, futures = client._network, []
+        for number in range(2):
+            network.post(calls.append, number)
+        core = client._core
+        core.callbacks.add(lambda *_: None, None, None)
+        core.callbacks.add(lambda *_: None, None, None)
+
+        def publish() -> None:
+            futures.append(client.publish_nowait(f"handler/{step}", b"x", 1))
+
+        def interrupted() -> None:
+            network.call(calls.append, 2)
+            core.callbacks.run()
+
+        was_interrupted = interrupt(step, interrupted, publish)
+        network.call(calls.append, 3)
+        assert calls == [0, 1, 2, 3]
+        assert not core.callbacks.due
+        assert (queued(client, f"handler/{step}"), len(futures)) == (was_interrupted, was_interrupted)
+        return was_interrupted
+
+    in_steps(kind, attempt)
+
+
+#: The methods of a core that change what a publish changes, too, or that iterate over it.
+CHANGES = [
+    *("begin", "begin_attempt", "make_attempt", "establish", "advance"),
+    *("pass_time", "stop", "disconnect", "lost", "give_up"),
+]
+
+
+@pytest.mark.skipif(compiled, reason="compiled methods cannot be replaced")
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_the_core_changes_only_while_a_signal_handler_would_post_its_call(kind: str) -> None:
+    made = set()
+
+    def watched(client: Any, name: str) -> Callable[..., Any]:
+        method, network = getattr(client._core, name), client._network
+
+        def check(*arguments: Any) -> Any:
+            made.add(name)
+            assert network.busy if kind == "asyncio" else network.owned(), name
+            return method(*arguments)
+
+        return check
+
+    def watch(client: Any) -> None:
+        for name in CHANGES:
+            setattr(client._core, name, watched(client, name))
+
+    policy = mqttws.Reconnect(initial=0.01, interval=0.0)
+
+    async def main(url: str) -> None:
+        client = mqttws.aio.Client(url, client_id="c", reconnect=policy)
+        watch(client)
+        async with client:
+            await client.publish("a", b"x", 1)
+            client.reconnect_now()
+            await client.publish("a", b"x", 1)
+
+    with Broker(sys_interval=None) as broker:
+        if kind == "asyncio":
+            asyncio.run(main(broker.url))
+        else:
+            client = mqttws.Client(broker.url, client_id="c", reconnect=policy)
+            watch(client)
+            with client:
+                client.publish("a", b"x", 1)
+                client.reconnect_now()
+                client.publish("a", b"x", 1)
+    assert made == set(CHANGES)

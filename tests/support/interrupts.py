@@ -9,7 +9,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 #: CPython runs a signal handler at the end of one of these instructions.
-POINTS = ("CALL", "RESUME", "JUMP_BACKWARD")
+POINTS = ("CALL", "RESUME", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
 
 
 def is_point(code: CodeType, last: int, following: int) -> bool:
@@ -22,20 +22,29 @@ def is_point(code: CodeType, last: int, following: int) -> bool:
         entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
         return [entry.target for entry in entries if entry.start <= offset < entry.end]
 
-    return dis.opname[code.co_code[last]].startswith(POINTS) and handlers(last) == handlers(following)
+    name = dis.opname[code.co_code[last]]
+    if name.startswith("POP_JUMP") and following > last:  # not taken
+        return False
+    return name.startswith(POINTS) and handlers(last) == handlers(following)
 
 
-def interrupt(step: int, call: Callable[[], object]) -> bool:
-    """Call a function. Raise KeyboardInterrupt in this package, where a signal handler may run for the nth time.
+def interrupt(step: int, call: Callable[[], object], handler: Callable[[], object] | None = None) -> bool:
+    """Call a function. Run a signal handler in this package, where one may run for the nth time.
+
+    Args:
+        step: How many such places to skip.
+        call: The function.
+        handler: The signal handler; None for one that raises KeyboardInterrupt.
 
     Returns:
         Whether there were so many places.
     """
     left = step
+    interrupted = False
     before: dict[FrameType, int] = {}
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left
+        nonlocal left, interrupted
         if "/mqttws/" not in frame.f_code.co_filename.replace("\\", "/"):
             return None
         frame.f_trace_opcodes = True
@@ -48,7 +57,10 @@ def interrupt(step: int, call: Callable[[], object]) -> bool:
             left -= 1
             if left < 0:
                 sys.settrace(None)
-                raise KeyboardInterrupt
+                interrupted = True
+                if handler is None:
+                    raise KeyboardInterrupt
+                handler()
         return trace
 
     known = sys.gettrace()
@@ -57,8 +69,9 @@ def interrupt(step: int, call: Callable[[], object]) -> bool:
     try:
         call()
     except KeyboardInterrupt:
-        return True
+        if not interrupted:
+            raise
     finally:
         sys.settrace(known)
         before.clear()  # `trace` refers to itself, and so to the frames
-    return False
+    return interrupted
