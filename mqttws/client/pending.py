@@ -258,9 +258,9 @@ class Pending(Generic[F]):
                 return False
             future.withdrawn()
             return True
-        token = next((token for token, known in self._futures.items() if known is future), None)
-        if token is None:
-            token = self.sent.find(future)
+        # No generator expression: an exception of a signal handler while one is closed is only written to stderr.
+        tokens = [token for token, known in self._futures.items() if known is future]
+        token = tokens[0] if tokens else self.sent.find(future)
         return token is not None and self.withdraw(token)
 
     def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:

@@ -50,7 +50,8 @@ class HighWaterMark(Generic[F]):
 
     def find(self, future: object) -> int | None:
         """Return the token of a watched future, or None."""
-        return next((token for token, known in list(self._watched.items()) if known is future), None)
+        tokens = [token for token, known in list(self._watched.items()) if known is future]
+        return tokens[0] if tokens else None
 
     def advance(self, token: int) -> list[F]:
         """Record that all messages up to a token were sent. Return the futures to settle, in order."""

@@ -128,8 +128,9 @@ class Run:
 
     def strip(self) -> bool:
         """Remove withdrawn packets from the left. Return whether any packet remains."""
-        packets = self.packets
-        gone = next((position for position, packet in enumerate(packets) if packet), len(packets))
+        packets, gone = self.packets, 0
+        while gone < len(packets) and not packets[gone]:
+            gone += 1
         del packets[:gone]
         self.first += gone
         return bool(packets)
