@@ -6,7 +6,7 @@ import argparse
 
 from mqttws.tap import Record, SessionReader, explain, fields_of, summary
 from pubsub.cli import FAILED, OK, USAGE, Failure
-from pubsub.cli.streams import complain, standard_input
+from pubsub.cli.streams import chunks_of_input, complain
 from pubsub.look.ladder import plain
 from pubsub.look.reading import MOST_HEX, from_hex, sender_of
 
@@ -47,9 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _input() -> str:
     """Read standard input."""
-    data = standard_input().read(MOST_HEX + 1)
-    if len(data) > MOST_HEX:
-        raise Failure(f"the input has over {MOST_HEX:,} characters; use pubsub look for a file of bytes", USAGE)
+    data = bytearray()
+    for chunk in chunks_of_input():
+        data += chunk
+        if len(data) > MOST_HEX:
+            raise Failure(f"the input has over {MOST_HEX:,} characters; use pubsub look for a file of bytes", USAGE)
     return data.decode(errors="replace")
 
 

@@ -21,7 +21,7 @@ from pubsub.cli.options import (
     positive,
     take_server,
 )
-from pubsub.cli.streams import complain, standard_input
+from pubsub.cli.streams import chunks_of_input, complain, lines_of_input
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
     if arguments.stdin_lines:
         if arguments.repeat != 1:
             raise Failure("--repeat is for one message; --stdin-lines has many", USAGE)
-        return topics, (line.removesuffix(b"\n") for line in standard_input())
+        return topics, lines_of_input()
     if arguments.stdin:
-        payload = standard_input().read()
+        payload = b"".join(chunks_of_input())
     elif arguments.null:
         payload = b""
     elif arguments.file is not None:

@@ -24,7 +24,7 @@ from pubsub.cli.options import (
     positive,
     take_server,
 )
-from pubsub.cli.streams import Output, standard_input
+from pubsub.cli.streams import Output, chunks_of_input
 from pubsub.cli.sub import add_format_arguments, make_line, messages, report, subscribe
 from pubsub.requests import Requests
 
@@ -96,7 +96,7 @@ def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:
     """Return the topic and the request."""
     words = arguments.topic + arguments.words
     if arguments.stdin:
-        payload = standard_input().read()
+        payload = b"".join(chunks_of_input())
     elif arguments.null:
         payload = b""
     elif arguments.file is not None:

@@ -15,10 +15,13 @@ from pubsub.cli import FAILED, USAGE, Failure
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
-#: Seconds between two checks whether standard output still has a reader.
+#: Seconds between two checks whether standard output still has a reader, and of one wait for standard input.
 LOOK = 0.5
+#: The maximum number of bytes of standard input that are read at once.
+CHUNK = 64 * 1024
 
 
 def escape_output() -> None:
@@ -85,6 +88,61 @@ def standard_input() -> BinaryIO:
     if sys.stdin is None:
         raise Failure("there is no standard input to read from", USAGE)
     return sys.stdin.buffer
+
+
+def chunks_of_input() -> Iterator[bytes]:
+    """Return an iterator over the bytes of standard input as they arrive.
+
+    Raises:
+        Failure: Standard input is closed.
+    """
+    return _chunks(standard_input())
+
+
+def lines_of_input() -> Iterator[bytes]:
+    """Return an iterator over the lines of standard input as they arrive, without their ends.
+
+    Raises:
+        Failure: Standard input is closed.
+    """
+    return _lines(chunks_of_input())
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of a stream as they arrive.
+
+    A signal that arrives just before a read does not end it: Python runs the handler, for example that of Ctrl-C, only
+    after the read. So each read follows a wait, which is cut into slices.
+    """
+    try:
+        from select import POLLIN, poll
+
+        descriptor = stream.fileno()
+    except (ImportError, OSError):  # Windows; or an object of a program that calls `main`
+        while chunk := stream.read1(CHUNK):  # type: ignore[attr-defined]
+            yield chunk
+        return
+    watch = poll()
+    watch.register(descriptor, POLLIN)
+    while True:
+        while not watch.poll(LOOK * 1_000):
+            pass
+        chunk = os.read(descriptor, CHUNK)
+        if not chunk:
+            return
+        yield chunk
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    begun: list[bytes] = []
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        begun.append(first)
+        for line in others:
+            yield b"".join(begun)
+            begun = [line]
+    if last := b"".join(begun):
+        yield last
 
 
 class Output:

@@ -16,7 +16,7 @@ import pytest
 
 import mqttws
 from mqttws.broker import Broker, Users
-from pubsub.cli.streams import Output, ReaderLeft
+from pubsub.cli.streams import Output, ReaderLeft, lines_of_input
 
 PUBSUB = [sys.executable, "-m", "pubsub"]
 PATIENCE = 30
@@ -314,6 +314,43 @@ def test_a_store_survives_a_kill(tmp_path: Path, closed_port: int) -> None:
         assert second.returncode == 0
         payloads = {message.payload for message in islice(watcher.messages(timeout=PATIENCE), 2)}
     assert payloads == {b"21.5", b"22.0"}
+
+
+def test_each_read_of_lines_follows_a_bounded_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal just before a read is handled only after it; for an interrupted wait it is the next slice."""
+    reading, writing = os.pipe()
+    waits, outcomes = [], iter([[], [(reading, select.POLLIN)], [], KeyboardInterrupt()])
+
+    class Poll:
+        def register(self, descriptor: int, events: int) -> None:
+            assert (descriptor, events) == (reading, select.POLLIN)
+
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            waits.append(milliseconds)
+            outcome = next(outcomes)
+            if isinstance(outcome, KeyboardInterrupt):
+                raise outcome
+            return outcome
+
+    monkeypatch.setattr(select, "poll", Poll)
+    with open(reading) as stream, open(writing, "wb", buffering=0) as other:
+        monkeypatch.setattr(sys, "stdin", stream)
+        other.write(b"one\n\ntw")
+        lines = lines_of_input()
+        assert [next(lines), next(lines)] == [b"one", b""]
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
+    assert len(waits) == 4
+    assert 0 < max(waits) <= 1_000
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_lines_are_read_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: bytes) -> None:
+    expected = [b"a" * 200_000, b"", b"\xff\r", b"b"]
+    (tmp_path / "lines").write_bytes(b"\n".join(expected) + end)
+    with open(tmp_path / "lines") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert list(lines_of_input()) == expected
 
 
 def test_ctrl_c_while_reading_lines_prints_no_traceback(broker: Broker) -> None:
