@@ -36,7 +36,7 @@ if not (CHROMIUM and DRIVER):
         pytest.fail("Chromium and its driver are missing: apt-get install chromium chromium-driver", pytrace=False)
     pytest.skip("Chromium and its driver are not installed", allow_module_level=True)
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
