@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     try:
         path = Path(arguments.file).resolve()  # a symbolic link stays one
+        if path.is_symlink():
+            raise Failure("the file cannot be changed: its symbolic links are a loop")
         lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
         kept = [line for line in lines if line.strip().rpartition(":")[0] != name]
         if arguments.delete:

