@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,13 @@ def test_an_unresponsive_node_is_replaced(nats: NATS, driver: str) -> None:
     nats.settle()
 
 
+@pytest.fixture
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock of the load."""
+    monkeypatch.setattr(sys.modules[Load.__module__], "time", SimpleNamespace(monotonic=lambda: 1_000.0))
+
+
+@pytest.mark.usefixtures("_still")
 def test_losses_duplicates_and_disorder_are_counted() -> None:
     load = Load(Plan(topics=1))
     client = _Client()
@@ -101,6 +109,7 @@ def test_losses_duplicates_and_disorder_are_counted() -> None:
     assert not load.complete
 
 
+@pytest.mark.usefixtures("_still")
 def test_only_what_was_in_flight_at_a_loss_may_arrive_late() -> None:
     load, states = Load(Plan(topics=1)), [State("disrupted"), State("connected")]
     load.begin()
