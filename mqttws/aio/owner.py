@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from mqttws.client.core import Core
-from mqttws.client.posted import PostedRequest
+from mqttws.client.posted import PostedRequest, make_posted
 from mqttws.errors import MQTTError
 from mqttws.hints import mypyc_attr
 
@@ -157,23 +157,8 @@ class Owner(ABC):
             self.await_expiry()
 
     def _take_posted(self) -> None:
-        """Make the posted calls. Remove each after it was made: if an exception interrupts this, it is made again.
-
-        A signal handler that publishes meanwhile posts its call, also between two of these.
-        """
-        posted = self.posted
-        self.busy = True
-        try:
-            while posted:
-                function, arguments = posted[0]
-                try:
-                    function(*arguments)
-                except Exception:
-                    posted.popleft()
-                    raise
-                posted.popleft()
-        finally:
-            self.busy = False
+        """Make the posted calls; see `make_posted`."""
+        self.change_core(make_posted, self.posted)
 
     @staticmethod
     def settle(futures: list[Future], outcome: object) -> None:

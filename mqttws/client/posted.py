@@ -8,11 +8,27 @@ fails.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from mqttws.client.sent import F
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.hints import Any, Generic
+
+
+def make_posted(posted: deque[tuple[Callable[..., object], tuple[Any, ...]]]) -> None:
+    """Make the posted calls. Remove each after it was made: if an exception interrupts this, it is made again.
+
+    A signal handler that publishes meanwhile posts its call, also between two of these.
+    """
+    while posted:
+        function, arguments = posted[0]
+        try:
+            function(*arguments)
+        except Exception:
+            posted.popleft()
+            raise
+        posted.popleft()
 
 
 class PostedRequest(Generic[F]):

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mqttws.client.core import Core
-from mqttws.client.posted import PostedRequest
+from mqttws.client.posted import PostedRequest, make_posted
 from mqttws.codec.publishing import Message
 from mqttws.errors import WouldDeadlock
 from mqttws.hints import TYPE_CHECKING, Any, mypyc_attr
@@ -170,15 +170,7 @@ class Owner:
         Each call of a method does this first, so that it follows the calls that the same thread has posted before. A
         call is removed after it was made: if an exception of a signal handler interrupts this, it is made again.
         """
-        posted = self.posted
-        while posted:
-            function, arguments = posted[0]
-            try:
-                function(*arguments)
-            except Exception:
-                posted.popleft()
-                raise
-            posted.popleft()
+        make_posted(self.posted)
 
     def _settle_later(self, futures: list[LightFuture], outcome: object) -> None:
         self.core.callbacks.add(LightFuture.settle_all, futures, outcome)
