@@ -425,9 +425,11 @@ class ClientMachine(Machine):
         )
 
     def _remote_fault(self, error: RemoteProtocolError, data: bytes) -> None:
-        if self.state is CONNECTING and data.startswith(b"HTTP/"):
+        # One byte decides, so that the error does not depend on how the stream is divided: a packet type of "H" has flags
+        # that no packet may have.
+        if self.state is CONNECTING and data.startswith(b"H") and error.statement == "MQTT-2.2.2-2":
             error = MalformedPacket(
-                "the server answered the CONNECT with HTTP; "
+                "the server's answer to the CONNECT begins with 'H', as a response of HTTP does; "
                 "if this port serves MQTT over WebSocket, the URL must begin with ws:// or wss://",
                 error.statement,
             )

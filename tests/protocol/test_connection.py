@@ -205,22 +205,31 @@ class TestOpening:
 
 
 class TestTheWrongScheme:
-    @pytest.mark.parametrize("size", [None, 12])
-    def test_a_server_of_http_that_gets_a_connect(self, size: int | None) -> None:
+    @pytest.mark.parametrize("size", [1, 2, 12, 100])
+    def test_a_server_of_http_that_gets_a_connect(self, size: int) -> None:
         pair = Pair(CONNECT, websocket=False)
         answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
-        pair.client.receive_data(answer[:size], pair.clock())
+        for start in range(0, len(answer), size):
+            pair.client.receive_data(answer[start : start + size], pair.clock())
         pair.collect()
         error = last(pair.client_events)
         assert isinstance(error, MalformedPacket)
-        assert "answered the CONNECT with HTTP" in str(error)
+        assert "as a response of HTTP does" in str(error)
         assert "ws://" in str(error)
 
     def test_other_bytes_that_are_no_packet(self) -> None:
         pair = Pair(CONNECT, websocket=False)
-        pair.client.receive_data(b"HTTQ/1.1 400 Bad Request\r\n", pair.clock())
+        pair.client.receive_data(b"I am no server of HTTP\r\n", pair.clock())
         pair.collect()
-        assert "the flags of PubAck are 1000" in str(last(pair.client_events))
+        assert "the flags of PubAck are 1001" in str(last(pair.client_events))
+
+    @pytest.mark.parametrize("begin", [b"\x20", b"\x20\x02", b"\x20\x02\x00"])
+    def test_the_byte_in_the_middle_of_a_connack(self, begin: bytes) -> None:
+        pair = Pair(CONNECT, websocket=False)
+        for data in (begin, b"HTTP" * 20):
+            pair.client.receive_data(data, pair.clock())
+        pair.collect()
+        assert "HTTP" not in str(last(pair.client_events))
 
     def test_after_the_connack(self) -> None:
         pair = Pair(CONNECT, websocket=False).open()
