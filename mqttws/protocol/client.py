@@ -425,8 +425,8 @@ class ClientMachine(Machine):
         )
 
     def _remote_fault(self, error: RemoteProtocolError, data: bytes) -> None:
-        # One byte decides, so that the error does not depend on how the stream is divided: "H" is a PUBACK with flags that
-        # it must not have.
+        # One byte decides, so that the error does not depend on how the stream is divided:
+        # "H" is the first byte of a PUBACK with flags that it must not have.
         if self.state is CONNECTING and data.startswith(b"H") and error.statement == "MQTT-2.2.2-2":
             error = MalformedPacket(
                 "the server's answer to the CONNECT begins with 'H', as a response of HTTP does; "
