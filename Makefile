@@ -12,7 +12,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 # The tests start thousands of interpreters, which should not compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: collected instructions instructions-compare instructions-check first-message valgrind differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
+.PHONY: instructions instructions-compare instructions-check first-message valgrind differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -20,8 +20,7 @@ help:              ## show this list
 demo: $(VENV)/installed  ## an example: a broker, two subscriptions, messages of every QoS
 	@$(BIN)/pubsub demo
 
-test: peers        ## every test, after ruff and mypy strict, in JOBS=8 processes; writes docs/conformance.md
-	@$(MAKE) --no-print-directory -j2 lint collected
+test: lint peers   ## every test, after ruff and mypy strict, in JOBS=8 processes; writes docs/conformance.md
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --write-docs conformance
 
 # Left out, because they do not depend on the Python: peers in other processes, planted faults, thousands of seeds.
@@ -63,10 +62,6 @@ compiled: $(COMPILED)/installed  ## the same sources compiled by mypyc, in .venv
 test-compiled: $(COMPILED)/installed  ## every test, on the compiled build; TESTS=... for some
 	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c 'import mqttws, sys; sys.exit(None if mqttws.compiled else "this is not the compiled build")'
 	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m pytest $(TESTS)
-
-# Rewrites the assertions of all tests once, which otherwise each process would do. Errors are shown by the tests' run.
-collected: $(VENV)/installed-test
-	-@$(BIN)/python -m pytest --collect-only -qq > /dev/null 2>&1
 
 mutants: $(VENV)/installed-test  ## plant a fault for each statement of the standard, which its tests must catch
 	$(BIN)/python tests/conformance/mutants.py
