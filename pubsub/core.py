@@ -168,6 +168,7 @@ class PubSubCore(Generic[O, F]):
                 or as a dict: `aws-exports.js`, `amplifyconfiguration.json` or `amplify_outputs.json`.
 
         Raises:
+            TypeError: The settings are neither.
             ValueError: The file is not such a configuration.
             OSError: The file cannot be read.
         """
@@ -569,7 +570,10 @@ class PubSubCore(Generic[O, F]):
 
         Raises:
             ProviderError: There is no such provider.
+            TypeError: The argument is neither.
         """
+        if not isinstance(provider, (str, Provider)):
+            raise TypeError(f"expected a provider or its name, not {type(provider).__name__}")
         name = provider if isinstance(provider, str) else provider.name
         with self._runtime.lock:
             if self._providers.pop(name, None) is None:
@@ -603,6 +607,8 @@ class PubSubCore(Generic[O, F]):
 
 def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """Return settings as a flat dict. Those that Amplify generates are nested, or in a file."""
+    if not isinstance(settings, (Mapping, str, os.PathLike)):
+        raise TypeError(f"the settings must be a dict or the path of a file, not {type(settings).__name__}")
     nested = isinstance(settings, Mapping) and any(isinstance(value, Mapping) for value in settings.values())
     flat = dict(settings) if isinstance(settings, Mapping) else {}
     if nested or not isinstance(settings, Mapping):

@@ -62,11 +62,15 @@ class Requests(Generic[T]):
 
     Raises:
         LocalProtocolError: The name or the prefix cannot be part of a topic.
+        TypeError: An argument has the wrong type.
         ValueError: `most` is below 1.
     """
 
     def __init__(self, name: str | None = None, prefix: str = PREFIX, most: int = 1_000) -> None:
         self.name = os.urandom(8).hex() if name is None else name
+        for what, value, kind in (("name", self.name, str), ("prefix", prefix, str), ("max_pending", most, int)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{what} must be {kind.__name__}, not {type(value).__name__}")
         self._begin = "/".join((prefix, self.name, ""))  # not formatted, which would give the name of an `Enum` member
         check_topic(self._begin)
         if "/" in self.name or not self.name or not prefix:

@@ -48,6 +48,7 @@ def remove_pluggable(provider: str | Provider, timeout: float | None = None) -> 
 
     Raises:
         ProviderError: There is no such provider.
+        TypeError: The argument is neither.
     """
     default().remove_pluggable(provider, timeout)
 
@@ -60,6 +61,7 @@ def configure(settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
             a dict: `aws-exports.js`, `amplifyconfiguration.json` or `amplify_outputs.json`.
 
     Raises:
+        TypeError: The settings are neither.
         ValueError: The file is not such a configuration.
         OSError: The file cannot be read.
     """

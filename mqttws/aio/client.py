@@ -22,7 +22,7 @@ from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
 from mqttws.client.option_types import ClientOptions, TopicFilters
-from mqttws.client.options import CLOSE_TIMEOUT, Options
+from mqttws.client.options import CLOSE_TIMEOUT, Options, check_timeout
 from mqttws.client.state import State
 from mqttws.client.timings import Timings
 from mqttws.client.waiting import Waiting
@@ -157,6 +157,7 @@ class Client(Publisher):
 
         Spec: §3.1, §3.2
         """
+        check_timeout(timeout)
         await self._network.await_end()
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
@@ -193,6 +194,7 @@ class Client(Publisher):
 
         Spec: §3.14, [MQTT-3.1.2-8], [MQTT-3.14.4-1]
         """
+        check_timeout(timeout)
         network, seconds = self._network, CLOSE_TIMEOUT if timeout is None else timeout
         network.bind()
         task = network.task
@@ -223,6 +225,7 @@ class Client(Publisher):
             TimedOut: It took too long; the messages are still being delivered.
             MQTTError: The client was closed, has given up, or is not open.
         """
+        check_timeout(timeout)
         self._core.check_waiting()
         flushing = self._network.request(self._core.pending.flush)
         await self._wait(flushing, timeout, "not all that was published was acknowledged")
@@ -271,6 +274,8 @@ class Client(Publisher):
             ...         await client.publish("greenhouse/temperature", "21.5", qos=1, retain=True)
             >>> asyncio.run(main())
         """
+        if timeout is not None:
+            check_timeout(timeout)
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         network, core = self._network, self._network.core
         pending, seconds = core.pending, self._options.timeout if timeout is None else timeout
@@ -371,6 +376,7 @@ class Client(Publisher):
             1
             (2, 0)
         """
+        check_timeout(timeout)
         self._core.check_waiting()
         return await self._wait(
             self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE"
@@ -414,6 +420,7 @@ class Client(Publisher):
         Spec: §3.10, §3.11
         """
         self._core.check_waiting()
+        check_timeout(timeout)
         await self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> asyncio.Future[None]:
@@ -456,6 +463,7 @@ class Client(Publisher):
             >>> asyncio.run(main())
             greenhouse/temperature b'21.5'
         """
+        check_timeout(timeout)
         self._core.check_iteration()
         return Messages(self._network, timeout)
 

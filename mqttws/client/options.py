@@ -321,6 +321,17 @@ def _check_names(who: str, options: Iterable[str], known: Collection[str], other
         raise TypeError(f"{who} no option {', '.join(unknown)}")
 
 
+def check_timeout(timeout: object) -> None:
+    """Check the `timeout` of a call: seconds, or None.
+
+    Raises:
+        TypeError, ValueError: It is not a number.
+    """
+    _check_kind("timeout", timeout, (int, float, type(None)))
+    if timeout != timeout:  # NaN, of which no deadline would ever pass
+        raise ValueError("timeout is nan; it must be a number of seconds")
+
+
 def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
     """Check the type of an option. The value is not shown: it may be a secret."""
     if isinstance(value, kinds) and (type(value) is not bool or bool in kinds):

@@ -17,7 +17,7 @@ from types import TracebackType
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
-from mqttws.client.options import CLOSE_TIMEOUT, Options
+from mqttws.client.options import CLOSE_TIMEOUT, Options, check_timeout
 from mqttws.client.state import State
 from mqttws.client.timings import Timings
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
@@ -168,6 +168,7 @@ class Client(Publisher):
 
         Spec: §3.1, §3.2
         """
+        check_timeout(timeout)
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
         assert opened is not None
@@ -196,6 +197,7 @@ class Client(Publisher):
 
         Spec: §3.14, [MQTT-3.1.2-8], [MQTT-3.14.4-1]
         """
+        check_timeout(timeout)
         seconds = CLOSE_TIMEOUT if timeout is None else timeout
         self._network.stop(seconds, send_will)
         self._network.join(seconds + 1.0)
@@ -210,6 +212,7 @@ class Client(Publisher):
             TimedOut: It took too long; the messages are still being delivered.
             MQTTError: The client was closed, has given up, or is not open.
         """
+        check_timeout(timeout)
         self._core.check_waiting()
         flushing = self._network.request(self._core.pending.flush)
         self._wait(flushing, timeout, "not all that was published was acknowledged")
@@ -258,6 +261,8 @@ class Client(Publisher):
         if qos is AT_MOST_ONCE and self._send_at_once(topic, payload, retain):
             return
         message = Message(topic, payload, qos, retain)
+        if timeout is not None:
+            check_timeout(timeout)
         seconds = self._options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         token, future = self._submit(message, age, deadline)
@@ -327,6 +332,7 @@ class Client(Publisher):
             (2, 0)
         """
         self._core.check_waiting()
+        check_timeout(timeout)
         return self._wait(self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE")
 
     @overload
@@ -367,6 +373,7 @@ class Client(Publisher):
         Spec: §3.10, §3.11
         """
         self._core.check_waiting()
+        check_timeout(timeout)
         self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> Future[None]:
@@ -407,6 +414,7 @@ class Client(Publisher):
             1
             greenhouse/temperature b'21.5'
         """
+        check_timeout(timeout)
         self._core.check_iteration()
         from mqttws.sync.iteration import Messages
 

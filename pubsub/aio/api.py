@@ -247,6 +247,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         Raises:
             LocalProtocolError: The name, the prefix or the QoS is not valid.
             ProviderError: There is no provider, or a setting is missing.
+            TypeError: An argument has the wrong type.
             ValueError: `max_pending` is below 1.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
@@ -310,6 +311,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
 
         Raises:
             ProviderError: There is no such provider.
+            TypeError: The argument is neither.
         """
         await self._close(self._begin_close([self._take_out(provider)]), CLOSE_TIMEOUT if timeout is None else timeout)
 

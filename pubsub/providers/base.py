@@ -67,6 +67,11 @@ class Provider(ABC):
         self.name = name if name is not None else self.kind
         self.hold_seconds = options.pop("hold_seconds", 60.0)
         self.hold_bytes = options.pop("hold_bytes", 16 * 1024 * 1024)
+        for option, kinds in (("name", (str,)), ("hold_seconds", (int, float)), ("hold_bytes", (int,))):
+            value = getattr(self, option)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise TypeError(f"{option} must be {wanted}, not {type(value).__name__}")
         if not self.hold_seconds > 0:
             raise ValueError(f"hold_seconds is {self.hold_seconds}; it must be above 0")
         if self.hold_bytes < 1:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE
-from scripted import Scripted
+from scripted import Scripted, connected
 
 import mqttws
-from mqttws import Connect, Message, MQTTError, Reconnect, State, TimedOut
+from mqttws import Connect, Message, MQTTError, Publish, Reconnect, State, TimedOut
 from mqttws.client.option_types import ClientOptions
 from mqttws.client.options import Options
 
@@ -276,3 +276,27 @@ def test_a_type_checker_finds_wrong_options(tmp_path: Path) -> None:
     )
     lines = sorted({int(line.split(":")[1]) for line in run.stdout.splitlines() if ": error:" in line})
     assert lines == [2, 3, 7, 8, 9], run.stdout
+
+
+@pytest.mark.parametrize(("timeout", "kind"), [("5", TypeError), (True, TypeError), (math.nan, ValueError)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, timeout: client.open(timeout),
+        lambda client, timeout: client.close(timeout),
+        lambda client, timeout: client.flush(timeout),
+        lambda client, timeout: client.publish("a", b"", 1, timeout=timeout),
+        lambda client, timeout: client.subscribe("a", timeout=timeout),
+        lambda client, timeout: client.unsubscribe("a", timeout=timeout),
+        lambda client, timeout: next(iter(client.messages(timeout))),
+    ],
+    ids=["open", "close", "flush", "publish", "subscribe", "unsubscribe", "messages"],
+)
+def test_a_timeout_that_is_no_number_is_refused_and_nothing_begins(
+    make: Make, server: Scripted, call: Callable[[Any, Any], object], timeout: object, kind: type[Exception]
+) -> None:
+    client, end = connected(make, server)
+    with pytest.raises(kind, match="timeout"):
+        call(client, timeout)
+    client.publish_nowait("now", b"")  # the next packet
+    end.expect(Publish("now", b""))

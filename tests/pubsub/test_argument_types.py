@@ -275,3 +275,19 @@ def test_options_of_the_wrong_type_are_refused_when_they_are_passed(
 def test_a_responder_that_is_no_function_is_refused(api: Api) -> None:
     with pytest.raises(TypeError, match="function must be a function of a message, not int"):
         api.ps.respond("a", 5)
+
+
+@pytest.mark.parametrize("option", [{"name": 5}, {"hold_seconds": "60"}, {"hold_seconds": True}, {"hold_bytes": 1e6}])
+def test_options_of_a_provider_are_checked_when_it_is_made(option: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(option))):
+        pubsub.MqttOverWSProvider("ws://broker.example/", **option)
+
+
+def test_arguments_of_the_other_methods(api: Api) -> None:
+    with pytest.raises(TypeError, match="the settings must be a dict or the path of a file, not int"):
+        api.ps.configure(5)
+    with pytest.raises(TypeError, match="expected a provider or its name, not int"):
+        api.call(api.ps.remove_pluggable, 5)
+    for option, value in (("name", 5), ("prefix", b"a"), ("max_pending", "1")):
+        with pytest.raises(TypeError, match=f"{option} must be"):
+            api.ps.requester(**{option: value})
