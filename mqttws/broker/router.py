@@ -30,7 +30,6 @@ from mqttws.broker.retained import Retained
 from mqttws.broker.subscriber import LEVEL, MESSAGE, Subscriber
 from mqttws.broker.subscriptions import (
     Group,
-    Recipients,
     Subscriptions,
     Unfinished,
     is_well_formed_share,
@@ -334,7 +333,34 @@ class Router:
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
-        return self._deliver(self._subscriptions.find(topic, checked), topic, payload, qos, retain)
+        recipients = self._answers.get(topic)
+        if recipients is None or (checked and not recipients.checked):
+            recipients = self._subscriptions.find(topic, checked)
+        if retain:
+            self._retain(Message(topic, payload, qos, True))
+        # All subscribers share one encoded packet and one Message per QoS. RETAIN is not set on either: only messages
+        # that are sent because of a new subscription have it [MQTT-3.3.1-9].
+        packet = b""
+        messages: dict[int, Message] = {}
+        given = 0
+        subscribers, groups, _ = recipients
+        for subscriber, maximum in (*subscribers.items(), *map(Group.next, groups)) if groups else subscribers.items():
+            effective = min(qos, maximum)
+            if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):
+                continue
+            if effective:
+                if effective not in messages:
+                    messages[effective] = Message(topic, payload, effective)
+                given += self.enqueue(subscriber, messages[effective])
+            elif (outlet := subscriber.outlet) is not None:  # QoS 0 is not queued for disconnected clients
+                packet = packet or encode_publish(topic, payload)
+                if outlet.send(packet):
+                    subscriber.overflowing = False
+                    given += 1
+                else:
+                    self._note_dropped(subscriber, 1)
+        self.metrics.publish_sent += given
+        return given
 
     def publish_at_once(self, message: Message) -> int:
         """Deliver a message of the broker or the embedding program, however long that takes."""
@@ -354,29 +380,6 @@ class Router:
             if perf_counter() >= until:
                 return False
         return True
-
-    def _deliver(self, recipients: Recipients, topic: str, payload: bytes, qos: int, retain: bool) -> int:
-        if retain:
-            self._retain(Message(topic, payload, qos, True))
-        # All subscribers share one encoded packet and one Message per QoS. RETAIN is not set on either: only messages
-        # that are sent because of a new subscription have it [MQTT-3.3.1-9].
-        packet = b""
-        messages: dict[int, Message] = {}
-        given = 0
-        subscribers, groups, _ = recipients
-        for subscriber, maximum in (*subscribers.items(), *map(Group.next, groups)) if groups else subscribers.items():
-            effective = min(qos, maximum)
-            if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):
-                continue
-            if effective:
-                if effective not in messages:
-                    messages[effective] = Message(topic, payload, effective)
-                given += self.enqueue(subscriber, messages[effective])
-            elif subscriber.outlet is not None:  # QoS 0 is not queued for disconnected clients
-                packet = packet or encode_publish(topic, payload)
-                given += self._noted(subscriber, subscriber.outlet.send(packet))
-        self.metrics.publish_sent += given
-        return given
 
     def _retain(self, message: Message) -> None:
         """Retain a message, or count it if a limit prevents that."""

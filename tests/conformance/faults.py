@@ -141,7 +141,7 @@ fault("3.1.2-2", "another level closes the connection without a CONNACK", lambda
 fault("3.1.2-3", "the reserved flag is not checked", (CONNECT_FLAGS, "if flags & _RESERVED:", "if False:"))
 fault("3.1.2-4", "a server never resumes a session", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
 fault("3.1.2-4", "a client drops messages in flight", (SENDER + "resume", "in self._published.items()", "in ()"))
-fault("3.1.2-5", "nothing is queued for disconnected clients", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
+fault("3.1.2-5", "nothing is queued for disconnected clients", (ROUTER + "publish", "if effective:", "if effective and subscriber.outlet is not None:"))
 fault("3.1.2-6", "a clean session is kept", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if False:"))
 fault("3.1.2-6", "a client keeps received identifiers", (RECEIVER + "begin", "if not session_present:", "if False:"))
 fault(
@@ -305,20 +305,20 @@ fault(
     (PUBLISHING + "check_qos", "(0, 1, 2)", "(0, 1, 2, 3)"),
     (PUBLISHING + "_refuse", "check_qos(qos)", "check_qos(qos)"),
 )
-fault("3.3.1-5", "the QoS of a retained message is lost", (ROUTER + "_deliver", "Message(topic, payload, qos, True)", "Message(topic, payload, 0, True)"))
+fault("3.3.1-5", "the QoS of a retained message is lost", (ROUTER + "publish", "Message(topic, payload, qos, True)", "Message(topic, payload, 0, True)"))
 fault("3.3.1-6", "some retained messages are not delivered", (ROUTER + "next_retained", "if walk.done:", "if walk.done or (message is not None and message.topic.endswith('9')):"))
-fault("3.3.1-7", "QoS 0 does not replace", (ROUTER + "_deliver", "if retain:", "if retain and (qos or self.retained.get(topic) is None):"))
+fault("3.3.1-7", "QoS 0 does not replace", (ROUTER + "publish", "if retain:", "if retain and (qos or self.retained.get(topic) is None):"))
 fault(
     "3.3.1-8",
     "RETAIN is 0 for a new subscription, QoS 0",
     ("mqttws.broker.link:Link.send_retained", "message.payload, 0, True)", "message.payload, 0, False)"),
 )
 fault("3.3.1-8", "RETAIN is 0 for a new subscription, QoS 1", (ROUTER + "next_retained", "message.payload, qos, True)", "message.payload, qos, False)"))
-fault("3.3.1-9", "RETAIN is passed on, QoS 0", (ROUTER + "_deliver", "encode_publish(topic, payload)", "encode_publish(topic, payload, 0, retain)"))
-fault("3.3.1-9", "RETAIN is passed on, QoS 1", (ROUTER + "_deliver", "Message(topic, payload, effective)", "Message(topic, payload, effective, retain)"))
-fault("3.3.1-10", "an empty message removes nothing", (ROUTER + "_deliver", "if retain:", "if retain and payload:"))
+fault("3.3.1-9", "RETAIN is passed on, QoS 0", (ROUTER + "publish", "encode_publish(topic, payload)", "encode_publish(topic, payload, 0, retain)"))
+fault("3.3.1-9", "RETAIN is passed on, QoS 1", (ROUTER + "publish", "Message(topic, payload, effective)", "Message(topic, payload, effective, retain)"))
+fault("3.3.1-10", "an empty message removes nothing", (ROUTER + "publish", "if retain:", "if retain and payload:"))
 fault("3.3.1-11", "an empty message is stored", (RETAINED + "set", "if message.payload and fits:", "if fits:"))
-fault("3.3.1-12", "a message without RETAIN replaces", (ROUTER + "_deliver", "if retain:", "if retain or self.retained.get(topic) is not None:"))
+fault("3.3.1-12", "a message without RETAIN replaces", (ROUTER + "publish", "if retain:", "if retain or self.retained.get(topic) is not None:"))
 fault("3.3.1-12", "the last of a run replaces",
       (ROUTER + "publish_run", "count = len(payloads)", "count = len(payloads)\n    if self.retained.get(topic) is not None:\n        self._retain(Message(topic, payloads[-1], 0, True))"))
 fault("3.3.2-1", "an invalid topic is corrected", (PUBLISHING + "Publish.decode", 'reader.string("the Topic Name")', f'reader.binary(""){LENIENT}'))
@@ -354,8 +354,8 @@ fault("3.8.4-3", "no retained messages for a repeated subscription",
       (ROUTER + "_subscribe", "if wanted and not shared:", "if wanted and not shared and not known:"))
 fault("3.8.4-4", "the same filter twice counts once", (ROUTER + "subscribe", "topic_filters = list(topic_filters)", "topic_filters = list(dict(topic_filters).items())"))
 fault("3.8.4-5", "SUBACK has the requested QoS, not the granted one", (ROUTER + "_grant", "return min(qos, verdict.max_qos)", "return qos"))
-fault("3.8.4-6", "the granted QoS is ignored", (ROUTER + "_deliver", "effective = min(qos, maximum)", "effective = qos"))
-fault("3.8.4-6", "the QoS is raised to the granted one", (ROUTER + "_deliver", "effective = min(qos, maximum)", "effective = maximum"))
+fault("3.8.4-6", "the granted QoS is ignored", (ROUTER + "publish", "effective = min(qos, maximum)", "effective = qos"))
+fault("3.8.4-6", "the QoS is raised to the granted one", (ROUTER + "publish", "effective = min(qos, maximum)", "effective = maximum"))
 fault("3.9.3-1", "the codes are in another order", (HANDLER + "_on_subscribe", "subscribe.packet_id, return_codes)", "subscribe.packet_id, sorted(return_codes))"))
 fault("3.9.3-2", "any return code is accepted", (SUBSCRIBING + "SubAck.__init__", "if code not in (0, 1, 2, FAILURE):", "if False:"))
 fault("3.10.3-1", "an invalid filter is corrected", (SUBSCRIBING + "Unsubscribe.decode", 'reader.string("a Topic Filter")', f'reader.binary(""){LENIENT}'))
@@ -406,7 +406,7 @@ fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._pub
 fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "packet_id not in self._received", "True"))
 fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "repeated.copies += 1", "repeated.copies = 1"))
 fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [(0, PubRel(packet_id)) for packet_id in self._released]", "= []"))
-fault("4.5.0-1", "the last subscriber is skipped", (ROUTER + "_deliver", "else subscribers.items():", "else list(subscribers.items())[:19]:"))
+fault("4.5.0-1", "the last subscriber is skipped", (ROUTER + "publish", "else subscribers.items():", "else list(subscribers.items())[:19]:"))
 fault(
     "4.5.0-2",
     "messages without a subscription are not answered",

@@ -90,7 +90,7 @@ fault("the future of a delivered message is resolved twice", (PENDING + "deliver
 
 # The broker.
 fault("a message is acknowledged before it is routed", (HANDLER + "_on_publish", "taken = router.publish_from(self.peer, publish)", "taken = True; self._connection.acknowledge(publish); self.subscriber.session.store and self.subscriber.session.store.commit(); router.publish_from(self.peer, publish)"))
-fault("messages for a disconnected client are not queued", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
+fault("messages for a disconnected client are not queued", (ROUTER + "publish", "if effective:", "if effective and subscriber.outlet is not None:"))
 fault("a kept session is not resumed", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
 fault("a kept session is not stored", (REGISTRY + "attach", "persistence.keep(known)", "pass"))
 fault("an old connection is not ended", (REGISTRY + "attach", "known.outlet.end(", "str("))
