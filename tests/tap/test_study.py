@@ -78,21 +78,27 @@ def test_a_message_passes_each_stop_of_the_tour() -> None:
 
     wanted = [(str(ROOT / study.where(stop)[0]), stop.partition(":")[2]) for stop, _ in study.STOPS]
     assert len(wanted) == 10
+    missed = wanted
     threading.setprofile(note)
     try:
         with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
             arrived = threading.Event()
             ps.subscribe("a", qos=1).subscribe(next=lambda message: arrived.set()).ready(timeout=PATIENCE)
-            calls.clear()
-            before = sys.getprofile()
-            sys.setprofile(note)
-            try:
-                ps.publish("a", {"n": 1}, qos=1)
-                assert arrived.wait(PATIENCE)
-            finally:
-                sys.setprofile(before)
+            # A message takes another way while the network thread still handles the answer before it.
+            for _ in range(20):
+                arrived.clear()
+                calls.clear()
+                before = sys.getprofile()
+                sys.setprofile(note)
+                try:
+                    ps.publish("a", {"n": 1}, qos=1)
+                    assert arrived.wait(PATIENCE)
+                finally:
+                    sys.setprofile(before)
+                trip = iter(calls.copy())
+                missed = [stop for stop in wanted if not any(call == stop for call in trip)]
+                if not missed:
+                    break
     finally:
         threading.setprofile(None)  # type: ignore[arg-type]
-    trip = iter(calls)
-    missed = [stop for stop in wanted if not any(call == stop for call in trip)]
     assert missed == []
