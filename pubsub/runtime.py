@@ -215,9 +215,16 @@ class Runtime(ABC):
             )
         return self._lock
 
-    def seconds(self, timeout: float | None) -> float:
-        """Return the time-out of a call: the argument, or the default for None."""
-        return self.timeout if timeout is None else timeout
+    def seconds(self, timeout: float | None, default: float | None = None) -> float:
+        """Return the time-out of a call: the argument; for None the `default`, or else that of the `PubSub`.
+
+        Raises:
+            TypeError, ValueError: The argument is not a number.
+        """
+        if timeout is None:
+            return self.timeout if default is None else default
+        check_seconds(timeout)
+        return timeout
 
     def watch(self, iteration: Any, end: Callable[[], object]) -> None:
         """Call a function after an iteration is freed: soon, and before the next method call does anything.

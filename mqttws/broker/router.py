@@ -333,9 +333,7 @@ class Router:
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
-        recipients = self._answers.get(topic)
-        if recipients is None or (checked and not recipients.checked):
-            recipients = self._subscriptions.find(topic, checked)
+        subscribers, groups, _ = self._subscriptions.find(topic, checked)
         if retain:
             self._retain(Message(topic, payload, qos, True))
         # All subscribers share one encoded packet and one Message per QoS. RETAIN is not set on either: only messages
@@ -343,7 +341,6 @@ class Router:
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
-        subscribers, groups, _ = recipients
         for subscriber, maximum in (*subscribers.items(), *map(Group.next, groups)) if groups else subscribers.items():
             effective = min(qos, maximum)
             if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):

@@ -256,13 +256,13 @@ class Client(Publisher):
             >>> with Broker() as broker, connect(broker.url) as client:
             ...     client.publish("greenhouse/temperature", "21.5", qos=1, retain=True)
         """
+        if timeout is not None:
+            check_timeout(timeout)
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         self._network.check_not_owned()
         if qos is AT_MOST_ONCE and self._send_at_once(topic, payload, retain):
             return
         message = Message(topic, payload, qos, retain)
-        if timeout is not None:
-            check_timeout(timeout)
         seconds = self._options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         token, future = self._submit(message, age, deadline)

@@ -196,7 +196,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
                 payload,
                 qos,
                 retain,
-                timeout=self._runtime.timeout if timeout is None else timeout,
+                timeout=self._runtime.seconds(timeout),
                 expire_after=expire_after,
             )
         except LocalProtocolError:
@@ -300,7 +300,8 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         Args:
             timeout: Seconds to wait before the connections are closed in any case; None: 5.
         """
-        await self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
+        seconds = self._runtime.seconds(timeout, CLOSE_TIMEOUT)  # before anything is closed
+        await self._close(self._begin_close(), seconds)
 
     async def remove_pluggable(self, provider: str | Provider, timeout: float | None = None) -> None:
         """Remove a provider, and close its connection.
@@ -313,7 +314,8 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             ProviderError: There is no such provider.
             TypeError: The argument is neither.
         """
-        await self._close(self._begin_close([self._take_out(provider)]), CLOSE_TIMEOUT if timeout is None else timeout)
+        seconds = self._runtime.seconds(timeout, CLOSE_TIMEOUT)
+        await self._close(self._begin_close([self._take_out(provider)]), seconds)
 
     async def _close(self, channels: list[Channel], timeout: float) -> None:
         loop, current = asyncio.get_running_loop(), asyncio.current_task()

@@ -188,7 +188,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
                 payload,
                 qos,
                 retain,
-                timeout=self._runtime.timeout if timeout is None else timeout,
+                timeout=self._runtime.seconds(timeout),
                 expire_after=expire_after,
             )
         except LocalProtocolError:
@@ -299,7 +299,8 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         Args:
             timeout: Seconds to wait before the connections are closed in any case; None: 5.
         """
-        self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
+        seconds = self._runtime.seconds(timeout, CLOSE_TIMEOUT)  # before anything is closed
+        self._close(self._begin_close(), seconds)
 
     def remove_pluggable(self, provider: str | Provider, timeout: float | None = None) -> None:
         """Remove a provider, and close its connection.
@@ -312,7 +313,8 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             ProviderError: There is no such provider.
             TypeError: The argument is neither.
         """
-        self._close(self._begin_close([self._take_out(provider)]), CLOSE_TIMEOUT if timeout is None else timeout)
+        seconds = self._runtime.seconds(timeout, CLOSE_TIMEOUT)
+        self._close(self._begin_close([self._take_out(provider)]), seconds)
 
     def _close(self, channels: list[Channel], timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -285,12 +285,13 @@ def test_a_type_checker_finds_wrong_options(tmp_path: Path) -> None:
         lambda client, timeout: client.open(timeout),
         lambda client, timeout: client.close(timeout),
         lambda client, timeout: client.flush(timeout),
+        lambda client, timeout: client.publish("a", b"", 0, timeout=timeout),
         lambda client, timeout: client.publish("a", b"", 1, timeout=timeout),
         lambda client, timeout: client.subscribe("a", timeout=timeout),
         lambda client, timeout: client.unsubscribe("a", timeout=timeout),
         lambda client, timeout: next(iter(client.messages(timeout))),
     ],
-    ids=["open", "close", "flush", "publish", "subscribe", "unsubscribe", "messages"],
+    ids=["open", "close", "flush", "publish 0", "publish 1", "subscribe", "unsubscribe", "messages"],
 )
 def test_a_timeout_that_is_no_number_is_refused_and_nothing_begins(
     make: Make, server: Scripted, call: Callable[[Any, Any], object], timeout: object, kind: type[Exception]

@@ -291,3 +291,24 @@ def test_arguments_of_the_other_methods(api: Api) -> None:
     for option, value in (("name", 5), ("prefix", b"a"), ("max_pending", "1")):
         with pytest.raises(TypeError, match=f"{option} must be"):
             api.ps.requester(**{option: value})
+
+
+@pytest.mark.parametrize(("timeout", "kind"), [("5", TypeError), (True, TypeError), (float("nan"), ValueError)])
+@pytest.mark.parametrize("name", ["publish", "ready", "connect", "flush", "request", "remove_pluggable", "close"])
+def test_a_timeout_that_is_no_number_is_refused_and_nothing_begins(
+    api: Api, name: str, timeout: Any, kind: type[Exception]
+) -> None:
+    arrived = threading.Event()
+    subscription = api.call(api.ps.subscribe("a").subscribe, lambda message: arrived.set())
+    api.call(subscription.ready)
+    calls = {
+        "publish": lambda: api.call(api.ps.publish, "a", 1, timeout=timeout),
+        "ready": lambda: api.call(subscription.ready, timeout),
+        "request": lambda: api.call(lambda: api.ps.requester().request("q", 1, timeout=timeout)),
+        "remove_pluggable": lambda: api.call(api.ps.remove_pluggable, pubsub.MqttOverWSProvider.kind, timeout),
+    }
+    with pytest.raises(kind, match="timeout"):
+        calls.get(name, lambda: api.call(getattr(api.ps, name), timeout=timeout))()
+    assert not arrived.is_set()
+    api.call(api.ps.publish, "a", 2)  # it still works
+    assert arrived.wait(PATIENCE)
