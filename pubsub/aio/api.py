@@ -196,7 +196,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
                 payload,
                 qos,
                 retain,
-                timeout=self._runtime.seconds(timeout),
+                timeout=self._runtime.timeout if timeout is None else timeout,  # the client checks it
                 expire_after=expire_after,
             )
         except LocalProtocolError:
