@@ -216,6 +216,11 @@ class Channel:
 
     # For the runner.
 
+    def may_open(self) -> bool:
+        """Return whether to connect. Wait until the start of the runner has succeeded, or was interrupted."""
+        with self._runtime.lock:
+            return not self.is_closing
+
     def handle(self, publish: Publish) -> Iterator[Any]:
         """Deliver a message to its subscriptions, or hold it.
 

@@ -531,10 +531,10 @@ class PubSubCore(Generic[O, F]):
                 return channel
             gone = self._channels.get(provider.name)
             channel = Channel(self._runtime, provider, options, self.connection_state_changes, self._forget)
-            self._channels[provider.name] = channel
             try:
                 channel.runner = self._runtime.start(channel)
-            except BaseException:  # Ctrl-C: a channel without a runner would never be open, nor end
+                self._channels[provider.name] = channel
+            except BaseException:  # Ctrl-C: the runner, if it has started, ends without connecting
                 channel.is_closing = channel.over = True
                 raise
         if gone is not None and not gone.over:

@@ -169,18 +169,20 @@ class Client(Publisher):
         Spec: §3.1, §3.2
         """
         check_timeout(timeout)
-        self._network.start(retries=self._options.retry_first or not wait)
-        opened = self._core.opened
-        assert opened is not None
-        if not wait:
-            return self
+        before = self._core.opened
         try:
-            # An attempt ends by itself after the `timeout` of the options, with a better error than TimedOut.
-            self._wait(opened, self._options.timeout + 1.0 if timeout is None else timeout, "there was no connection")
+            self._network.start(retries=self._options.retry_first or not wait)
+            opened = self._core.opened
+            assert opened is not None
+            if wait:
+                # An attempt ends by itself after the `timeout` of the options, with a better error than TimedOut.
+                seconds = self._options.timeout + 1.0 if timeout is None else timeout
+                self._wait(opened, seconds, "there was no connection")
         except BaseException:
-            self.close(timeout=0.0)
-            with self._network.lock:
-                self._core.unopened()
+            if self._core.opened is not before:  # otherwise the client was open before this call, and stays so
+                self.close(timeout=0.0)
+                with self._network.lock:
+                    self._core.unopened()
             raise
         return self
 

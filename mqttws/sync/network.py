@@ -251,28 +251,32 @@ class Network(Owner):
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
         if not self.is_current and not self.core.running:
             self.join(1.0)  # the client was open before, and its thread may not have ended yet
-        with self.lock:
-            if self._thread is not None and not self.core.running:
-                raise MQTTError("the client is still closing: one of its callbacks has not returned")
-            self.core.begin(retries)
-            try:
+        thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
+        try:
+            with self.lock:
+                if self._thread is not None and not self.core.running:
+                    raise MQTTError("the client is still closing: one of its callbacks has not returned")
+                if not self.core.running:
+                    self._thread = thread  # first of all, so that the handler below undoes the rest
+                self.core.begin(retries)
                 self._wake_in, self._wake_out = socket_pair()
                 self._poller = Poller()
                 self._poller.watch(self._wake_in, READ)
                 self._step, self._due = self._idle, 0.0
-                self._thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
-                self._thread.start()
-            except BaseException as error:
-                if self._thread is not None and self._thread.ident is not None:
-                    self.core.stop(time.monotonic(), 0.0)  # an interrupt after the start: the thread cleans up
-                    self.wake()
-                else:
-                    self.core.give_up(None)
-                    self.core.unopened()
-                    self._clean_up()
-                if isinstance(error, (OSError, RuntimeError)):
-                    raise ConnectError(f"cannot connect: {error}") from error
-                raise
+            thread.start()  # without the lock, for which the thread would wait
+        except BaseException as error:
+            with self.lock:
+                if self._thread is thread:
+                    if thread.ident is not None:
+                        self.core.stop(time.monotonic(), 0.0)  # an interrupt after the start: the thread cleans up
+                        self.wake()
+                    else:
+                        self.core.give_up(None)
+                        self.core.unopened()
+                        self._clean_up()
+            if isinstance(error, (OSError, RuntimeError)):
+                raise ConnectError(f"cannot connect: {error}") from error
+            raise
 
     def stop(self, timeout: float, send_will: bool = False) -> None:
         """Start to close the client, and return immediately."""
@@ -289,7 +293,9 @@ class Network(Owner):
     def join(self, timeout: float) -> None:
         """Wait until the network thread has ended. Do nothing in that thread, or if this thread holds the lock."""
         thread = self._thread
-        if thread is None or self.is_current or self.owned():
+        # A thread that `start` has not started yet finds the client closed. If this is a signal handler that interrupts
+        # `start`, the thread cannot even begin before this returns.
+        if thread is None or thread.ident is None or self.is_current or self.owned():
             return
         # In Python 3.11 an exception that interrupts `Thread.join` makes later calls return as if the thread had ended
         # (bpo-45274). So wait for `_clean_up` first, which sets `_thread` to None.

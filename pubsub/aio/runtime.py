@@ -151,7 +151,7 @@ async def take_messages(channel: Channel, runtime: Tasks) -> None:
     """Connect, deliver messages to the subscriptions, and end the channel when the client has ended."""
     client: Any = channel.client
     try:
-        if not channel.is_closing:
+        if channel.may_open():
             await client.open()
         if channel.is_closing:
             await client.close()

@@ -93,11 +93,14 @@ class Places(Generic[P]):
         """Return the number of filters of a part, including shared subscriptions."""
         return len(self._on.get(part, ())) + len(self._shared)
 
+    # An exception of a signal handler, such as that of Ctrl-C, may interrupt `add` and `remove` anywhere. Only a filter in
+    # `_tree` can own a message. So it is the last to be added to and the first to be removed from; and `remove` removes
+    # what is there.
+
     def add(self, topic_filter: str, qos: int, part: P | None) -> Place[P]:
         """Add a filter that is not in use. It is younger than all others."""
         self._age += 1
         place = self._by_filter[topic_filter] = Place(topic_filter, qos, part, self._age)
-        self._tree.set(place.matched, topic_filter, place)
         if part is None:
             self._shared[topic_filter] = place
         else:
@@ -106,25 +109,26 @@ class Places(Generic[P]):
             for word in place.matched.split("/"):
                 level = level.below.setdefault(word, _Level())
             level.here[topic_filter] = place
+        self._tree.set(place.matched, topic_filter, place)
         return place
 
     def remove(self, place: Place[P]) -> None:
         """Remove a filter."""
-        del self._by_filter[place.topic_filter]
         self._tree.discard(place.matched, place.topic_filter)
         if place.part is None:
-            del self._shared[place.topic_filter]
-            return
-        self._leave(place)
-        path = [self._root]
-        words = place.matched.split("/")
-        for word in words:
-            path.append(path[-1].below[word])
-        del path[-1].here[place.topic_filter]
-        for level, word in zip(reversed(path[:-1]), reversed(words), strict=True):
-            if level.below[word].here or level.below[word].below:
-                break
-            del level.below[word]
+            self._shared.pop(place.topic_filter, None)
+        else:
+            self._leave(place)
+            words = place.matched.split("/")
+            path = [self._root]
+            for word in words:
+                path.append(path[-1].below.get(word) or _Level())
+            path[-1].here.pop(place.topic_filter, None)
+            for level, word, below in zip(reversed(path[:-1]), reversed(words), reversed(path[1:]), strict=True):
+                if below.here or below.below:
+                    break
+                level.below.pop(word, None)
+        self._by_filter.pop(place.topic_filter, None)
 
     def move(self, place: Place[P], part: P) -> None:
         """Record that another part has a filter now."""
@@ -134,10 +138,10 @@ class Places(Generic[P]):
 
     def _leave(self, place: Place[P]) -> None:
         assert place.part is not None
-        on = self._on[place.part]
-        del on[place.topic_filter]
+        on = self._on.get(place.part, {})
+        on.pop(place.topic_filter, None)
         if not on:
-            del self._on[place.part]
+            self._on.pop(place.part, None)
 
     def match(self, topic: str) -> list[Place[P]]:
         """Return the filters that match a topic, including shared subscriptions, in any order."""

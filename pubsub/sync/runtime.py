@@ -257,7 +257,7 @@ def take_messages(channel: Channel) -> None:
     """Connect, deliver messages to the subscriptions, and end the channel when the client has ended."""
     client: Any = channel.client
     try:
-        if not channel.is_closing:
+        if channel.may_open():
             client.open()
         if channel.is_closing:
             client.close()

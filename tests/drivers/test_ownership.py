@@ -7,6 +7,7 @@ import contextlib
 import copy
 import functools
 import gc
+import itertools
 import pickle
 import signal
 import socket
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 from drivers import PATIENCE, Asyncio, core_of, wait_until
 from generators import GENERATORS, Generating, generator_function
+from interrupts import interrupt
 from scripted import End, Scripted, connected
 
 import mqttws
@@ -38,6 +40,7 @@ from mqttws import (
     TimedOut,
     Unsubscribe,
     WouldDeadlock,
+    compiled,
 )
 from mqttws.broker import Broker, Limits
 
@@ -655,6 +658,32 @@ def test_a_thread_that_begins_after_its_start_was_interrupted_leaves_the_client_
     tcp_server.accept().welcome()
     opening.result(PATIENCE)
     client.close(timeout=0.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*socket")  # one that was just made is closed by its finalizer
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.skipif(compiled, reason="compiled code cannot be traced")
+def test_an_interrupted_open_leaves_a_client_that_can_be_opened(broker: Broker, waits: bool) -> None:
+    for step in itertools.count():
+        client = mqttws.Client(broker.url_of("mqtt"), client_id="c")
+        is_interrupted = interrupt(step, functools.partial(client.open, PATIENCE, wait=waits))
+        if is_interrupted:
+            wait_until(lambda network=client._network: network._thread is None)
+            assert client.state.name == "disconnected"
+            client.open(PATIENCE)
+        client.publish("a", b"x", 1, timeout=PATIENCE)
+        client.close()
+        if not is_interrupted:
+            break
+    assert step > 30
+
+
+def test_a_second_open_leaves_the_client_open(broker: Broker) -> None:
+    with mqttws.connect(broker.url_of("mqtt")) as client:
+        for waits in (True, False):
+            with pytest.raises(MQTTError, match="already open"):
+                client.open(wait=waits)
+        client.publish("a", b"x", 1, timeout=PATIENCE)
 
 
 # Event loops.

@@ -404,6 +404,28 @@ def test_an_exception_of_a_signal_handler_propagates(ps: PubSub, monkeypatch: An
                 publish(topics, 1)
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_interrupted_first_call_leaves_no_connection(ps: PubSub, monkeypatch: Any, begins: bool) -> None:
+    """Otherwise a client that nobody closes would stay connected, and be taken over by the next one."""
+    start, channels = ps._runtime.start, []
+
+    def interrupted(channel: Any) -> None:
+        monkeypatch.undo()
+        channels.append((channel, start(channel) if begins else None))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ps._runtime, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ps.publish("a", 1)
+    channel, runner = channels[0]
+    if begins:
+        runner.join(PATIENCE)
+        assert not runner.is_alive()
+    assert channel.client.timings is None  # it has not connected
+    ps.close(PATIENCE)
+    ps.publish("a", 1, qos=1, timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("step", ["before", "after"])
 def test_an_interrupted_subscribe_does_not_block_later_ones(ps: PubSub, monkeypatch: Any, step: str) -> None:
     """Later subscriptions to the filter do not wait for an answer that never arrives; earlier ones get messages."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import count
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupts import interrupt
 from pools import World
 
 from mqttws import State, topic_matches
@@ -139,6 +142,32 @@ class TestPlaces:
         assert len(places.match("a/b")) == 2
         places.remove(shared)
         assert places.shared == []
+
+    @pytest.mark.parametrize("part", [1, 2, None])
+    @pytest.mark.parametrize("adding", [True, False])
+    def test_an_interrupt_leaves_a_filter_that_can_be_removed(self, part: int | None, adding: bool) -> None:
+        """Only while it is whole can it own messages, because otherwise nothing would deliver them."""
+        name = "a/b/c" if part is not None else "$share/g/a/b/c"
+        for step in count():
+            places: Places[int] = Places()
+            others = [places.add("a/#", 0, 1), places.add("a/b", 0, 1)]
+            call: Any = partial(places.add, name, 1, part)
+            if not adding:
+                call = partial(places.remove, call())
+            is_interrupted = interrupt(step, call)
+            place = places.get(name)
+            for each in places.match("a/b/c"):
+                assert each in ([place, *others] if place is not None else others)
+                assert each in [*places.on(1), *places.on(2), *places.shared]
+            if place is not None:
+                places.remove(place)
+            assert places.get(name) is None
+            assert [*places.match("a/b/c"), *places.match("a/b")] == [others[0], *others]
+            assert list(places.overlapping("a/b/c")) == [others[0]]
+            assert (len(places), places.count(1), places.count(2), places.shared) == (2, 2, 0, [])
+            if not is_interrupted:
+                break
+        assert step > 3
 
 
 class TestSizes:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+import mqttws
+import pubsub
+
+#: The folders whose code is interrupted.
+FOLDERS = tuple(str(Path(package.__file__).parent) for package in (mqttws, pubsub))
 #: CPython runs a signal handler at the end of one of these instructions.
 POINTS = ("CALL", "RESUME", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
 
@@ -29,7 +35,7 @@ def is_point(code: CodeType, last: int, following: int) -> bool:
 
 
 def interrupt(step: int, call: Callable[[], object], handler: Callable[[], object] | None = None) -> bool:
-    """Call a function. Run a signal handler in this package, where one may run for the nth time.
+    """Call a function. Run a signal handler in mqttws or pubsub, where one may run for the nth time.
 
     Args:
         step: How many such places to skip.
@@ -45,7 +51,7 @@ def interrupt(step: int, call: Callable[[], object], handler: Callable[[], objec
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left, interrupted
-        if "/mqttws/" not in frame.f_code.co_filename.replace("\\", "/"):
+        if not frame.f_code.co_filename.startswith(FOLDERS):
             return None
         frame.f_trace_opcodes = True
         if event == "call":
