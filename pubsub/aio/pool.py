@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from mqttws import ConnectionClosed, MQTTError, Publish, to_raise
-from pubsub.pool.core import LOOK, PoolCore
+from pubsub.pool.core import PoolCore
 from pubsub.pool.part import Part
 
 __all__ = ["Pool"]
@@ -52,9 +52,7 @@ class Pool(PoolCore):
         first = self._parts[0]
         first.is_open = True
         await first.client.open()
-        for part in self._unopened():
-            self.start(part)
-        self.runtime.later(LOOK, self.look)
+        self.look()
 
     def start(self, part: Part) -> None:
         """See `PoolCore.start`."""

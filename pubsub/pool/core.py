@@ -125,17 +125,15 @@ class PoolCore(Subscribing):
                     part.is_retiring = part is not publishing[0]
                 for part in publishing[sizes.publishing :]:
                     part.is_retiring = True
-            starting = self._unopened() if self._is_open else []
-        for part in starting:
-            self.start(part)
         self.look_over()
 
     def look_over(self) -> None:
-        """Move everything away from retiring parts, and close those that have nothing left."""
+        """Start new parts, move everything away from retiring ones, and close those that have nothing left."""
         idle = []
         with self.lock:
-            if self._is_closing:
+            if self._is_closing or not self._is_open:
                 return
+            starting = self._unopened()
             for part in list(self._parts):
                 if part.is_retiring and part in self._slots.parts:
                     self._slots.remove(part)
@@ -144,6 +142,8 @@ class PoolCore(Subscribing):
                 if part.is_retiring and not part.is_closed and self._is_idle(part):
                     part.is_closed = True
                     idle.append(part)
+        for part in starting:
+            self.start(part)
         for part in idle:
             self._leave_shared(part)
         self.moves.begin()
@@ -200,12 +200,16 @@ class PoolCore(Subscribing):
         self.moves.begin()
 
     def look(self) -> None:
-        """Examine the load every `LOOK` seconds, and change the number of parts of a pool with "auto"."""
+        """Examine the load every `LOOK` seconds, and change the number of parts of a pool with "auto".
+
+        This also completes what a method has begun that was interrupted, for example by Ctrl-C.
+        """
         if self._is_closing or self.error is not None:
             return
+        self.runtime.later(LOOK, self.look)
         if self._is_auto and self._rate is not None:
             self._size(self._rate)
-        self.runtime.later(LOOK, self.look)
+        self.look_over()
 
     def _size(self, rate: float) -> None:
         with self.lock:
@@ -231,10 +235,6 @@ class PoolCore(Subscribing):
                     publishing[-1].is_retiring = True
                 if len(receiving) > 1 and load < FULL / 2 * rate * (len(receiving) - 1) and self._fits(receiving[:-1]):
                     receiving[-1].is_retiring = True
-            starting = self._unopened() if self._is_open else []
-        for part in starting:
-            self.start(part)
-        self.look_over()
 
     def _fits(self, parts: Sequence[Part]) -> bool:
         """Return whether some of the parts have enough space for all Topic Filters."""

@@ -48,7 +48,7 @@ class Ground(Protocol):
         """Deliver a message. Requires the lock."""
 
     def look_over(self) -> None:
-        """Move everything away from retiring parts, and close those that have nothing left."""
+        """Start new parts, move everything away from retiring ones, and close those that have nothing left."""
 
 
 class Moves:
@@ -75,9 +75,11 @@ class Moves:
     def add(self, places: Sequence[Place[Part]], source: Part, target: Part | None) -> Handover[Part]:
         """Queue a handover. The caller must call `begin` afterwards. Requires the lock."""
         handover = Handover(places, source, target)
-        for place in places:
-            place.handover = handover
-        self._waiting.append(handover)
+        try:
+            for place in places:
+                place.handover = handover
+        finally:  # also if a signal handler raises: a place whose handover is not queued would wait for ever
+            self._waiting.append(handover)
         return handover
 
     def when_over(self, handover: Handover[Part], call: Callable[[], object]) -> None:

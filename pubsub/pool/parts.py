@@ -124,7 +124,7 @@ class Parts(ABC):
 
     @abstractmethod
     def look_over(self) -> None:
-        """Move everything away from retiring parts, and close those that have nothing left."""
+        """Start new parts, move everything away from retiring ones, and close those that have nothing left."""
 
     @abstractmethod
     def deliver(self, part: Part, publish: Publish, number: int) -> None:

@@ -93,9 +93,9 @@ class Places(Generic[P]):
         """Return the number of filters of a part, including shared subscriptions."""
         return len(self._on.get(part, ())) + len(self._shared)
 
-    # An exception of a signal handler, such as that of Ctrl-C, may interrupt `add` and `remove` anywhere. Only a filter in
-    # `_tree` can own a message. So it is the last to be added to and the first to be removed from; and `remove` removes
-    # what is there.
+    # An exception of a signal handler, such as that of Ctrl-C, may interrupt `add` and `remove` anywhere. Only a filter
+    # in `_tree` can own a message. So it is the last to be added to and the first to be removed from; and `remove`
+    # removes what is there.
 
     def add(self, topic_filter: str, qos: int, part: P | None) -> Place[P]:
         """Add a filter that is not in use. It is younger than all others."""

@@ -42,11 +42,11 @@ class Subscribing(Receiving):
                 self._place(request, by_part)
             delays = {part: self._delay(part, len(each)) for part, each in by_part.items()}
             sent = [(part, each, _request(part, each)) for part, each in by_part.items() if not delays[part]]
-            starting = self._unopened() if self._is_open else []
-        for part in starting:
-            self.start(part)
+            has_new = bool(self._unopened())
         for part, each, answer in sent:
             answer.add_done_callback(partial(self._subscribed, part, each))
+        if has_new:
+            self._soon(self.look_over)
         for part, delay in delays.items():
             if delay:
                 self.runtime.later(delay, partial(self._subscribe_late, part, by_part[part]))

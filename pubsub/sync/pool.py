@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 
 import mqttws
-from mqttws import ConnectionClosed, MQTTError, Publish, TimedOut, to_raise
+from mqttws import ConnectError, ConnectionClosed, MQTTError, Publish, TimedOut, to_raise
 from pubsub.owned_future import OwnedFuture
 from pubsub.owned_lock import Event
-from pubsub.pool.core import LOOK, PoolCore
+from pubsub.pool.core import PoolCore
 from pubsub.pool.part import Part
 
 __all__ = ["Pool"]
@@ -55,28 +55,37 @@ class Pool(PoolCore):
             first = self._parts[0]
             first.is_open = True
         first.client.open()
-        self._begin_reader(first)
-        with self.lock:
-            starting = self._unopened()
-        for part in starting:
-            self.start(part)
-        self.runtime.later(LOOK, self.look)
+        self._in_background(partial(self._read, first), f"pubsub reader {first.index}")
+        self.look()
 
     def start(self, part: Part) -> None:
-        """See `PoolCore.start`."""
+        """See `PoolCore.start`. A signal handler may interrupt this, but not the new thread, which opens the client."""
         with self.lock:
             if part.is_open or self._is_closing:
                 return
             part.is_open = True
-        part.client.open(wait=False)
-        self._begin_reader(part)
+        try:
+            self._in_background(partial(self._open, part), f"pubsub reader {part.index}")
+        except BaseException:
+            part.is_open = False  # the next look starts it
+            raise
+
+    def _open(self, part: Part) -> None:
+        try:
+            with self.lock:
+                if self._is_closing:
+                    return
+                part.client.open(wait=False)
+        except ConnectError:  # the process lacks threads or file descriptors
+            part.is_open = False
+        except MQTTError:  # another thread has opened it, since only the end of `start` was interrupted
+            pass
+        else:
+            self._read(part)
 
     def options_of(self, part: Part) -> Mapping[str, Any]:
         """See `PoolCore.options_of`. There are none: a reader takes the messages."""
         return {}
-
-    def _begin_reader(self, part: Part) -> None:
-        self._in_background(partial(self._read, part), f"pubsub reader {part.index}")
 
     @staticmethod
     def _in_background(target: Callable[[], object], name: str) -> threading.Thread:

@@ -112,11 +112,20 @@ class Notifier:
     def begin(self) -> None:
         """Start the thread, if it is not running."""
         thread = OwnThread(target=self._run, name="pubsub notifier", daemon=True)
-        with self._lock:  # no function is called in this block, so no signal handler runs in it
-            if self._thread is None:
-                self._thread = thread
-        if self._thread is thread:
-            thread.start()
+        try:
+            with self._lock:  # no function is called in this block, so no signal handler runs in it
+                if self._thread is None:
+                    self._thread = thread
+            if self._thread is thread:
+                thread.start()
+        except BaseException as error:  # such as that of Ctrl-C; other threads already rely on this thread
+            with self._lock:
+                is_lost = self._thread is thread and thread.ident is None
+                if is_lost:
+                    self._thread = None
+            if is_lost and not isinstance(error, RuntimeError):  # that of a process that has no threads left
+                self.begin()
+            raise
 
     def put_later(self, seconds: float, call: Callable[[], object]) -> None:
         """Call a function after some seconds; never, if `finish` is called before."""
@@ -134,6 +143,9 @@ class Notifier:
             thread.join(min(timeout, threading.TIMEOUT_MAX))
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():  # `begin` was interrupted, and has started another one
+                return
         while True:
             try:
                 call = self.calls.get(timeout=self._seconds_left())
