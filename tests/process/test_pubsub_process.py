@@ -556,6 +556,25 @@ def test_a_notifier_whose_start_was_interrupted_can_be_finished(ps: PubSub) -> N
     ps.close()
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_notifier_whose_start_was_interrupted_calls_back(ps: PubSub, monkeypatch: Any, begins: bool) -> None:
+    start, called = threading.Thread.start, threading.Event()
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ps._runtime.notify(called.set)
+    assert called.wait(PATIENCE)
+    again = threading.Event()
+    ps._runtime.later(0.01, again.set)
+    assert again.wait(PATIENCE)
+
+
 def test_a_signal_handler_may_use_the_shared_pubsub_while_it_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
     from pubsub import shared
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mqttws.broker import Broker
-from pubsub import MqttOverWSProvider, PubSub, Sharded
+from pubsub import ConnectionState, MqttOverWSProvider, PubSub, Sharded
 
 PATIENCE = 30.0
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -151,6 +151,35 @@ print(got, len(threading.enumerate()))
         broker,
     )
     assert said == ["[[<ConnectionState.DISCONNECTED: 'Disconnected'>], []]", "['parent'] 1"]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_connection_whose_start_was_interrupted_is_made(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if not thread.name.startswith("pubsub reader"):
+            start(thread)
+            return
+        monkeypatch.undo()
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with PubSub(Sharded(MqttOverWSProvider(broker.url), (1, 1), connect_rate=500)) as ps:
+        ps.connect()
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ps.resize((3, 3))
+        end = time.monotonic() + PATIENCE
+        while list(ps.connection_states.values()).count(ConnectionState.CONNECTED) < 1 + 6:
+            assert time.monotonic() < end, ps.connection_states
+            time.sleep(0.01)
+        ps.subscribe([f"t/{n}" for n in range(8)], qos=1).subscribe(next=id).ready(PATIENCE)
+        for number in range(8):
+            ps.publish(f"t/{number}", number, qos=1, timeout=PATIENCE)
 
 
 def test_ctrl_c_at_any_time_leaves_it_usable(broker: Broker) -> None:
