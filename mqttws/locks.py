@@ -16,7 +16,7 @@ from operator import attrgetter
 class AtomicLock(RLock):  # type: ignore[misc]  # final only for type checkers
     """An `RLock` that is taken by `with` only.
 
-    A lock with an owner, because only this tells whether an interrupted `acquire` has acquired it.
+    A lock with an owner, because only such a lock shows whether an interrupted `acquire` has acquired it.
     """
 
     __slots__ = ()
