@@ -179,8 +179,8 @@ class PubSubCore(Generic[O, F]):
                 from pubsub.providers.aws_iot import AWSIoTProvider
 
                 self._implied = self._providers[AWSIoTProvider.kind] = AWSIoTProvider()
-            changed = [provider for provider in self._providers.values() if provider.configure(self._settings)]
-            channels = [self._channels[provider.name] for provider in changed if provider.name in self._channels]
+            changed = filter(lambda provider: provider.configure(self._settings), list(self._providers.values()))
+            channels = list(filter(None, [self._channels.get(provider.name) for provider in changed]))
         for channel in channels:
             channel.client.reconnect_now()
 
@@ -217,8 +217,8 @@ class PubSubCore(Generic[O, F]):
             for name in self._providers:
                 channel = self._channels.get(name)
                 states[name] = channel.state if channel is not None else ConnectionState.DISCONNECTED
-                if channel is not None:
-                    states.update((f"{name}-{index}", state) for index, state in sorted(channel.parts.copy().items()))
+                parts = channel.parts.copy() if channel is not None else {}
+                states.update((f"{name}-{index}", state) for index, state in sorted(parts.items()))
         return states
 
     @property
@@ -560,10 +560,9 @@ class PubSubCore(Generic[O, F]):
     def _set_aside(self, channels: Iterable[Channel]) -> None:
         """Let the next call make a new connection, though the last callback of a closed one has not returned."""
         with self._runtime.lock:
-            for channel in channels:
-                if self._channels.get(channel.provider.name) is channel:
-                    del self._channels[channel.provider.name]
-                    self._aside.add(channel)
+            for channel in filter(lambda each: self._channels.get(each.provider.name) is each, channels):
+                del self._channels[channel.provider.name]
+                self._aside.add(channel)
 
     def _take_out(self, provider: str | Provider) -> str:
         """Remove a provider, given as an object or by its name. Return its name.
@@ -585,7 +584,7 @@ class PubSubCore(Generic[O, F]):
         self._runtime.collect()
         with self._runtime.lock:
             names = list(self._channels) if providers is None else providers
-            channels = [self._channels[name] for name in names if name in self._channels]
+            channels = list(filter(None, map(self._channels.get, names)))
         for channel in channels:
             channel.closing()
         return channels

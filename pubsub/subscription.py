@@ -166,11 +166,14 @@ class SubscriptionCore:
                 raise to_raise(self.error)
             if self.closed:
                 raise SubscriptionEnded("the subscription was ended before the server had answered")
-            granted: dict[str, int] = {}
-            for (_, topic_filter), code in self._codes.items():
-                if code is not None:
-                    granted[topic_filter] = min(code, granted.get(topic_filter, code))
-            return granted
+            return self._granted()
+
+    def _granted(self) -> dict[str, int]:
+        granted: dict[str, int] = {}
+        for (_, topic_filter), code in self._codes.items():
+            if code is not None:
+                granted[topic_filter] = min(code, granted.get(topic_filter, code))
+        return granted
 
     def end(self, error: Exception | None = None) -> list[Any]:
         """End the subscription. A second call has no effect.

@@ -232,7 +232,7 @@ class Network(Owner):
         stalled = self.core.stalled
         if stalled:
             with self.lock:
-                takers = {iteration.thread for iteration in self.iterations if not iteration.over}
+                takers = {iteration.thread for iteration in filter(lambda each: not each.over, self.iterations)}
             if takers == {threading.get_ident()}:
                 raise WouldDeadlock(f"{stalled}, and this thread takes them; use the _nowait form here")
 

@@ -116,7 +116,7 @@ class PoolCore(Subscribing):
             if not self._is_auto:
                 publishing[0].receives = sizes.shared
                 if not sizes.shared:
-                    receiving = [part for part in receiving if part is not publishing[0]]
+                    receiving = list(filter(lambda part: part is not publishing[0], receiving))
                 for _ in range(len(publishing), sizes.publishing):
                     self._add(True, False, is_first=False)
                 for _ in range(len(receiving), 0 if sizes.shared else sizes.receiving):
@@ -129,24 +129,27 @@ class PoolCore(Subscribing):
 
     def look_over(self) -> None:
         """Start new parts, move everything away from retiring ones, and close those that have nothing left."""
-        idle = []
         with self.lock:
             if self._is_closing or not self._is_open:
                 return
             starting = self._unopened()
-            for part in list(self._parts):
-                if part.is_retiring and part in self._slots.parts:
-                    self._slots.remove(part)
-                if part.is_retiring or not part.receives:
-                    self._move_away(part)
-                if part.is_retiring and not part.is_closed and self._is_idle(part):
-                    part.is_closed = True
-                    idle.append(part)
+            idle = list(filter(self._look_over, list(self._parts)))
         for part in starting:
             self.start(part)
         for part in idle:
             self._leave_shared(part)
         self.moves.begin()
+
+    def _look_over(self, part: Part) -> bool:
+        """Move everything away from a part that is retiring. Return whether it is to be closed now."""
+        if part.is_retiring and part in self._slots.parts:
+            self._slots.remove(part)
+        if part.is_retiring or not part.receives:
+            self._move_away(part)
+        if part.is_retiring and not part.is_closed and self._is_idle(part):
+            part.is_closed = True
+            return True
+        return False
 
     def _move_away(self, part: Part) -> None:
         targets: dict[Part, list[Place[Part]]] = {}

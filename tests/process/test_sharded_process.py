@@ -198,18 +198,22 @@ def interrupt(*_):
         armed = False
         raise KeyboardInterrupt
 
+def work():  # a function: Python 3.14 leaves the end of an `if` in a loop out of the `try` around it
+    global armed
+    armed = True
+    signal.setitimer(signal.ITIMER_REAL, random.random() * 0.02 + 0.0005)
+    for number in range(1000):
+        ps.publish_nowait(f"t/{number % 8}", number, qos=1)
+        if number % 50 == 0:
+            ps.resize((random.randint(1, 3), random.randint(1, 3)))
+            ps.flush(30)
+    armed = False
+
 signal.signal(signal.SIGALRM, interrupt)
 begin = time.monotonic()
 while interrupts < 100 and time.monotonic() - begin < 20:
     try:
-        armed = True
-        signal.setitimer(signal.ITIMER_REAL, random.random() * 0.02 + 0.0005)
-        for number in range(1000):
-            ps.publish_nowait(f"t/{number % 8}", number, qos=1)
-            if number % 50 == 0:
-                ps.resize((random.randint(1, 3), random.randint(1, 3)))
-                ps.flush(30)
-        armed = False
+        work()
     except KeyboardInterrupt:
         interrupts += 1
 ps.publish("t/0", "after", qos=1, timeout=30)
