@@ -242,6 +242,10 @@ class SubscriptionCore:
                 pass
         return is_known
 
+    def _is_refused(self, topic_filter: str) -> bool:
+        """Return whether no provider has granted a Topic Filter, or may still do so."""
+        return all(self._codes.get((each.name, topic_filter), REFUSED) == REFUSED for each in self._providers)
+
     def answered(self, provider: str, topic_filter: str, return_code: int, error: Exception | None = None) -> None:
         """Handle the answer of the server for one Topic Filter. Callbacks run later, in another thread.
 
@@ -257,9 +261,7 @@ class SubscriptionCore:
                 return
             self._codes[key] = return_code
             self._unanswered.discard(key)
-            if return_code == REFUSED and all(
-                self._codes.get((each.name, topic_filter), REFUSED) == REFUSED for each in self._providers
-            ):
+            if return_code == REFUSED and self._is_refused(topic_filter):
                 self._wanted.pop(topic_filter, None)
             over = return_code == REFUSED and not self._wanted
         if return_code == REFUSED and error is None:
