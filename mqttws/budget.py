@@ -96,7 +96,8 @@ class ConnectBudget:
         """
         with self._lock:
             begun = self._begun
-            due = [begun[-most] + seconds for most, seconds in self._limits if len(begun) >= most]
+            full = filter(lambda limit: len(begun) >= limit[0], self._limits)
+            due = [begun[-most] + seconds for most, seconds in full]
             if max(due, default=now) > now:  # the earliest possible time, even if others have reserved later ones
                 self._again = max(self._again + self._step, *due)
                 return self._again

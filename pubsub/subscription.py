@@ -139,7 +139,7 @@ class SubscriptionCore:
         """
         unwanted = tuple(unwanted)
         with self.runtime.lock:
-            unknown = [topic_filter for topic_filter in unwanted if topic_filter not in self._wanted]
+            unknown = list(filter(lambda topic_filter: topic_filter not in self._wanted, unwanted))
             if unknown:
                 raise ValueError(f"the subscription does not have {unknown[0]!r}; it has {list(self._wanted)}")
             for topic_filter in unwanted:
@@ -280,8 +280,8 @@ class SubscriptionCore:
         with self.runtime.lock:
             if self._channels.get(name) is channel:
                 del self._channels[name]
-            self._forget([key for key in self._codes if key[0] == name])
-            self._providers = [provider for provider in self._providers if provider is not channel.provider]
+            self._forget(list(filter(lambda key: key[0] == name, self._codes)))
+            self._providers = list(filter(lambda provider: provider is not channel.provider, self._providers))
             alone = not self._channels and not self._codes
         if alone:
             self.end(error)

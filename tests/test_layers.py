@@ -7,8 +7,9 @@ sockets, clocks, threads, event loops, logs or random numbers.
 from __future__ import annotations
 
 import ast
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -275,3 +276,80 @@ def test_locks_are_those_that_no_exception_of_a_signal_handler_leaves_acquired()
             if found:
                 made.add(name_of(path))
     assert made == set(PLAIN_LOCKS)
+
+
+def ends_with_a_condition(statements: list[ast.stmt]) -> bool:
+    """Return whether the last statement jumps back to the loop around it from a condition."""
+    last = statements[-1]
+    if not isinstance(last, ast.If):
+        return False
+    return not last.orelse or ends_with_a_condition(last.body) or ends_with_a_condition(last.orelse)
+
+
+def has_gap(node: ast.AST) -> bool:
+    """Return whether CPython 3.12 and later leave the jump back of this loop out of the `with` around it."""
+    if isinstance(node, ast.While) and not isinstance(node.test, ast.Constant):
+        return True
+    if isinstance(node, (ast.For, ast.While)):
+        return ends_with_a_condition(node.body)
+    return isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp)) and any(each.ifs for each in node.generators)
+
+
+def in_the_same_frame(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Yield the nodes and those in them, without the bodies of functions."""
+    for node in nodes:
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp)):
+            yield from in_the_same_frame(ast.iter_child_nodes(node))
+
+
+def gaps(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield the lock and the line of each loop under a lock that a signal handler can leave with the lock taken."""
+    for block in ast.walk(tree):
+        locks = [ast.unparse(item.context_expr) for item in block.items] if isinstance(block, ast.With) else []
+        for lock in locks:
+            if re.search(r"(lock|_writing|_changed|_condition)$", lock):
+                for node in in_the_same_frame(block.body):
+                    if has_gap(node):
+                        yield lock, node.lineno
+
+
+@pytest.mark.parametrize("package", ["mqttws", "sigv4", "pubsub"])
+def test_no_loop_under_a_lock_jumps_back_from_a_condition(package: str) -> None:
+    """See docs/concurrency.md: an exception of a signal handler would leave the lock taken."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {lock}"
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] == package
+        for lock, line in gaps(ast.parse(path.read_text("utf-8")))
+    ]
+    assert not found, found
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for a in b:\n  if a: c()",
+        "for a in b:\n  if a: c()\n  else:\n   if d: c()",
+        "while a: c()",
+        "d = [a for a in b if a]",
+        "d = {a for a in b if a}",
+    ],
+)
+def test_a_loop_that_jumps_back_from_a_condition_is_found(loop: str) -> None:
+    assert list(gaps(ast.parse(f"with self._lock:\n {loop}"))) == [("self._lock", 2)]
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for a in filter(c, b): c()",
+        "for a in b:\n  if a: c()\n  else: d()",
+        "for a in b:\n  if a: continue\n  c()",
+        "while True:\n  if a: break\n  c()",
+        "d = [a for a in b]",
+        "d = list(a for a in b if a)",
+    ],
+)
+def test_other_loops_under_a_lock_are_permitted(loop: str) -> None:
+    assert not list(gaps(ast.parse(f"with self._lock:\n {loop}")))

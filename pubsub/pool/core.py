@@ -133,15 +133,15 @@ class PoolCore(Subscribing):
             if self._is_closing or not self._is_open:
                 return
             starting = self._unopened()
-            idle = list(filter(self._look_over, list(self._parts)))
+            idle = list(filter(self._relieve, list(self._parts)))
         for part in starting:
             self.start(part)
         for part in idle:
             self._leave_shared(part)
         self.moves.begin()
 
-    def _look_over(self, part: Part) -> bool:
-        """Move everything away from a part that is retiring. Return whether it is to be closed now."""
+    def _relieve(self, part: Part) -> bool:
+        """Move everything away from a part that is retiring. Return whether to close it now. Requires the lock."""
         if part.is_retiring and part in self._slots.parts:
             self._slots.remove(part)
         if part.is_retiring or not part.receives:
@@ -195,12 +195,16 @@ class PoolCore(Subscribing):
             if part in receiving:
                 share = -(-sum(self.places.count(each) for each in receiving) // len(receiving))
                 space = share - self.places.count(part)
-                for source in receiving:
-                    given = excess(source, self.places, share, lambda place: place.handover is None)[: max(0, space)]
-                    if source is not part and given:
-                        space -= len(given)
-                        self.moves.add(given, source, part)
+                for source in filter(lambda each: each is not part, receiving):
+                    space -= self._give(source, part, share, space)
         self.moves.begin()
+
+    def _give(self, source: Part, target: Part, share: int, most: int) -> int:
+        """Move up to `most` Topic Filters that a part has beyond its share. Return how many. Requires the lock."""
+        given = excess(source, self.places, share, lambda place: place.handover is None)[: max(0, most)]
+        if given:
+            self.moves.add(given, source, target)
+        return len(given)
 
     def look(self) -> None:
         """Examine the load every `LOOK` seconds, and change the number of parts of a pool with "auto".
@@ -219,7 +223,8 @@ class PoolCore(Subscribing):
             publishing, receiving = self._publishing(), self._receiving()
             space = self._most_connections - len(self._parts)
             backlog = sum(part.client.pending > rate / 2 for part in publishing)
-            busy = [part for part in receiving if part.recent > FULL * rate * LOOK and self.places.count(part) > 1]
+            loaded = filter(lambda part: part.recent > FULL * rate * LOOK, receiving)
+            busy = sum(self.places.count(part) > 1 for part in loaded)
             load = sum(part.recent for part in receiving)
             for part in self._parts:
                 part.recent = 0
@@ -230,7 +235,7 @@ class PoolCore(Subscribing):
                 for _ in range(min(space, -(-backlog // 2))):
                     self._add(True, False, is_first=False)
                     space -= 1
-                for _ in range(min(space, len(busy))):
+                for _ in range(min(space, busy)):
                     self._add(False, True, is_first=False)
             elif self._calm >= CALM:
                 self._calm = 0

@@ -108,11 +108,12 @@ class Moves:
             if target is not None:
                 wanted = [(place.topic_filter, place.qos) for place in handover.places]
                 answer = target.client.subscribe_nowait(wanted)
+        # First, so that the handover ends even if a signal handler interrupts the rest.
+        self._pool.runtime.later(PATIENCE, partial(self._expire, handover, Step.FOLLOWING))
         if answer is None:
             self._exhaust_heirs(handover)
         else:
             answer.add_done_callback(partial(self._subscribed, handover))
-        self._pool.runtime.later(PATIENCE, partial(self._expire, handover, Step.FOLLOWING))
 
     def _subscribed(self, handover: Handover[Part], answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
@@ -120,10 +121,10 @@ class Moves:
         with self._pool.lock:
             if handover.step is not Step.FOLLOWING:
                 return
-            for place, code in zip(list(handover.places), answer.result(), strict=True):
-                if code == REFUSED:
-                    place.handover = None  # it stays where it is
-                    handover.places.remove(place)
+            answers = list(zip(handover.places, answer.result(), strict=True))
+            for place, _ in filter(lambda each: each[1] == REFUSED, answers):
+                place.handover = None  # it stays where it is
+                handover.places.remove(place)
         self._exhaust_heirs(handover)
 
     def _exhaust_heirs(self, handover: Handover[Part]) -> None:

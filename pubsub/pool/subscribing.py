@@ -41,8 +41,9 @@ class Subscribing(Receiving):
             for request in requests:
                 self._place(request, by_part)
             delays = {part: self._delay(part, len(each)) for part, each in by_part.items()}
-            sent = [(part, each, _request(part, each)) for part, each in by_part.items() if not delays[part]]
-            has_new = bool(self._unopened())
+            now = filter(lambda item: not delays[item[0]], by_part.items())
+            sent = [(part, each, _request(part, each)) for part, each in now]
+            has_new = self._is_open and bool(self._unopened())
         for part, each, answer in sent:
             answer.add_done_callback(partial(self._subscribed, part, each))
         if has_new:
@@ -64,7 +65,7 @@ class Subscribing(Receiving):
     def _subscribe_late(self, part: Part, requests: Sequence[_Request]) -> None:
         """Subscribe to those of the Topic Filters that the part still has. The others were moved or removed."""
         with self.lock:
-            still = [request for request in requests if self._has(part, request[0])]
+            still = list(filter(lambda request: self._has(part, request[0]), requests))
             answer = _request(part, still) if still else None
         for _, qos, gather, at in (request for request in requests if request not in still):
             if gather is not None:

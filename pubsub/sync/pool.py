@@ -169,8 +169,8 @@ class Pool(PoolCore):
         deadline = time.monotonic() + (CLOSE_TIMEOUT if timeout is None else timeout)
         with self.lock:
             self._is_closing = True
-            publishing = [part for part in self._parts if part.publishes]
-            receiving = [part for part in self._parts if not part.publishes]
+            publishing = list(filter(lambda part: part.publishes, self._parts))
+            receiving = list(filter(lambda part: not part.publishes, self._parts))
         self._has_space.set()
         for parts in (publishing, receiving):  # in parallel, so that none uses up the time of the others
             closing = [

@@ -117,9 +117,10 @@ class Recorder:
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            while len(found := self.matching(topic_filter)) < count:
+            while True:
+                found = self.matching(topic_filter)
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if len(found) >= count or left <= 0:
                     break
                 self._changed.wait(left)
         if len(found) < count:
@@ -158,9 +159,9 @@ class Recorder:
         with self._changed:
             while True:
                 candidates = self.matching(topic)
-                for message in candidates:
-                    if not _differences(message, value, qos, retain):
-                        return message
+                right = next(filter(lambda each: not _differences(each, value, qos, retain), candidates), None)
+                if right is not None:
+                    return right
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
