@@ -12,6 +12,7 @@ from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTT
 from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
+from mqttws.protocol.outgoing import LONG
 
 if TYPE_CHECKING:  # a plain connection does not need them, nor ssl and h11, which they import
     from mqttws.client.proxy import Tunnel
@@ -52,6 +53,7 @@ class Link:
         self._tunnel = tunnel
         self._tls = tls
         self._tls_closed = False
+        self._was_long = False  # whether the last plaintext was part of a long message
         self._linger = linger
         self._has_upgrade = not connection.opened
         self._received = 0  # bytes since the last `take_received`
@@ -80,8 +82,10 @@ class Link:
                 self._tunnel = None
                 self.end_phase("proxy", now)
             if self._tls is not None:
-                data = self._tls.receive_data(data)
-            if data:
+                self._tls.receive_data(data)
+                while self._tls.readable and (data := self._decrypt(self._tls)):
+                    self.connection.receive_data(data, now)
+            elif data:
                 self.connection.receive_data(data, now)
         except ConnectError as error:
             self._end(error, now)
@@ -94,6 +98,18 @@ class Link:
         self._settle(now)
         if self._stopwatch is not None:
             self._time_phases(self._stopwatch, now)
+
+    def _decrypt(self, tls: TLSPipe) -> bytes:
+        """Return the next plaintext for the connection, without what was decrypted into a long message's payload."""
+        buffer = self.connection.payload_buffer()
+        if buffer is None:
+            # After a long message another one often follows: a record has its head, and little of its payload.
+            enough, self._was_long = 1 if self._was_long else LONG, False
+            return tls.read(enough)
+        self._was_long = True
+        with buffer:  # see `Decoder.payload_buffer`
+            count = tls.read_into(buffer)
+        return self.connection.fill(count) if count else b""
 
     def payload_buffer(self) -> memoryview | None:
         """Return memory for the next bytes from the socket; see `Connection.payload_buffer`. None with TLS."""

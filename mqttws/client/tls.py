@@ -169,6 +169,7 @@ class TLSPipe:
         # When the certificate was verified: now, unless the session is resumed.
         self._verified_at, self._verified_before = now, offered.verified_at if offered is not None else now
         self._verification: object = None
+        self._fault: ConnectError | None = None  # what has ended TLS
         self.established = False
         self.eof = False
         self.plaintext = _NOTHING
@@ -183,45 +184,92 @@ class TLSPipe:
             return None
         return Resumable(session, self._verified_at, self._verification)
 
-    def receive_data(self, data: bytes) -> bytes:
-        """Handle ciphertext from the peer.
-
-        Returns:
-            The plaintext.
+    def receive_data(self, data: bytes) -> None:
+        """Take ciphertext from the peer, which `read` and `read_into` decrypt, and continue the handshake.
 
         Raises:
             CertificateError: The server's certificate cannot be trusted.
-            ConnectError: The handshake failed for another reason, or the ciphertext was modified.
+            ConnectError: The handshake failed for another reason.
         """
-        incoming, tls = self._incoming, self._tls
-        incoming.write(data)
-        plaintext = []
+        self._incoming.write(data)
+        if self.established:
+            return
         try:
-            if not self.established:
-                tls.do_handshake()
-                if tls.session_reused:
-                    self._verified_at = self._verified_before
-                self._verification = _verification_by(tls.context)
-                self.established = True
-            # Do not read without data: raising SSLWantReadError takes longer than everything else here.
-            while incoming.pending or tls.pending():
-                chunk = tls.read(_CHUNK)
-                if not chunk:
-                    self.eof = True
-                    break
-                plaintext.append(chunk)
+            self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self.eof = True
+            return
         except ssl.SSLCertVerificationError as error:
             self._offered = None
             raise CertificateError(f"the server's certificate cannot be trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
             self._offered = None
-            stage = "the TLS connection failed" if self.established else "the TLS handshake failed"
-            raise ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}") from None
-        return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
+            raise _failure("the TLS handshake failed", error) from None
+        if self._tls.session_reused:
+            self._verified_at = self._verified_before
+        self._verification = _verification_by(self._tls.context)
+        self.established = True
+
+    @property
+    def readable(self) -> bool:
+        """Whether the handshake is complete, and there is ciphertext to decrypt or an error to raise."""
+        return self.established and (self._incoming.pending > 0 or self._tls.pending() > 0 or self._fault is not None)
+
+    def read(self, enough: int) -> bytes:
+        """Return the next plaintext. Call this again while it is `readable`.
+
+        Args:
+            enough: After so many bytes no further record is decrypted.
+
+        Raises:
+            ConnectError: The ciphertext was modified, or the peer has ended TLS with an error. What was decrypted
+                before is returned first.
+        """
+        incoming, tls = self._incoming, self._tls
+        chunks = []
+        size = 0
+        try:
+            # Do not read without data: raising SSLWantReadError takes longer than everything else here.
+            while size < enough and (incoming.pending or tls.pending()):
+                chunk = tls.read(_CHUNK)
+                if not chunk:
+                    self.eof = True
+                    break
+                chunks.append(chunk)
+                size += len(chunk)
+        except ssl.SSLError as error:
+            self._interrupted(error)
+        if not chunks and self._fault is not None:
+            raise self._fault
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Write the next plaintext into a buffer, until it is full or nothing is left. Return the number of bytes.
+
+        Raises:
+            ConnectError: See `read`.
+        """
+        incoming, tls = self._incoming, self._tls
+        count, size = 0, len(buffer)
+        try:
+            while count < size and (incoming.pending or tls.pending()):
+                with buffer[count:] as rest:  # see `Decoder.payload_buffer`
+                    more = int(tls.read(size, rest))
+                if not more:
+                    self.eof = True
+                    break
+                count += more
+        except ssl.SSLError as error:
+            self._interrupted(error)
+        if not count and self._fault is not None:
+            raise self._fault
+        return count
+
+    def _interrupted(self, error: ssl.SSLError) -> None:
+        """Handle an error of a read: more data is needed, the peer has sent close_notify, or TLS has failed."""
+        if isinstance(error, ssl.SSLZeroReturnError):
+            self.eof = True
+        elif not isinstance(error, ssl.SSLWantReadError):
+            self._fault = _failure("the TLS connection failed", error)
 
     def send(self, data: bytes) -> None:
         """Take plaintext to send. Call this only when `established`, and no plaintext is left."""
@@ -248,6 +296,11 @@ class TLSPipe:
             while piece:
                 piece = piece[self._tls.write(piece) :]
         return self._outgoing.read()
+
+
+def _failure(stage: str, error: ssl.SSLError) -> ConnectError:
+    """Return the error that reports a failure of TLS."""
+    return ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}")
 
 
 def _verification_by(context: ssl.SSLContext) -> object:

@@ -130,7 +130,8 @@ class Decoder:
         Args:
             most: The maximum size of the memory, in bytes.
         """
-        return self._payload.space()[:most] if self._payload is not None and self.payload_missing else None
+        payload = self._payload
+        return payload.space()[:most] if payload is not None and payload.size >= _READ_INTO else None
 
     def fill(self, count: int) -> bytes:
         """Record that bytes of the stream were written into the `payload_buffer`.

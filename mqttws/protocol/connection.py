@@ -98,7 +98,9 @@ class Connection(ABC, Generic[M]):
             payload and soon: one read of many short frames, and a copy, take less time than many short reads.
         """
         left = self._framing.payload_left
-        return self.machine.payload_buffer(left) if left >= min(_LEAST, self.machine.payload_missing) else None
+        if left < _LEAST and left < self.machine.payload_missing:
+            return None
+        return self.machine.payload_buffer(left)
 
     def fill(self, count: int) -> bytes:
         """Record that bytes from the peer were written into the `payload_buffer`.

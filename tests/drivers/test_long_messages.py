@@ -15,6 +15,7 @@ from scripted import Scripted, connected
 from mqttws import Client, Publish, Reconnect
 from mqttws.broker import Broker, Limits
 from mqttws.client.layers import Link
+from mqttws.client.tls import TLSPipe
 from mqttws.protocol.outgoing import LONG
 from mqttws.sync import network
 from mqttws.testing import Authority, mint_authority
@@ -84,6 +85,37 @@ def test_a_blocking_client_reads_payloads_into_their_places(
         for payload in payloads:
             client.publish_nowait("long", payload, 1)
         assert [next(messages).payload for _ in payloads] == payloads
+    assert sum(filled) > 1_200_000
+
+
+@pytest.mark.parametrize("scheme", ["wss", "mqtts"])
+def test_payloads_are_decrypted_into_their_places(
+    make: Make, monkeypatch: pytest.MonkeyPatch, patient: Broker, authority: Authority, scheme: str
+) -> None:
+    filled: list[int] = []
+    read_into = TLSPipe.read_into
+
+    def noted(pipe: TLSPipe, buffer: memoryview) -> int:
+        count = read_into(pipe, buffer)
+        filled.append(count)
+        return count
+
+    monkeypatch.setattr(TLSPipe, "read_into", noted)
+    payloads = [random.Random(size).randbytes(size) for size in (2 * LONG, 3, 1_000_000, LONG - 1, 300_000, 300_000)]
+    came: list[bytes] = []
+    complete = threading.Event()
+
+    def on_message(message: Publish) -> None:
+        came.append(message.payload)
+        if len(came) == len(payloads):
+            complete.set()
+
+    with make(patient.url_of(scheme), on_message=on_message, **options(authority, scheme)) as client:
+        client.subscribe("long", 1)
+        for payload in payloads:
+            client.publish_nowait("long", payload, 1)
+        assert complete.wait(10 * PATIENCE)
+    assert came == payloads
     assert sum(filled) > 1_200_000
 
 

@@ -350,8 +350,8 @@ def test_tls_records_received_together_are_decrypted(authority: Authority, recor
     plain = [bytes((number,)) * size for number in range(records)]
     for piece in plain:
         server.write(piece)
-    cipher = server.sent()
-    assert pipe.receive_data(cipher) == b"".join(plain)
+    pipe.receive_data(server.sent())
+    assert plaintext(pipe) == b"".join(plain)
 
 
 @pytest.mark.parametrize("step", [1, 7, 1_000])
@@ -362,8 +362,44 @@ def test_tls_records_received_in_pieces_are_decrypted(authority: Authority, step
         server.write(bytes((number,)) * 300)
     server.unwrap()
     cipher = server.sent()
-    came = [pipe.receive_data(cipher[start : start + step]) for start in range(0, len(cipher), step)]
+    came = []
+    for start in range(0, len(cipher), step):
+        assert not pipe.eof
+        pipe.receive_data(cipher[start : start + step])
+        came.append(plaintext(pipe))
     assert b"".join(came) == b"".join(bytes((number,)) * 300 for number in range(5))
+    assert pipe.eof
+
+
+def test_records_are_decrypted_together_until_it_is_enough(authority: Authority) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
+    server = shake(pipe, authority.issue("localhost").server_context())
+    for number in range(5):
+        server.write(bytes((number,)) * 300)
+    pipe.receive_data(server.sent())
+    assert [len(pipe.read(enough)) for enough in (1, 300, 301, 1_000)] == [300, 300, 600, 300]
+    assert not pipe.readable
+
+
+@pytest.mark.parametrize("size", [1, 299, 300, 301, 1_500])
+def test_plaintext_is_written_into_a_buffer(authority: Authority, size: int) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
+    server = shake(pipe, authority.issue("localhost").server_context())
+    plain = bytes(range(250)) * 6
+    for start in range(0, len(plain), 300):
+        server.write(plain[start : start + 300])
+    pipe.receive_data(server.sent())
+    came = b""
+    while pipe.readable:
+        buffer = bytearray(size)
+        count = pipe.read_into(memoryview(buffer))
+        assert count == min(size, len(plain) - len(came))
+        came += buffer[:count]
+    assert came == plain
+    assert pipe.read_into(memoryview(bytearray(size))) == 0
+    server.unwrap()
+    pipe.receive_data(server.sent())
+    assert pipe.read_into(memoryview(bytearray(size))) == 0
     assert pipe.eof
 
 
@@ -390,8 +426,30 @@ def test_modified_ciphertext_is_an_error(authority: Authority) -> None:
     server = shake(pipe, authority.issue("localhost").server_context())
     server.write(bytes(100))
     cipher = server.sent()
+    pipe.receive_data(cipher[:-1] + bytes((cipher[-1] ^ 1,)))
+    for _ in range(2):
+        assert pipe.readable
+        with pytest.raises(ConnectError, match="the TLS connection failed"):
+            pipe.read(LONG)
     with pytest.raises(ConnectError, match="the TLS connection failed"):
-        pipe.receive_data(cipher[:-1] + bytes((cipher[-1] ^ 1,)))
+        pipe.read_into(memoryview(bytearray(1)))
+
+
+@pytest.mark.parametrize("into", [True, False])
+def test_what_came_before_modified_ciphertext_is_not_lost(authority: Authority, into: bool) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
+    server = shake(pipe, authority.issue("localhost").server_context())
+    server.write(b"first")
+    server.write(b"second")
+    server.write(bytes(100))
+    cipher = server.sent()
+    pipe.receive_data(cipher[:-1] + bytes((cipher[-1] ^ 1,)))
+    buffer = bytearray(20)
+    came = buffer[: pipe.read_into(memoryview(buffer))] if into else pipe.read(LONG)
+    assert came == b"firstsecond"
+    assert pipe.readable
+    with pytest.raises(ConnectError, match="the TLS connection failed"):
+        pipe.read(LONG)
 
 
 class ServerEnd:
@@ -425,6 +483,14 @@ class ServerEnd:
             self._tls.unwrap()
 
 
+def plaintext(pipe: TLSPipe) -> bytes:
+    """Return all the plaintext that has arrived."""
+    pieces = []
+    while pipe.readable:
+        pieces.append(pipe.read(LONG))
+    return b"".join(pieces)
+
+
 def shake(pipe: TLSPipe, context: ssl.SSLContext) -> ServerEnd:
     """Do the handshake, and deliver the session tickets to the client."""
     server = ServerEnd(context)
@@ -433,7 +499,8 @@ def shake(pipe: TLSPipe, context: ssl.SSLContext) -> ServerEnd:
         answer = server.shake_hands(pipe.data_to_send())
         if not answer:
             break
-        assert pipe.receive_data(answer) == b""
+        pipe.receive_data(answer)
+        assert plaintext(pipe) == b""
     assert pipe.established
     return server
 
