@@ -3,12 +3,15 @@
 Importing `typing`, which imports `re`, would delay a client's first message. Type checkers take these names from it. At
 run time they are stand-ins: annotations are not evaluated, and a generic class or a protocol is an ordinary class.
 Modules that a client does not load import `typing` itself, as do those that need more of it, such as `NamedTuple`.
+
+`inf` is here for the same reason: `math`, a shared library in many builds of Python, takes half a millisecond.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from math import inf as inf
     from typing import Any as Any
     from typing import ClassVar as ClassVar
     from typing import Final as Final
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_extensions import i64 as i64
     from mypy_extensions import mypyc_attr as mypyc_attr
 else:
+    inf = float("inf")
     i64 = int  # for mypyc, an integer without the check for more than 64 bits
     Any = ClassVar = Final = NoReturn = Self = Unpack = object  # only annotations contain them
 

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from math import inf
 
 from mqttws.client.callbacks import is_coroutine_function, is_generator_function
 from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
-from mqttws.hints import TYPE_CHECKING, Any, Unpack
+from mqttws.hints import TYPE_CHECKING, Any, Unpack, inf
 
 if TYPE_CHECKING:
     from mqttws.client.option_types import (

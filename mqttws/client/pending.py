@@ -8,7 +8,6 @@ here and settled when the answer arrives. QoS 0 messages are not acknowledged: t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import inf
 
 from mqttws.client.callbacks import WARNING, Callbacks
 from mqttws.client.options import Options
@@ -26,7 +25,7 @@ from mqttws.errors import (
     UnsubscribeRejected,
     to_raise,
 )
-from mqttws.hints import TYPE_CHECKING, Any, Generic, TypeVar
+from mqttws.hints import TYPE_CHECKING, Any, Generic, TypeVar, inf
 from mqttws.protocol.outgoing import Run
 from mqttws.protocol.session import Session
 

@@ -12,11 +12,9 @@ that another connection took over the session, because otherwise the two clients
 
 from __future__ import annotations
 
-from math import inf
-
 from mqttws.client.value import Value
 from mqttws.errors import SessionTakenOver
-from mqttws.hints import Protocol
+from mqttws.hints import Protocol, inf
 
 #: The errors that end a client after it has been connected; the default of `end_on`.
 END_ON = (SessionTakenOver,)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from math import inf
 
 from mqttws.codec.packet import Value
+from mqttws.hints import inf
 
 
 class Age(Value):

@@ -18,7 +18,6 @@ Any byte from the server counts as activity.
 from __future__ import annotations
 
 from itertools import islice
-from math import inf
 
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
 from mqttws.codec.decoder import MAX_PACKET_SIZE
@@ -36,7 +35,7 @@ from mqttws.errors import (
     RemoteProtocolError,
     StoreError,
 )
-from mqttws.hints import TYPE_CHECKING
+from mqttws.hints import TYPE_CHECKING, inf
 from mqttws.protocol.events import Connected, Expired, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import Outgoing, size_of

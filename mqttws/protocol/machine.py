@@ -11,13 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from math import inf
 
 from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError, StoreError
-from mqttws.hints import TYPE_CHECKING, Any, ClassVar, Final
+from mqttws.hints import TYPE_CHECKING, Any, ClassVar, Final, inf
 from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 

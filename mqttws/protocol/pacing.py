@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from math import inf
 
 from mqttws.codec.publishing import encode_publish
-from mqttws.hints import TYPE_CHECKING
+from mqttws.hints import TYPE_CHECKING, inf
 from mqttws.protocol.outgoing import QOS
 
 if TYPE_CHECKING:

@@ -24,11 +24,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
-from math import inf
 
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
-from mqttws.hints import TYPE_CHECKING, Any, Final
+from mqttws.hints import TYPE_CHECKING, Any, Final, inf
 from mqttws.protocol.outgoing import (
     LAST_PACKET_ID,
     PUBLISHED,

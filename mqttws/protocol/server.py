@@ -14,7 +14,6 @@ which session it resumes, which QoS a subscription is granted, and where message
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
 
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp, UnsupportedLevel
 from mqttws.codec.decoder import MAX_PACKET_SIZE
@@ -29,6 +28,7 @@ from mqttws.errors import (
     MalformedPacket,
     RemoteProtocolError,
 )
+from mqttws.hints import inf
 from mqttws.protocol.events import ConnectReceived, SubscribeReceived, UnsubscribeReceived
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
 from mqttws.protocol.session import Session

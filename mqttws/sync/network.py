@@ -23,7 +23,6 @@ import time
 from _weakrefset import WeakSet  # all of `weakref` would delay the first message
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 
 from mqttws.client.attempt import Attempt
 from mqttws.client.core import Core
@@ -32,7 +31,7 @@ from mqttws.client.options import Options
 from mqttws.codec import compiled
 from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.errors import ConnectError, MQTTError, WouldDeadlock
-from mqttws.hints import TYPE_CHECKING, Any, Protocol
+from mqttws.hints import TYPE_CHECKING, Any, Protocol, inf
 from mqttws.locks import AtomicLock
 from mqttws.log import packet_log
 from mqttws.log import report as report_exception
