@@ -50,7 +50,7 @@ def binary_frame(payload: bytes, key: bytes | None) -> bytes:
         header = bytes((BINARY_FRAME, bit | 127)) + size.to_bytes(8, "big")
     if key is None:
         return header + payload
-    return header + key + mask(payload, key)
+    return mask(payload, key, header + key)
 
 
 def close_frame(key: bytes | None) -> bytes:
@@ -92,11 +92,8 @@ class LongFrame:
         rest = self._rest
         size = LONG if len(rest) >= 2 * LONG else len(rest)
         self._rest = rest[size:] or _NOTHING  # an empty view of the payload would keep it
-        piece = mask(rest[:size], self._key)
-        if self._before:
-            piece = self._before + piece
-            self._before = b""
-        return piece
+        before, self._before = self._before, b""
+        return mask(rest[:size], self._key, before)
 
 
 def parse_header(data: bytes, start: int) -> tuple[int, int] | None:

@@ -36,7 +36,7 @@ static void xor_bytes(char *__restrict to, const char *__restrict one, const cha
         to[at] = one[at] ^ other[at];
 }
 
-/* Get the buffers of the two arguments. Return 0, or -1 with an exception set and no buffer held. */
+/* Get the buffers of two arguments. Return 0, or -1 with an exception set and no buffer held. */
 static int get_buffers(PyObject *const *args, Py_ssize_t count, Py_buffer *one, Py_buffer *other)
 {
     if (count != 2) {
@@ -54,17 +54,23 @@ static int get_buffers(PyObject *const *args, Py_ssize_t count, Py_buffer *one, 
 
 static PyObject *mask(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    Py_buffer payload, key;
+    Py_buffer payload, key, before = {0}; /* without an object, releasing it does nothing */
     PyObject *masked = NULL;
 
-    if (get_buffers(args, count, &payload, &key) < 0)
+    if (get_buffers(args, count == 3 ? 2 : count, &payload, &key) < 0)
         return NULL;
-    if (key.len != KEY)
+    if (count == 3 && PyObject_GetBuffer(args[2], &before, PyBUF_SIMPLE) < 0)
+        before.obj = NULL;
+    else if (key.len != KEY)
         PyErr_Format(PyExc_ValueError, "a masking key has 4 bytes, not %zd", key.len);
-    else if ((masked = PyBytes_FromStringAndSize(NULL, payload.len)) != NULL)
-        mask_bytes(PyBytes_AS_STRING(masked), payload.buf, payload.len, key.buf);
+    else if ((masked = PyBytes_FromStringAndSize(NULL, before.len + payload.len)) != NULL) {
+        if (before.len)
+            memcpy(PyBytes_AS_STRING(masked), before.buf, before.len);
+        mask_bytes(PyBytes_AS_STRING(masked) + before.len, payload.buf, payload.len, key.buf);
+    }
     PyBuffer_Release(&payload);
     PyBuffer_Release(&key);
+    PyBuffer_Release(&before);
     return masked;
 }
 
@@ -85,7 +91,8 @@ static PyObject *xor(PyObject *module, PyObject *const *args, Py_ssize_t count)
 }
 
 static PyMethodDef functions[] = {
-    {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, "mask(payload, key, /)\n--\n\nMask or unmask a payload."},
+    {"mask", (PyCFunction)(void (*)(void))mask, METH_FASTCALL, 
+     "mask(payload, key, before=b\"\", /)\n--\n\nMask or unmask a payload."},
     {"xor", (PyCFunction)(void (*)(void))xor, METH_FASTCALL, "xor(data, keys, /)\n--\n\nXOR two byte strings."},
     {NULL, NULL, 0, NULL},
 };

@@ -24,25 +24,26 @@ _TRANSLATE_FROM: Final = 512
 _from_bytes: Final = int.from_bytes
 
 
-def mask(payload: bytes | memoryview, key: bytes) -> bytes:
+def mask(payload: bytes | memoryview, key: bytes, before: bytes = b"") -> bytes:
     """Mask or unmask a payload: XOR each byte with a byte of the key, cyclically.
 
     Args:
         payload: Any number of bytes.
         key: The masking key, 4 bytes.
+        before: Bytes to return first, such as the header of a frame: joining them here saves a copy of the payload.
 
     Spec: RFC 6455 §5.3
     """
     size = len(payload)
     if size < _TRANSLATE_FROM:
-        return xor(payload, (key * (size // 4 + 1))[:size])
+        return before + xor(payload, (key * (size // 4 + 1))[:size])
     tables = _xor_tables or _build_tables()
     masked = bytearray(payload)
     masked[::4] = masked[::4].translate(tables[key[0]])
     masked[1::4] = masked[1::4].translate(tables[key[1]])
     masked[2::4] = masked[2::4].translate(tables[key[2]])
     masked[3::4] = masked[3::4].translate(tables[key[3]])
-    return bytes(masked)
+    return before + masked
 
 
 def _build_tables() -> tuple[bytes, ...]:

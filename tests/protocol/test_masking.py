@@ -55,6 +55,18 @@ class TestMask:
         assert masking.mask(payload, key) == reference.mask(payload, key) == naive(payload, key)
         assert masking.mask(memoryview(payload)[1:], key) == naive(payload[1:], key)
 
+    @given(st.binary(max_size=1_000), KEYS, st.binary(max_size=20))
+    @example(b"x" * 511, KEY, b"header")
+    @example(b"x" * 512, KEY, b"header")
+    def test_bytes_before_it_are_not_masked(
+        self, reference: ModuleType, payload: bytes, key: bytes, before: bytes
+    ) -> None:
+        expected = before + naive(payload, key)
+        for module in (masking, reference):
+            masked = module.mask(memoryview(payload), key, before)
+            assert masked == expected
+            assert type(masked) is bytes
+
     def test_the_example_of_the_rfc(self) -> None:
         assert masking.mask(b"Hello", KEY) == bytes.fromhex("7f 9f 4d 51 58")
 
@@ -124,7 +136,8 @@ class TestInC:
             masking.xor(b"12345", b"1234")
 
     @pytest.mark.parametrize(
-        "arguments", [(), (b"",), (b"", KEY, 0), ("text", KEY), (b"", "text"), (None, KEY), (1, 2)]
+        "arguments",
+        [(), (b"",), (b"", KEY, 0), (b"", KEY, b"", b""), ("text", KEY), (b"", "text"), (None, KEY), (1, 2)],
     )
     @pytest.mark.parametrize("name", ["mask", "xor"])
     def test_other_arguments_are_refused(self, name: str, arguments: tuple[object, ...]) -> None:
@@ -139,16 +152,20 @@ class TestInC:
 
     def test_no_buffer_is_kept(self) -> None:
         """A `bytearray` cannot be resized while something has its buffer."""
-        payload, key = bytearray(100), bytearray(KEY)
+        payload, key, before = bytearray(100), bytearray(KEY), bytearray(b"header")
         masking.mask(payload, key)
+        masking.mask(payload, key, before)
         masking.xor(payload, payload)
-        for arguments in ((payload, b"123"), (payload, None), (payload, memoryview(bytes(8))[::2]), (b"", key, 0)):
+        gaps = memoryview(bytes(8))[::2]
+        refused = ((payload, b"123"), (payload, None), (payload, gaps), (b"", key, 0), (payload, b"123", before))
+        for arguments in refused:
             with pytest.raises((ValueError, TypeError, BufferError)):
                 masking.mask(*arguments)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="cannot be combined"):
             masking.xor(payload, key)
         payload += b"!"
         key += b"!"
+        before += b"!"
 
     def test_nothing_leaks(self) -> None:
         payload, wrong = bytes(10_000), b"123"
@@ -156,6 +173,7 @@ class TestInC:
         def repeat(count: int) -> None:
             for _ in range(count):
                 masking.mask(payload, KEY)
+                masking.mask(payload, KEY, payload)
                 masking.xor(payload, payload)
                 for call in (masking.mask, masking.xor):
                     try:

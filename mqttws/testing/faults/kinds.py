@@ -82,7 +82,7 @@ class Unit:
         if not masked:
             return header + data
         key = self.chance.randbytes(4)
-        return header + key + mask(data, key)
+        return mask(data, key, header + key)
 
 
 def as_bytes(packet: Packet | bytes | str) -> bytes:
