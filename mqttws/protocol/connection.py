@@ -407,7 +407,7 @@ class ClientConnection(Connection[ClientMachine]):
             The bytes to write; None if the message would overtake others, must not be sent now, or is long: then it is
             sent in pieces.
         """
-        if self._framing.long is not None or len(packet) > LONG or not self.machine.may_overtake(now, qos):
+        if self._framing.long is not None or len(packet) >= 2 * LONG or not self.machine.may_overtake(now, qos):
             return None
         return self._framing.frame(packet)
 

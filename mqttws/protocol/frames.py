@@ -71,7 +71,7 @@ class LongFrame:
 
     Args:
         before: Bytes to send first.
-        payload: At least `LONG` bytes.
+        payload: At least twice `LONG` bytes.
         key: The masking key, 4 bytes.
     """
 

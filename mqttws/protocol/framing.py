@@ -103,7 +103,7 @@ class WebSocketFraming(Framing, ABC):
         """Send MQTT bytes in one message; see `Framing.send`. After `close` it does nothing."""
         if not self._is_open:
             return
-        if self._is_client and len(data) > LONG:
+        if self._is_client and len(data) >= 2 * LONG:
             self.long = LongFrame(self.data_to_send(), data, self._next_key())
         else:
             self._out.append(binary_frame(data, self._next_key() if self._is_client else None))

@@ -26,9 +26,9 @@ RELEASED = "released"
 #: The highest packet identifier; 1 follows it. Spec: §2.3.1
 LAST_PACKET_ID = 65_535
 
-#: A WebSocket message of more bytes is masked and sent in pieces of this size, and a longer write is encrypted in such
-#: pieces: they fit into the processor's cache, and no second copy of the whole is made. A multiple of the length of a
-#: masking key.
+#: A WebSocket message of at least twice as many bytes is masked and sent in pieces of this size, and a longer write is
+#: encrypted in such pieces: they fit into the processor's cache, and no second copy of the whole is made. A remainder
+#: is part of the last piece. A multiple of the length of a masking key.
 LONG: Final = 64 * 1024
 
 #: The maximum size of a run in bytes. It is limited so that a connection can send part of the queue.

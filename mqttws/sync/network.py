@@ -347,7 +347,7 @@ class Network(Owner):
         if link is None or self._socket is None or self._unsent or now - self._sent_at < burst:
             return None
         # In a callback, the network thread writes the message together with acknowledgements, after the callback.
-        if len(message.payload) > LONG or not message.qos or pending.ended is not None or self.is_current:
+        if len(message.payload) >= 2 * LONG or not message.qos or pending.ended is not None or self.is_current:
             return None
         alone = pending.sender.next_alone(message)
         if alone is None:
