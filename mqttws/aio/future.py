@@ -40,8 +40,8 @@ class Receipt:
     def _real(self) -> asyncio.Future[Any]:
         """Return the real future; create it if there is none yet."""
         if self.future is None:
-            sent, future = self.sent, self.loop.create_future()
-            self.future = future
+            sent = self.sent
+            future = self.future = asyncio.Future(loop=self.loop)  # without the call of `create_future`
             if not sent.watch(self.token, future):
                 if self.token <= sent.token or sent.error is None:
                     future.set_result(None)
@@ -54,7 +54,7 @@ class Receipt:
         if self.future is not None:
             return self.future.done()
         sent = self.sent
-        return self.token <= sent.token or sent.error is not None  # what `knows` returns, without its call
+        return self.token <= sent.token or sent.error is not None  # what `has_outcome` returns, without its call
 
     def result(self) -> Any:
         """See `asyncio.Future.result`."""
@@ -74,7 +74,8 @@ class Receipt:
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`. The callback gets this object, not the real future."""
-        if self.future is None and self.sent.has_outcome(self.token):
+        sent = self.sent
+        if self.future is None and (self.token <= sent.token or sent.error is not None):
             self.loop.call_soon(fn, self, context=context)
         else:
             self._real().add_done_callback(_Callback(fn, self), context=context)

@@ -38,7 +38,9 @@ class HighWaterMark(Generic[F]):
         """Settle a future when its message has an outcome. Return False if it already has one."""
         self._watched[token] = future
         # If the owner advanced before the future was added, it has not seen it.
-        return not (self.has_outcome(token) and self._watched.pop(token, None) is not None)
+        if token > self.token and self.error is None:
+            return True
+        return self._watched.pop(token, None) is None
 
     def watched(self, token: int) -> F | None:
         """Return the future that is watched for a message, or None."""
