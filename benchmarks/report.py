@@ -5,8 +5,8 @@ python benchmarks/report.py benchmarks/results.json [more.json ...] docs/
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 from pathlib import Path
 
 from cases import PACKETS, SIZES, TOPICS
@@ -403,13 +403,18 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
 
 def main() -> None:
     """Write the document and its plots."""
+    parser = argparse.ArgumentParser(description="Write benchmarks.md and its plots.")
+    parser.add_argument("results", type=Path, nargs="+", help="the JSON of run_peers.py")
+    parser.add_argument("docs", type=Path, help="the directory to write to")
+    chosen = parser.parse_args()
+    runs = load(*chosen.results)
+    if not runs:
+        parser.error("there is no complete run in these results")
     from plots import draw  # matplotlib, which the tests of this module do not need
 
-    *sources, docs = map(Path, sys.argv[1:])
-    runs = load(*sources)
-    (docs / "benchmarks").mkdir(parents=True, exist_ok=True)
-    drawn = draw(runs, docs / "benchmarks", ORDER)
-    (docs / "benchmarks.md").write_text(document(runs, drawn))
+    (chosen.docs / "benchmarks").mkdir(parents=True, exist_ok=True)
+    drawn = draw(runs, chosen.docs / "benchmarks", ORDER)
+    (chosen.docs / "benchmarks.md").write_text(document(runs, drawn))
 
 
 if __name__ == "__main__":

@@ -226,21 +226,27 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="the number of complete runs, one after another")
     parser.add_argument("--rounds", type=int, default=1, help="in each run")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the duration of each; below 1 for a trial")
-    parser.add_argument("--only", default="", help="cases whose names begin so")
+    parser.add_argument("--only", default="", help="cases whose names begin so; several with commas between")
     parser.add_argument("--libraries", default="", help="these alone, with commas between")
     parser.add_argument("--pinned", action="store_true", help="closed loops: client and broker on one core each")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     chosen = parser.parse_args()
+    cases = [case for case in CASES if case.name.startswith(tuple(chosen.only.split(",")))]
+    if not cases:
+        parser.error(f"no case has a name that begins with {chosen.only!r}")
+    libraries = list(filter(None, chosen.libraries.split(",")))
+    unknown = set(libraries).difference(*(case.libraries for case in CASES))
+    if unknown:
+        parser.error(f"no case has a library {', '.join(sorted(unknown))}")
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # ten thousand connections need as many files
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 20_000)), most))
     environments = Environments(chosen.environments.absolute())
     environments.install()
     bench = Bench(environments, SECONDS * chosen.scale, chosen.pinned)
-    cases = [case for case in CASES if case.name.startswith(chosen.only)]
     runs: list[dict[str, Any]] = []
     for _ in range(chosen.runs):
-        runs.append(bench.run(cases, list(filter(None, chosen.libraries.split(","))), chosen.rounds))
+        runs.append(bench.run(cases, libraries, chosen.rounds))
         chosen.out.write_text(json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n")
         print(f"run {len(runs)} took {runs[-1]['minutes']} minutes; written to {chosen.out}", file=sys.stderr)
 

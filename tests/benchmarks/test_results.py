@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import compare
 import pytest
 import report
+import run_peers
 from cases import CASES, Case
 from goals import TARGETS, Target, reached, share
 from results import BASE_CASE, find, load, median
@@ -242,3 +245,31 @@ def test_the_exit_status_reports_regressions(tmp_path, monkeypatch, capsys, afte
         compare.main()
     assert left.value.code == status
     assert ("receive" in capsys.readouterr().out) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("--only", "nothing"), "no case has a name that begins with 'nothing'"),
+        (("--libraries", "mqttws,nobody"), "no case has a library nobody"),
+    ],
+)
+def test_cases_and_libraries_that_do_not_exist_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], fault: str
+) -> None:
+    """Otherwise the results would be replaced by ones without a figure."""
+    monkeypatch.setattr(sys, "argv", ["run_peers.py", *arguments])
+    with pytest.raises(SystemExit):
+        run_peers.main()
+    assert fault in capsys.readouterr().err
+
+
+def test_results_without_a_run_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "results.json").write_text('{"runs": []}')
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "results.json"), str(tmp_path)])
+    with pytest.raises(SystemExit):
+        report.main()
+    assert "there is no complete run" in capsys.readouterr().err
+    assert not (tmp_path / "benchmarks.md").exists()
