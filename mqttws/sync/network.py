@@ -133,6 +133,7 @@ class Network(Owner):
         self._socket: socket.socket | None = None
         self._read_size = READ_SIZE
         self._has_more = False  # whether the last read was full, so that the socket has more
+        self._unacknowledged = False  # whether TCP is still to acknowledge what was read
         self._beyond = bytearray()  # for what follows a long message
         self._unsent = _NOTHING
         self._sending: _Sending | None = None
@@ -414,6 +415,7 @@ class Network(Owner):
         Raises:
             WouldDeadlock: The condition cannot become true before this callback returns.
         """
+        self._acknowledge()  # the turn that runs this callback has not done so yet
         while not done() and time.monotonic() < deadline:
             if self._step is None:  # this callback runs inside a step, which cannot run twice at once
                 raise WouldDeadlock("the network waits for this callback to return; use the _nowait form here")
@@ -509,6 +511,13 @@ class Network(Owner):
             self._lost(self.core.error)
         if self.core.callbacks.due:
             self._run_callbacks()
+        self._acknowledge()  # now, because callbacks and waiting threads should not wait for it
+
+    def _acknowledge(self) -> None:
+        """Make TCP acknowledge what was read."""
+        if self._unacknowledged:
+            self._unacknowledged = False
+            acknowledge_at_once(self._socket)
 
     def _run_callbacks(self) -> None:
         """Run the callbacks that are due. `SystemExit` in one is logged; it does not end the thread."""
@@ -725,8 +734,7 @@ class Network(Owner):
         except MemoryError:
             return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self._has_more = count == size >= READ_SIZE
-        if not self._has_more:  # otherwise the next read acknowledges both
-            acknowledge_at_once(connection)
+        self._unacknowledged = not self._has_more  # otherwise the next read acknowledges both
         return data
 
     def _read_payload(self, link: Link, connection: socket.socket, buffer: memoryview) -> tuple[bytes, int]:
