@@ -15,6 +15,7 @@ from drivers import PATIENCE, Blocking, States
 from scripted import Scripted, connected
 
 import mqttws.aio
+import mqttws.sync.network as network_module
 from mqttws import ConnectionClosed, Message, MQTTError, PubAck, Publish, QueueFull, Reconnect, State, WouldDeadlock
 from mqttws.broker import Broker
 from mqttws.client.core import CALLBACK_SLICE
@@ -427,3 +428,39 @@ def test_futures_can_be_watched_and_cancelled(make: Make, broker: Broker) -> Non
 def test_a_will_is_a_message() -> None:
     with pytest.raises(mqttws.LocalProtocolError):
         Blocking("mqtt://127.0.0.1", will=Message("a/#"))
+
+
+def test_a_blocking_client_acknowledges_received_data_after_the_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    over = threading.Event()
+
+    def acknowledge(connection: object) -> None:
+        events.append("acknowledged")
+        if "called" in events:
+            over.set()
+
+    monkeypatch.setattr(network_module, "acknowledge_at_once", acknowledge)
+    with Broker() as broker, mqttws.connect(broker.url_of("mqtt")) as client:
+        events.clear()
+        client.publish_nowait("t", b"", 1).add_done_callback(lambda future: events.append("called"))
+        assert over.wait(PATIENCE)
+        assert events == ["called", "acknowledged"]
+
+
+def test_a_callback_that_waits_for_the_server_acknowledges_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a server that waits for it before it sends more would let the callback wait."""
+    events: list[str] = []
+    over = threading.Event()
+    monkeypatch.setattr(network_module, "acknowledge_at_once", lambda connection: events.append("acknowledged"))
+
+    def called(future: object) -> None:
+        events.append("called")
+        client.publish("t", b"", 1)
+        events.append("returned")
+        over.set()
+
+    with Broker() as broker, mqttws.connect(broker.url_of("mqtt")) as client:
+        events.clear()
+        client.publish_nowait("t", b"", 1).add_done_callback(called)
+        assert over.wait(PATIENCE)
+        assert events[:4] == ["called", "acknowledged", "acknowledged", "returned"]
