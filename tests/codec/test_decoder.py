@@ -760,7 +760,7 @@ def test_results_are_copies_of_the_input() -> None:
 
 @interpreted
 def test_cached_topics_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory: Memory[bytes, str] = Memory(100, 10_000)
+    memory: Memory[bytes, tuple[str, bytes]] = Memory(100, 10_000)
     monkeypatch.setattr(decoder_module, "_MEMORY", memory)
     monkeypatch.setattr(decoder_module, "_TOPICS", memory.table)
     names = [f"{random.Random(n).random()}/{n}" for n in range(300)]
@@ -770,4 +770,18 @@ def test_cached_topics_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert publish.topic == name
     assert len(memory.table) == 100
     assert b"\0\177" + b"x" * 127 not in memory.table
-    assert all(key[:2] == len(name.encode()).to_bytes(2, "big") for key, name in memory.table.items())
+    for key, (name, encoded) in memory.table.items():
+        assert key == encoded == len(name.encode()).to_bytes(2, "big") + name.encode()
+
+
+def test_packets_with_one_cached_topic_share_its_bytes() -> None:
+    """Packets that wait together would take more memory otherwise, and decoding them more time."""
+    one, other = Publish("shared/name"), Publish("shared/another")
+    acknowledged = Publish("shared/name", b"1", 1, packet_id=7)
+    stream = b"".join(each.encode() for each in (one, one, other, acknowledged, one, one, one, one))
+    for _ in range(3):  # it is cached when it is seen for the second time
+        packets = Decoder().feed(stream)
+    names = [each._name for each in packets if isinstance(each, Publish) and each.topic == "shared/name"]
+    assert len(names) == 7
+    assert names[0] == b"\0\x0bshared/name"
+    assert all(name is names[0] for name in names)
