@@ -345,6 +345,9 @@ def facts(runs: list[Run]) -> list[str]:
         "",
         spread(runs),
     ]
+    repeated = sorted({prefix for run in runs for prefix in run.get("repeated", ())})
+    if repeated:
+        lines += ["", f"Measured again later, once for each run: cases that begin with {', '.join(repeated)}."]
     if any(run["trial"] for run in runs):
         lines += ["", "A trial: its measurements are too short to be relied on."]
     missing = {name: reason for run in runs for name, reason in run["missing"].items()}

@@ -31,6 +31,7 @@ from cases import CASES, Case  # noqa: E402
 from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
 from peers.timing import cpu_seconds  # noqa: E402
+from results import load  # noqa: E402
 from servers import background, blaster, broker, responder  # noqa: E402
 
 #: The duration of a measurement with a number of messages, in seconds, unless its case is longer; a third of it is
@@ -220,6 +221,14 @@ def summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def replace(run: dict[str, Any], later: dict[str, Any], prefixes: list[str]) -> None:
+    """Replace cases of a run by those of a later run, and record the beginnings of their names."""
+    run["cases"] |= later["cases"]
+    kept = {case: reasons for case, reasons in run["failures"].items() if case not in later["cases"]}
+    run["failures"] = kept | later["failures"]
+    run["repeated"] = sorted({*run.get("repeated", []), *prefixes})
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -230,6 +239,7 @@ def main() -> None:
     parser.add_argument("--libraries", default="", help="these alone, with commas between")
     parser.add_argument("--pinned", action="store_true", help="closed loops: client and broker on one core each")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument("--repeat", action="store_true", help="replace these cases in each run of the results")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     chosen = parser.parse_args()
     cases = [case for case in CASES if case.name.startswith(tuple(chosen.only.split(",")))]
@@ -239,16 +249,22 @@ def main() -> None:
     unknown = set(libraries).difference(*(case.libraries for case in CASES))
     if unknown:
         parser.error(f"no case has a library {', '.join(sorted(unknown))}")
+    if chosen.repeat and libraries:  # ratios within one run count
+        parser.error("--repeat measures all libraries")
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # ten thousand connections need as many files
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 20_000)), most))
     environments = Environments(chosen.environments.absolute())
     environments.install()
     bench = Bench(environments, SECONDS * chosen.scale, chosen.pinned)
-    runs: list[dict[str, Any]] = []
-    for _ in range(chosen.runs):
-        runs.append(bench.run(cases, libraries, chosen.rounds))
+    runs: list[dict[str, Any]] = load(chosen.out) if chosen.repeat else []
+    for number in range(len(runs) or chosen.runs):
+        run = bench.run(cases, libraries, chosen.rounds)
+        if chosen.repeat:
+            replace(runs[number], run, chosen.only.split(","))
+        else:
+            runs.append(run)
         chosen.out.write_text(json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n")
-        print(f"run {len(runs)} took {runs[-1]['minutes']} minutes; written to {chosen.out}", file=sys.stderr)
+        print(f"run {number + 1} took {run['minutes']} minutes; written to {chosen.out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -252,6 +252,7 @@ def test_the_exit_status_reports_regressions(tmp_path, monkeypatch, capsys, afte
     [
         (("--only", "nothing"), "no case has a name that begins with 'nothing'"),
         (("--libraries", "mqttws,nobody"), "no case has a library nobody"),
+        (("--libraries", "mqttws", "--repeat"), "--repeat measures all libraries"),
     ],
 )
 def test_cases_and_libraries_that_do_not_exist_are_refused(
@@ -273,3 +274,15 @@ def test_results_without_a_run_are_refused(
         report.main()
     assert "there is no complete run" in capsys.readouterr().err
     assert not (tmp_path / "benchmarks.md").exists()
+
+
+def test_cases_are_repeated_in_a_run() -> None:
+    before = run(encode={"a": {"ns": 1.0}, "b": {"ns": 2.0}}, echo={"a": {"ns": 3.0}})
+    before["failures"] = {"encode": {"c": "it ended"}, "echo": {"b": "it ended"}}
+    later = run(encode={"a": {"ns": 4.0}, "c": {"ns": 5.0}})
+    later["failures"] = {"encode": {"b": "it did not start"}}
+    run_peers.replace(before, later, ["enc", "dec"])
+    run_peers.replace(before, run(), ["top"])
+    assert before["cases"] == later["cases"] | run(echo={"a": {"ns": 3.0}})["cases"]
+    assert before["failures"] == {"encode": {"b": "it did not start"}, "echo": {"b": "it ended"}}
+    assert "cases that begin with dec, enc, top." in "\n".join(report.facts([before]))
