@@ -5,6 +5,7 @@ receives nothing.
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import ssl
 import threading
@@ -13,13 +14,20 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE, States
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scripted import End
 
-from mqttws import CertificateError, ConnectError, tls_context
+from mqttws import CertificateError, ConnAck, Connect, ConnectError, Publish, tls_context
 from mqttws.broker import Broker
 from mqttws.client import tls
+from mqttws.client.layers import Link
 from mqttws.client.tls import TLSMemory, TLSPipe
+from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.outgoing import LONG
+from mqttws.protocol.plain import Framing
+from mqttws.protocol.session import Session
 from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
@@ -450,6 +458,36 @@ def test_what_came_before_modified_ciphertext_is_not_lost(authority: Authority, 
     assert pipe.readable
     with pytest.raises(ConnectError, match="the TLS connection failed"):
         pipe.read(LONG)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from((0, 1, 500, LONG - 10, LONG, 2 * LONG + 7, 300_000)), min_size=1, max_size=6),
+    seed=st.integers(0, 1 << 32),
+)
+def test_messages_are_delivered_whole_however_they_are_divided(
+    authority: Authority, sizes: list[int], seed: int
+) -> None:
+    """Into records and into reads, with payloads that are decrypted into their places and others in between."""
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
+    server = shake(pipe, authority.issue("localhost").server_context())
+    link = Link(ClientConnection(ClientMachine(Connect("c"), Session()), Framing(), 0.0), 0.0, tls=pipe)
+    chance = random.Random(seed)
+    sent = [Publish("a/b", chance.randbytes(size)) for size in sizes]
+    stream = ConnAck().encode() + b"".join(each.encode() for each in sent)
+    while stream:
+        size = chance.choice((1, 100, 5_000, 16_384, 16_384, 16_384))
+        server.write(stream[:size])
+        stream = stream[size:]
+    cipher = server.sent()
+    server.receive(link.data_to_send(0.0))  # CONNECT
+    while cipher:
+        size = chance.choice((1, 1_000, 16_000, LONG, LONG, 4 * LONG))
+        link.receive_data(cipher[:size], 0.0)
+        cipher = cipher[size:]
+    events = list(link.connection.events())
+    assert link.connection.error is None
+    assert [event for event in events if isinstance(event, Publish)] == sent
 
 
 class ServerEnd:
