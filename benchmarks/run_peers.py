@@ -242,25 +242,28 @@ def main() -> None:
     parser.add_argument("--repeat", action="store_true", help="replace these cases in each run of the results")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     chosen = parser.parse_args()
-    cases = [case for case in CASES if case.name.startswith(tuple(chosen.only.split(",")))]
+    prefixes = list(filter(None, chosen.only.split(",")))
+    cases = [case for case in CASES if case.name.startswith(tuple(prefixes or [""]))]
     if not cases:
         parser.error(f"no case has a name that begins with {chosen.only!r}")
     libraries = list(filter(None, chosen.libraries.split(",")))
     unknown = set(libraries).difference(*(case.libraries for case in CASES))
     if unknown:
         parser.error(f"no case has a library {', '.join(sorted(unknown))}")
-    if chosen.repeat and libraries:  # ratios within one run count
-        parser.error("--repeat measures all libraries")
+    if chosen.repeat and (libraries or not prefixes):  # ratios within one run count
+        parser.error("--repeat requires --only, and measures all libraries")
+    runs: list[dict[str, Any]] = load(chosen.out) if chosen.repeat else []
+    if chosen.repeat and not runs:
+        parser.error(f"{chosen.out} has no runs")
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # ten thousand connections need as many files
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 20_000)), most))
     environments = Environments(chosen.environments.absolute())
     environments.install()
     bench = Bench(environments, SECONDS * chosen.scale, chosen.pinned)
-    runs: list[dict[str, Any]] = load(chosen.out) if chosen.repeat else []
     for number in range(len(runs) or chosen.runs):
         run = bench.run(cases, libraries, chosen.rounds)
         if chosen.repeat:
-            replace(runs[number], run, chosen.only.split(","))
+            replace(runs[number], run, prefixes)
         else:
             runs.append(run)
         chosen.out.write_text(json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n")

@@ -198,9 +198,6 @@ class TLSPipe:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return
-        except ssl.SSLCertVerificationError as error:
-            self._offered = None
-            raise CertificateError(f"the server's certificate cannot be trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
             self._offered = None
             raise _failure("the TLS handshake failed", error) from None
@@ -238,8 +235,8 @@ class TLSPipe:
                 size += len(chunk)
         except ssl.SSLError as error:
             self._interrupted(error)
-        if not chunks and self._fault is not None:
-            raise self._fault
+        if not chunks:
+            self._raise_fault()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def read_into(self, buffer: memoryview) -> int:
@@ -260,8 +257,8 @@ class TLSPipe:
                 count += more
         except ssl.SSLError as error:
             self._interrupted(error)
-        if not count and self._fault is not None:
-            raise self._fault
+        if not count:
+            self._raise_fault()
         return count
 
     def _interrupted(self, error: ssl.SSLError) -> None:
@@ -270,6 +267,11 @@ class TLSPipe:
             self.eof = True
         elif not isinstance(error, ssl.SSLWantReadError):
             self._fault = _failure("the TLS connection failed", error)
+
+    def _raise_fault(self) -> None:
+        """Raise what has ended TLS, as a new error: the traceback of the stored one would refer back to this object."""
+        if self._fault is not None:
+            raise type(self._fault)(*self._fault.args)
 
     def send(self, data: bytes) -> None:
         """Take plaintext to send. Call this only when `established`, and no plaintext is left."""
@@ -300,6 +302,8 @@ class TLSPipe:
 
 def _failure(stage: str, error: ssl.SSLError) -> ConnectError:
     """Return the error that reports a failure of TLS."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateError(f"the server's certificate cannot be trusted: {error.verify_message}")
     return ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}")
 
 

@@ -125,7 +125,6 @@ class Network(Owner):
         super().__init__(rlock, rlock if compiled or _HAS_GAP else Lock(rlock))
         self.core = Core(self._options, self, time.monotonic(), time.time())
         self.iterations: WeakSet[Taker] = WeakSet()
-        self._thread: threading.Thread | None = None
         self._step: Callable[[float | None], None] | None = None
         self._due = 0.0  # when the next attempt is to be made
         self._attempt: Attempt | None = None
@@ -263,6 +262,7 @@ class Network(Owner):
                 self._poller = Poller()
                 self._poller.watch(self._wake_in, READ)
                 self._step, self._due = self._idle, 0.0
+                self._starter = threading.get_ident()
             thread.start()  # without the lock, for which the thread would wait
         except BaseException as error:
             with self.lock:

@@ -80,20 +80,27 @@ class Owner:
         self._takers: deque[threading.Lock] = deque()  # the threads that wait for messages
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
-        self._identity = 0  # the identifier of the network thread
+        self._thread: threading.Thread | None = None  # the network thread
+        self._identity = 0  # its identifier, once it runs
+        self._starter = 0  # the identifier of the thread that has started it, or is about to
 
     @property
     def is_current(self) -> bool:
         """Whether this is the network thread."""
         return threading.get_ident() == self._identity
 
+    def _is_starting(self) -> bool:
+        """Return whether this is a signal handler or finalizer that has interrupted the start of the network thread."""
+        thread = self._thread
+        return thread is not None and thread.ident is None and self._starter == threading.get_ident()
+
     def check_not_owned(self) -> None:
         """Check that this thread may wait for the lock, or for a thread that needs it.
 
         Raises:
-            WouldDeadlock: This thread holds the lock.
+            WouldDeadlock: This thread holds the lock, or has not started the network thread yet.
         """
-        if self.owned():
+        if self.owned() or (not self._identity and self._is_starting()):
             raise WouldDeadlock(
                 "this signal handler or finalizer has interrupted a call of the same client, which cannot continue "
                 "while this one waits; use the _nowait form here"

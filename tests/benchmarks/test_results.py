@@ -252,7 +252,11 @@ def test_the_exit_status_reports_regressions(tmp_path, monkeypatch, capsys, afte
     [
         (("--only", "nothing"), "no case has a name that begins with 'nothing'"),
         (("--libraries", "mqttws,nobody"), "no case has a library nobody"),
-        (("--libraries", "mqttws", "--repeat"), "--repeat measures all libraries"),
+        (
+            ("--only", "echo", "--libraries", "mqttws", "--repeat"),
+            "--repeat requires --only, and measures all libraries",
+        ),
+        (("--only", ",", "--repeat"), "--repeat requires --only, and measures all libraries"),
     ],
 )
 def test_cases_and_libraries_that_do_not_exist_are_refused(

@@ -660,6 +660,46 @@ def test_a_thread_that_begins_after_its_start_was_interrupted_leaves_the_client_
     client.close(timeout=0.0)
 
 
+WAITS: dict[str, Callable[[mqttws.Client], object]] = {
+    "publish": lambda client: client.publish("a", b"x", 1),
+    "subscribe": lambda client: client.subscribe("a"),
+    "messages": lambda client: next(client.messages(timeout=PATIENCE)),
+    "flush": lambda client: client.flush(PATIENCE),
+}
+
+
+@pytest.mark.parametrize("call", WAITS)
+def test_a_signal_handler_that_waits_before_the_network_thread_runs_is_refused(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It would wait for a thread that starts only after it has returned. Another thread may wait."""
+    client = mqttws.Client(broker.url_of("mqtt"))
+    delivered: list[str] = []
+
+    def publish() -> None:
+        client.publish("b", b"x", 1, timeout=PATIENCE)
+        delivered.append("b")
+
+    other = threading.Thread(target=publish)
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread is client._network._thread:
+            start(other)
+            with pytest.raises(WouldDeadlock, match="signal handler"):
+                WAITS[call](client)
+            client.publish_nowait("a", b"y", 1)
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        client.open(PATIENCE)
+    other.join(PATIENCE)
+    assert delivered == ["b"]
+    client.publish("a", b"x", 1, timeout=PATIENCE)
+    client.close()
+
+
 @pytest.mark.filterwarnings("ignore:.*socket")  # one that was just made is closed by its finalizer
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.skipif(compiled, reason="compiled code cannot be traced")

@@ -5,10 +5,12 @@ receives nothing.
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -441,6 +443,23 @@ def test_modified_ciphertext_is_an_error(authority: Authority) -> None:
             pipe.read(LONG)
     with pytest.raises(ConnectError, match="the TLS connection failed"):
         pipe.read_into(memoryview(bytearray(1)))
+
+
+def test_a_failed_layer_needs_no_garbage_collector(authority: Authority) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
+    server = shake(pipe, authority.issue("localhost").server_context())
+    server.write(bytes(100))
+    cipher = server.sent()
+    pipe.receive_data(cipher[:-1] + bytes((cipher[-1] ^ 1,)))
+    with contextlib.suppress(ConnectError):
+        pipe.read(LONG)
+    left = weakref.ref(pipe)
+    gc.disable()
+    try:
+        del pipe
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("into", [True, False])
