@@ -253,10 +253,10 @@ class Network(Owner):
         thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
         try:
             with self.lock:
-                if self._thread is not None and not self.core.running:
+                if self._runner is not None and not self.core.running:
                     raise MQTTError("the client is still closing: one of its callbacks has not returned")
                 if not self.core.running:
-                    self._thread = thread  # first of all, so that the handler below undoes the rest
+                    self._runner = thread  # first of all, so that the handler below undoes the rest
                 self.core.begin(retries)
                 self._wake_in, self._wake_out = socket_pair()
                 self._poller = Poller()
@@ -266,7 +266,7 @@ class Network(Owner):
             thread.start()  # without the lock, for which the thread would wait
         except BaseException as error:
             with self.lock:
-                if self._thread is thread:
+                if self._runner is thread:
                     if thread.ident is not None:
                         self.core.stop(time.monotonic(), 0.0)  # an interrupt after the start: the thread cleans up
                         self.wake()
@@ -281,30 +281,30 @@ class Network(Owner):
     def stop(self, timeout: float, send_will: bool = False) -> None:
         """Start to close the client, and return immediately."""
         self.call(self._stop, timeout, send_will)
-        if self._thread is None and not self.owned():
+        if self._runner is None and not self.owned():
             self.core.callbacks.run()
 
     def _stop(self, timeout: float, send_will: bool) -> None:
-        if self._thread is not None:
+        if self._runner is not None:
             self.core.stop(time.monotonic(), timeout, send_will)
         else:
             self.core.give_up(None)
 
     def join(self, timeout: float) -> None:
         """Wait until the network thread has ended. Do nothing in that thread, or if this thread holds the lock."""
-        thread = self._thread
+        thread = self._runner
         # A thread that `start` has not started yet finds the client closed. If this is a signal handler that interrupts
         # `start`, the thread cannot even begin before this returns.
         if thread is None or thread.ident is None or self.is_current or self.owned():
             return
         # In Python 3.11 an exception that interrupts `Thread.join` makes later calls return as if the thread had ended
-        # (bpo-45274). So wait for `_clean_up` first, which sets `_thread` to None.
+        # (bpo-45274). So wait for `_clean_up` first, which sets `_runner` to None.
         deadline = time.monotonic() + timeout
-        while self._thread is thread and time.monotonic() < deadline:
+        while self._runner is thread and time.monotonic() < deadline:
             waiter = self.watch()
-            if self._thread is thread:
+            if self._runner is thread:
                 waiter.wait(slice_until(deadline))
-        if self._thread is not thread:
+        if self._runner is not thread:
             thread.join(slice_until(deadline))
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
@@ -451,24 +451,24 @@ class Network(Owner):
         """
         me = threading.current_thread()
         with self.lock:
-            if self._thread is not me:  # `start` was interrupted, and has cleaned up
+            if self._runner is not me:  # `start` was interrupted, and has cleaned up
                 return
             self._identity = threading.get_ident()
         try:
-            while self._thread is me and (self._step is not None or self.core.deliverable):
+            while self._runner is me and (self._step is not None or self.core.deliverable):
                 if self._step is not None:
                     self._turn(None)
-                if self.core.calls.messages and self._thread is me:
+                if self.core.calls.messages and self._runner is me:
                     deliver(self)
         except BaseException as error:  # the end of a connection failed, too: callers must not wait forever
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
             failure.__cause__ = error
             with self.lock:
-                if self._thread is me:
+                if self._runner is me:
                     self.core.give_up(failure)
         finally:
-            if self._thread is me:
+            if self._runner is me:
                 with self.lock:
                     self.take_posted()
                 self._run_callbacks()
@@ -484,7 +484,7 @@ class Network(Owner):
                 close(each)
         self._watched = 0
         self._unsent, self._sending = _NOTHING, None  # the next connection must not begin with them
-        self._dialer = self._socket = self._poller = self._wake_in = self._wake_out = self._thread = None
+        self._dialer = self._socket = self._poller = self._wake_in = self._wake_out = self._runner = None
         self._identity = 0
         self.woken = self.waiting = False
         self.notify()

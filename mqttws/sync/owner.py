@@ -80,7 +80,7 @@ class Owner:
         self._takers: deque[threading.Lock] = deque()  # the threads that wait for messages
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
-        self._thread: threading.Thread | None = None  # the network thread
+        self._runner: threading.Thread | None = None  # the network thread; `__thread` is a word of C
         self._identity = 0  # its identifier, once it runs
         self._starter = 0  # the identifier of the thread that has started it, or is about to
 
@@ -91,7 +91,7 @@ class Owner:
 
     def _is_starting(self) -> bool:
         """Return whether this is a signal handler or finalizer that has interrupted the start of the network thread."""
-        thread = self._thread
+        thread = self._runner
         return thread is not None and thread.ident is None and self._starter == threading.get_ident()
 
     def check_not_owned(self) -> None:

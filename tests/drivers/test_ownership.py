@@ -684,7 +684,7 @@ def test_a_signal_handler_that_waits_before_the_network_thread_runs_is_refused(
     start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
-        if thread is client._network._thread:
+        if thread is client._network._runner:
             start(other)
             with pytest.raises(WouldDeadlock, match="signal handler"):
                 WAITS[call](client)
@@ -708,7 +708,7 @@ def test_an_interrupted_open_leaves_a_client_that_can_be_opened(broker: Broker, 
         client = mqttws.Client(broker.url_of("mqtt"), client_id="c")
         is_interrupted = interrupt(step, functools.partial(client.open, PATIENCE, wait=waits))
         if is_interrupted:
-            wait_until(lambda network=client._network: network._thread is None)
+            wait_until(lambda network=client._network: network._runner is None)
             assert client.state.name == "disconnected"
             client.open(PATIENCE)
         client.publish("a", b"x", 1, timeout=PATIENCE)
