@@ -262,8 +262,11 @@ def encode_publish(
             _refuse(qos, dup, packet_id)
         if length < 128:
             return (_RETAINED if retain else _PLAIN)[length] + name + payload
-        return b"".join((b"\x31" if retain else b"\x30", encode_remaining_length(length), name, payload))
-    if not 0 < packet_id < 65_536:
+        first = b"\x31" if retain else b"\x30"
+        if length < 16_384:  # as in `encode_remaining_length`
+            return b"".join((first, BYTES[length & 0x7F | 0x80], BYTES[length >> 7], name, payload))
+        return b"".join((first, encode_remaining_length(length), name, payload))
+    if packet_id < 1 or packet_id > 65_535:
         _refuse(qos, dup, packet_id)
     if qos == 1:
         headers = _QOS_1
@@ -271,13 +274,15 @@ def encode_publish(
         headers = _QOS_2
     else:
         _refuse(qos, dup, packet_id)
-    if retain or dup:
-        first = BYTES[0x30 | dup << 3 | qos << 1 | retain]
-        return b"".join((first, encode_remaining_length(length + 2), name, packet_id.to_bytes(2, "big"), payload))
-    if length < 126:
-        return b"".join((headers[length], name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
-    header = headers[0][:1] + encode_remaining_length(length + 2)
-    return b"".join((header, name, packet_id.to_bytes(2, "big"), payload))
+    # Two look-ups are faster than `to_bytes`, four times as fast in the compiled build.
+    high, low = BYTES[packet_id >> 8], BYTES[packet_id & 0xFF]
+    if length < 126 and not retain and not dup:
+        return b"".join((headers[length], name, high, low, payload))
+    first = BYTES[0x30 | dup << 3 | qos << 1 | retain]
+    length += 2
+    if 127 < length < 16_384:
+        return b"".join((first, BYTES[length & 0x7F | 0x80], BYTES[length >> 7], name, high, low, payload))
+    return b"".join((first, encode_remaining_length(length), name, high, low, payload))
 
 
 class PacketIdOnly(Packet):
