@@ -280,41 +280,53 @@ class Client(Publisher):
         network, core = self._network, self._network.core
         pending, seconds = core.pending, self._options.timeout if timeout is None else timeout
         call: tuple[Any, ...]
+        packet = None
         if qos is not AT_MOST_ONCE or age is not None:
             call = pending.publish_message, Message(topic, payload, qos, retain), age
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
             call = pending.publish_packet, packet
-        core.check_waiting()
-        future: asyncio.Future[Any]
-        left = seconds
-        try:
-            future = network.call(*call)
-        except QueueFull:
-            started = network.loop.time()
-            future = await self._submit(call, topic, started + seconds, seconds)
-            left = max(0.0, seconds - (network.loop.time() - started))
+        if not core.running:
+            core.check_waiting()
+        sent, left = pending.sent, seconds
+        token = 0 if packet is None else network.enqueue(packet)
+        future: asyncio.Future[Any] | None = None  # a message with a token needs none if it is sent in this turn
+        if not token:
+            try:
+                future = network.call(*call)
+            except QueueFull:
+                started = network.loop.time()
+                future = await self._submit(call, topic, started + seconds, seconds)
+                left = max(0.0, seconds - (network.loop.time() - started))
         if age is not None:
             network.await_expiry()
         deadlock: WouldDeadlock | None = None
         withdrawn = False
         try:
-            network.flush_first()
-            if not qos:
-                if not future.done():
-                    await NEXT_TURN  # what was published in this turn is written before this task continues
-                if future.done() and not future.cancelled():  # nearly always: without the coroutine of a wait
-                    future.result()
+            if future is None:
+                await NEXT_TURN  # what was published in this turn is written before this task continues
+                if token <= sent.token:
                     return
+                future = network.make_receipt(sent, token)
+            else:
+                network.flush_first()
+                if not qos:
+                    if not future.done():
+                        await NEXT_TURN
+                    if future.done() and not future.cancelled():  # nearly always: without the coroutine of a wait
+                        future.result()
+                        return
             if await network.wait(future, left):
                 return
         except WouldDeadlock as error:
             deadlock = error
         except asyncio.CancelledError:
+            if future is None:
+                future = network.make_receipt(sent, token)
             future.cancel()
             raise
         finally:
-            if future.cancelled() and network.call(pending.withdraw_future, future):
+            if future is not None and future.cancelled() and network.call(pending.withdraw_future, future):
                 withdrawn = True
                 network.notify()  # there is space in the queue
             del future  # the traceback of its exception refers to this frame: a cycle

@@ -2,15 +2,16 @@
 
 Until then it only compares the token of its message with the client's mark of what is sent. `asyncio.isfuture` accepts
 any object with the attribute `_asyncio_future_blocking`, and the functions of asyncio that accept futures (`gather`,
-`wait`, `wait_for`, `shield`, `ensure_future`) call the methods below. A method that needs a real future, for a callback
-or a cancellation, creates one; from then on all methods use it.
+`wait`, `wait_for`, `shield`, `ensure_future`) call the methods below. A method that needs a real future, to wait for it
+or to cancel it, creates one; from then on all methods use it. Callbacks need none: the event loop calls those of all
+messages that were sent together in one step.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 from mqttws.client.sent import HighWaterMark
@@ -26,27 +27,32 @@ class Receipt:
         sent: The client's mark of what is sent.
         future: The real future; None until one is needed.
         token: The token of the message.
+        callbacks: The callbacks, each with its context; None before the first one, and while there is a real future.
     """
 
-    __slots__ = ("future", "loop", "sent", "token")
+    __slots__ = ("callbacks", "future", "loop", "sent", "token")
 
     _asyncio_future_blocking = False
 
     loop: asyncio.AbstractEventLoop
-    sent: HighWaterMark[asyncio.Future[Any]]
+    sent: HighWaterMark[Any]  # of futures and receipts
     future: asyncio.Future[Any] | None
     token: int
+    callbacks: list[tuple[Callable[[Any], object], Context]] | None
 
     def _real(self) -> asyncio.Future[Any]:
         """Return the real future; create it if there is none yet."""
         if self.future is None:
             sent = self.sent
-            future = self.future = asyncio.Future(loop=self.loop)  # without the call of `create_future`
-            if not sent.watch(self.token, future):
+            future = asyncio.Future[Any](loop=self.loop)  # without the call of `create_future`
+            for fn, context in self.callbacks or ():
+                future.add_done_callback(_Callback(fn, self), context=context)
+            if not sent.watch(self.token, future):  # it takes the place of the receipt
                 if self.token <= sent.token or sent.error is None:
                     future.set_result(None)
                 else:
                     future.set_exception(sent.error)
+            self.callbacks, self.future = None, future
         return self.future
 
     def done(self) -> bool:
@@ -75,14 +81,28 @@ class Receipt:
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`. The callback gets this object, not the real future."""
         sent = self.sent
-        if self.future is None and (self.token <= sent.token or sent.error is not None):
+        if self.future is not None:
+            self.future.add_done_callback(_Callback(fn, self), context=context)
+        elif self.token <= sent.token or sent.error is not None:
             self.loop.call_soon(fn, self, context=context)
         else:
-            self._real().add_done_callback(_Callback(fn, self), context=context)
+            entry = fn, copy_context() if context is None else context
+            if self.callbacks:
+                self.callbacks.append(entry)
+            else:
+                self.callbacks = [entry]
+                if not sent.watch(self.token, self):
+                    self.loop.call_soon(call_back, [self])
 
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """See `asyncio.Future.remove_done_callback`."""
-        return 0 if self.future is None else self.future.remove_done_callback(_Callback(fn, self))
+        if self.future is not None:
+            return self.future.remove_done_callback(_Callback(fn, self))
+        if not self.callbacks:
+            return 0
+        before = len(self.callbacks)
+        self.callbacks[:] = [entry for entry in self.callbacks if entry[0] != fn]  # `call_back` may have this list
+        return before - len(self.callbacks)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """See `asyncio.Future.get_loop`."""
@@ -100,6 +120,26 @@ class Receipt:
     def withdrawn(self) -> None:
         """Record that the message was withdrawn: this future is never done."""
         self.sent = HighWaterMark()
+
+
+def call_back(receipts: list[Receipt]) -> None:
+    """Call the callbacks of receipts that have their outcome, as the event loop calls those of futures."""
+    try:
+        for receipt in receipts:
+            callbacks = receipt.callbacks
+            while callbacks:
+                fn, context = callbacks.pop(0)
+                try:
+                    context.run(fn, receipt)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    receipt.loop.call_exception_handler(
+                        {"message": f"Exception in callback {fn!r}", "exception": error, "future": receipt}
+                    )
+    except BaseException:  # the loop ends, but it may run again
+        receipts[0].loop.call_soon(call_back, receipts)
+        raise
 
 
 class _Callback:

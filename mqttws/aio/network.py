@@ -87,7 +87,6 @@ class Network(Owner):
         self._waiters: set[asyncio.Future[None]] = set()  # of tasks that wait for a message, space, or the end
         self._waits = Waits()  # of tasks that wait for the outcome of a call
         self._ending = False  # whether `_end_turn` is scheduled
-        self._has_many = False  # whether several tasks have published in the last iteration of the loop
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
         self._calls: deque[tuple[Callable[[Any], object], object]] = deque()
@@ -123,7 +122,7 @@ class Network(Owner):
         receipt = Receipt()
         receipt.loop = self._loop or self.loop
         receipt.sent = sent
-        receipt.future = None
+        receipt.future = receipt.callbacks = None
         receipt.token = token
         return receipt  # type: ignore[return-value]
 
@@ -246,10 +245,10 @@ class Network(Owner):
         written together: if there were several calls in the last iteration, the first one of this is no exception.
         """
         if self.flushing:
-            self.unflushed = self._has_many = True
+            self.unflushed = self.has_many = True
         elif self._pump is not None:
             self.flusher, self.flushing = get_ident(), True
-            self.unflushed, self._has_many = self._has_many, False
+            self.unflushed, self.has_many = self.has_many, False
             self._end_later()
             if not self.unflushed:
                 self._pump.move()

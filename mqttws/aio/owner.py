@@ -15,9 +15,10 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from mqttws.aio.future import Receipt, call_back
 from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest, make_posted
-from mqttws.errors import MQTTError
+from mqttws.errors import MQTTError, QueueFull
 from mqttws.hints import mypyc_attr
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ class Owner(ABC):
         flushing: Whether a flush is scheduled for the end of this iteration of the loop.
         unflushed: Whether there may be output to write by then.
         flusher: The thread in which the latest flush was scheduled.
+        has_many: Whether several tasks have published in this iteration of the loop, or, before the first one, in the
+            last.
     """
 
     core: Core[Future]
 
     def __init__(self) -> None:
-        self.busy = self.flushing = self.unflushed = False
+        self.busy = self.flushing = self.unflushed = self.has_many = False
         self.flusher = 0
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,6 +137,25 @@ class Owner(ABC):
             self.core.callbacks.run()
         return made
 
+    def enqueue(self, packet: bytes) -> int:
+        """Queue an encoded QoS 0 message for the flush of this turn, if one is scheduled and nothing is in the way.
+
+        Returns:
+            Its token; 0 if it was not queued.
+        """
+        if not self.flushing or self.busy or self.posted or not self._in_turn():
+            return 0
+        pending = self.core.pending
+        if not pending.queues_directly:
+            return 0
+        self.busy = self.unflushed = self.has_many = True
+        try:
+            return pending.sender.enqueue_packet(packet)
+        except QueueFull:
+            return 0
+        finally:
+            self.busy = False
+
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Schedule a call in the event loop. For finalizers, in any thread, and signal handlers.
 
@@ -161,9 +183,16 @@ class Owner(ABC):
         self.change_core(make_posted, self.posted)
 
     @staticmethod
-    def settle(futures: list[Future], outcome: object) -> None:
+    def settle(futures: list[Any], outcome: object) -> None:
         """Set the outcome of futures, a result or an exception. Skip those that are done."""
+        receipts: list[Receipt] = []
         for future in futures:
+            if type(future) is Receipt:  # it knows its outcome, and has callbacks; a second call finds none left
+                receipts.append(future)
+                if len(receipts) == 1:
+                    future.loop.call_soon(call_back, receipts)
+                continue
+            receipts = []  # the callbacks of this future come before those of later receipts
             if future.done():
                 continue
             if isinstance(outcome, Exception):

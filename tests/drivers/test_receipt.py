@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 
 import pytest
 
 from mqttws.aio.future import Receipt
+from mqttws.aio.owner import Owner
 from mqttws.client.sent import HighWaterMark
 
 
@@ -28,20 +30,18 @@ class Standard:
 class Asking:
     """A receipt, and the functions that settle it as the driver does."""
 
-    def __init__(self):
-        self.mark = HighWaterMark()
+    def __init__(self, mark=None, token=7):
+        self.mark = mark or HighWaterMark()
         self.future = Receipt()
         self.future.loop = asyncio.get_running_loop()
-        self.future.sent, self.future.future, self.future.token = self.mark, None, 7
+        self.future.sent, self.future.token = self.mark, token
+        self.future.future = self.future.callbacks = None
 
     def hand_over(self):
-        for future in self.mark.advance(8):
-            if not future.done():
-                future.set_result(None)
+        Owner.settle(self.mark.advance(8), None)
 
     def fail(self, error):
-        for future in self.mark.fail(error):
-            future.set_exception(error)
+        Owner.settle(self.mark.fail(error), error)
 
 
 @pytest.fixture(params=[Standard, Asking])
@@ -122,6 +122,94 @@ def test_callbacks_receive_the_future_early_or_late(kind):
         made.future.add_done_callback(called.append)
         await asyncio.sleep(0)
         assert called == [made.future, "inside", made.future]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("before", ["await", "cancel"])
+def test_callbacks_that_were_added_before_a_wait_or_a_cancellation(kind, before):
+    async def main():
+        made, called = kind(), []
+        made.future.add_done_callback(called.append)
+        if before == "await":
+            asyncio.get_running_loop().call_soon(made.hand_over)
+            await made.future
+        else:
+            assert made.future.cancel()
+        made.future.add_done_callback(called.append)
+        await asyncio.sleep(0)
+        assert called == [made.future] * 2
+
+    asyncio.run(main())
+
+
+def test_a_failing_callback_is_reported_and_the_next_ones_are_called(kind):
+    async def main():
+        loop, made, called, reports = asyncio.get_running_loop(), kind(), [], []
+        loop.set_exception_handler(lambda loop, report: reports.append(report["exception"]))
+        error = LookupError("a defect of the program")
+
+        def fail(future):
+            raise error
+
+        for callback in (fail, called.append):
+            made.future.add_done_callback(callback)
+        made.hand_over()
+        await asyncio.sleep(0)
+        assert reports == [error]
+        assert called == [made.future]
+
+    asyncio.run(main())
+
+
+def test_a_callback_that_ends_the_loop_leaves_the_others_for_its_next_run(kind):
+    called, loop = [], asyncio.new_event_loop()
+
+    async def main():
+        made = kind()
+        made.future.add_done_callback(called.append)
+        made.future.add_done_callback(lambda future: sys.exit())
+        made.future.add_done_callback(called.append)
+        made.hand_over()
+        await asyncio.sleep(0)
+
+    task = loop.create_task(main())
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(task)
+    assert len(called) == 1
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(task)
+    loop.close()
+    assert len(called) == 2
+
+
+def test_messages_that_are_sent_together_call_back_in_their_order_and_once():
+    async def main():
+        mark, called = HighWaterMark(), []
+        made = [Asking(mark, token) for token in (3, 1, 2)]
+        for each in made:
+            each.future.add_done_callback(lambda future: called.append(future.token))
+        waiting = asyncio.ensure_future(made[2].future)  # it has a real future
+        assert waiting is made[2].future
+        made[2].future._real()
+        futures = mark.advance(8)
+        Owner.settle(futures, None)
+        Owner.settle(futures, None)  # as after an interruption
+        await asyncio.sleep(0)
+        assert called == [1, 2, 3]
+
+    asyncio.run(main())
+
+
+def test_a_callback_may_remove_another():
+    async def main():
+        made, called = Asking(), []
+        made.future.add_done_callback(lambda future: made.future.remove_done_callback(called.append))
+        made.future.add_done_callback(called.append)
+        made.future.add_done_callback(lambda future: called.append("last"))
+        made.hand_over()
+        await asyncio.sleep(0)
+        assert called == ["last"]
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ from mqttws import PingResp, PubAck, Publish
 from mqttws.aio.network import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
 from mqttws.broker import Broker
-from mqttws.errors import MQTTError, TimedOut, WouldDeadlock
+from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, TimedOut, WouldDeadlock
 
 
 def scheduled(loop: asyncio.AbstractEventLoop) -> int:
@@ -214,7 +214,8 @@ def test_publish_nowait_in_another_thread_is_refused_while_a_flush_is_scheduled(
         asyncio.run(run(broker.url_of("mqtt")))
 
 
-def test_a_call_in_another_loop_is_refused_while_a_flush_is_scheduled_in_a_loop_that_was_stopped() -> None:
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_call_in_another_loop_is_refused_while_a_flush_is_scheduled_in_a_loop_that_was_stopped(qos: int) -> None:
     loop = asyncio.new_event_loop()
 
     def publish_and_stop() -> None:
@@ -228,18 +229,22 @@ def test_a_call_in_another_loop_is_refused_while_a_flush_is_scheduled_in_a_loop_
         loop.run_forever()
         assert client._network.flushing
         with pytest.raises(MQTTError, match="open in another event loop"):
-            asyncio.run(client.publish("t", b"", 1))
+            asyncio.run(client.publish("t", b"", qos))
         loop.run_until_complete(client.close())
         loop.close()
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("ending", ["cancelled", "timed out"])
-def test_an_unsent_message_of_qos_0_is_withdrawn(ending: str) -> None:
+def test_an_unsent_message_of_qos_0_is_withdrawn(ending: str, alone: bool) -> None:
     async def run(url: str) -> None:
         async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
             pump = client._network._pump
             assert pump is not None
             pump.pause_writing()  # as if the peer does not read
+            kept = 0 if alone else 1
+            if not alone:
+                client.publish_nowait("t", b"0")  # in the same turn
             publishing = asyncio.create_task(client.publish("t", b"1", timeout=0.05))
             await asyncio.sleep(0)
             if ending == "cancelled":
@@ -249,9 +254,44 @@ def test_an_unsent_message_of_qos_0_is_withdrawn(ending: str) -> None:
             else:
                 with pytest.raises(TimedOut, match=r"was not sent and will not be"):
                     await publishing
-            assert client.pending == 0
+            assert client.pending == kept
             pump.resume_writing()
             await client.publish("t", b"2")
+            assert client.pending == 0
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_a_task_waits_for_space_after_another_message_of_its_turn() -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url, max_queued=1) as client:
+            client.publish_nowait("t", b"1")  # fills the queue until the end of this turn
+            await client.publish("t", b"2")
+            with pytest.raises(LocalProtocolError):
+                await client.publish("t/#")
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+@pytest.mark.parametrize("ending", ["closed", "lost"])
+def test_the_end_of_the_client_fails_messages_of_many_tasks(ending: str) -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+            pump = client._network._pump
+            assert pump is not None
+            pump.pause_writing()  # as if the peer does not read
+            tasks = [asyncio.create_task(client.publish("t")) for _ in range(3)]
+            await asyncio.sleep(0)
+            if ending == "closed":
+                client._network.call(client._core.give_up, None)
+                assert [type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)] == [
+                    ConnectionClosed
+                ] * 3
+            else:
+                client.reconnect_now()
+                assert await asyncio.gather(*tasks) == [None] * 3  # the next connection sends them
 
     with Broker() as broker:
         asyncio.run(run(broker.url_of("mqtt")))
