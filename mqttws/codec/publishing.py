@@ -198,6 +198,9 @@ class Publish(Packet):
         if packet_id is None:
             if length < 128:
                 return (_RETAINED if self.retain else _PLAIN)[length] + name + payload
+            if length < 16_384:  # as in `encode_publish`
+                first = b"\x31" if self.retain else b"\x30"
+                return b"".join((first, BYTES[length & 0x7F | 0x80], BYTES[length >> 7], name, payload))
         elif length < 126 and not self.retain and not self.dup:
             header = _QOS_1[length] if self.qos == 1 else _QOS_2[length]
             return b"".join((header, name, BYTES[packet_id >> 8], BYTES[packet_id & 0xFF], payload))
