@@ -36,6 +36,8 @@ MESSAGES = 20
 QUIET = 0.02
 
 PAYLOAD = b"21.5"
+#: The number of messages of QoS 0 that are published together; the counts are those of all of them.
+TOGETHER = 64
 
 
 @dataclass
@@ -133,6 +135,19 @@ def with_asyncio(url: str) -> dict[str, Counts]:
     client = loop.run_until_complete(mqttws.aio.connect(url).open())
     for qos in (0, 1):
         found[f"mqttws.aio publish, QoS {qos}"] = typical_of(lambda qos=qos: client.publish("a", PAYLOAD, qos))  # type: ignore[misc]
+
+    async def publish_by_tasks() -> None:
+        await asyncio.gather(*(client.publish("a", PAYLOAD) for _ in range(TOGETHER)))
+
+    async def publish_with_callbacks() -> None:
+        called: list[object] = []
+        for _ in range(TOGETHER):
+            client.publish_nowait("a", PAYLOAD).add_done_callback(called.append)
+        while len(called) < TOGETHER:
+            await asyncio.sleep(0)
+
+    found[f"mqttws.aio publish in {TOGETHER} tasks"] = typical_of(publish_by_tasks)
+    found[f"mqttws.aio {TOGETHER} with callbacks"] = typical_of(publish_with_callbacks)
     loop.run_until_complete(client.close())
     ps = pubsub.aio.PubSub(MqttOverWSProvider(url))
     loop.run_until_complete(ps.connect())
