@@ -329,7 +329,7 @@ class Client(Publisher):
             if future is not None and future.cancelled() and network.call(pending.withdraw_future, future):
                 withdrawn = True
                 network.notify()  # there is space in the queue
-            del future  # the traceback of its exception refers to this frame: a cycle
+            del future, sent  # the traceback of their exception refers to this frame: a cycle
         failure = f"the message to {topic!r} was not delivered"
         fate = "was not sent and will not be" if withdrawn else "was sent, and may still be delivered"
         if deadlock is not None:

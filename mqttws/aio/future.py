@@ -40,20 +40,24 @@ class Receipt:
     token: int
     callbacks: list[tuple[Callable[[Any], object], Context]] | None
 
+    def make_real(self) -> asyncio.Future[Any]:
+        """Create the real future, which takes over the callbacks. The caller settles it, or has it settled."""
+        future: asyncio.Future[Any] = asyncio.Future(loop=self.loop)  # without the call of `create_future`
+        for fn, context in self.callbacks or ():
+            future.add_done_callback(_Callback(fn, self), context=context)
+        self.callbacks, self.future = None, future
+        return future
+
     def _real(self) -> asyncio.Future[Any]:
         """Return the real future; create it if there is none yet."""
         if self.future is None:
-            sent = self.sent
-            future = asyncio.Future[Any](loop=self.loop)  # without the call of `create_future`
-            for fn, context in self.callbacks or ():
-                future.add_done_callback(_Callback(fn, self), context=context)
+            sent, future = self.sent, self.make_real()
             if not sent.watch(self.token, future):  # it takes the place of the receipt
                 if self.token <= sent.token or sent.error is None:
                     future.set_result(None)
                 else:
                     future.set_exception(sent.error)
-            self.callbacks, self.future = None, future
-        return self.future
+        return self.future  # type: ignore[return-value]
 
     def done(self) -> bool:
         """See `asyncio.Future.done`."""
@@ -68,11 +72,21 @@ class Receipt:
 
     def exception(self) -> BaseException | None:
         """See `asyncio.Future.exception`."""
-        return self._real().exception()
+        return None if self.future is None and self.token <= self.sent.token else self._real().exception()
 
     def cancel(self, msg: Any = None) -> bool:
         """See `asyncio.Future.cancel`."""
-        return self._real().cancel(msg)
+        # If it is done, `call_back` may be calling the callbacks, which must not be given to a real future, too.
+        return not self.done() and self._real().cancel(msg)
+
+    # `gather` uses these two.
+
+    @property
+    def _cancel_message(self) -> Any:
+        return None if self.future is None else self.future._cancel_message  # type: ignore[attr-defined]
+
+    def _make_cancelled_error(self) -> BaseException:
+        return self._real()._make_cancelled_error()  # type: ignore[attr-defined, no-any-return]
 
     def cancelled(self) -> bool:
         """See `asyncio.Future.cancelled`."""
@@ -98,10 +112,10 @@ class Receipt:
         """See `asyncio.Future.remove_done_callback`."""
         if self.future is not None:
             return self.future.remove_done_callback(_Callback(fn, self))
-        if not self.callbacks:
+        if not self.callbacks or self.done():  # then they are as good as called
             return 0
         before = len(self.callbacks)
-        self.callbacks[:] = [entry for entry in self.callbacks if entry[0] != fn]  # `call_back` may have this list
+        self.callbacks = [entry for entry in self.callbacks if entry[0] != fn]
         return before - len(self.callbacks)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -109,8 +123,11 @@ class Receipt:
         return self.loop
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self.future is not None or self.token > self.sent.token:
-            yield from self._real()
+        try:
+            if self.future is not None or self.token > self.sent.token:
+                yield from self._real()
+        finally:
+            del self  # the traceback of its exception refers to this frame: a cycle
 
     __iter__ = __await__
 
@@ -134,8 +151,9 @@ def call_back(receipts: list[Receipt]) -> None:
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:
-                    receipt.loop.call_exception_handler(
-                        {"message": f"Exception in callback {fn!r}", "exception": error, "future": receipt}
+                    context.run(  # the handler of the loop runs in it, as of Python 3.12
+                        receipt.loop.call_exception_handler,
+                        {"message": f"Exception in callback {fn!r}", "exception": error, "future": receipt},
                     )
     except BaseException:  # the loop ends, but it may run again
         receipts[0].loop.call_soon(call_back, receipts)

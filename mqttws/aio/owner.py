@@ -187,11 +187,13 @@ class Owner(ABC):
         """Set the outcome of futures, a result or an exception. Skip those that are done."""
         receipts: list[Receipt] = []
         for future in futures:
-            if type(future) is Receipt:  # it knows its outcome, and has callbacks; a second call finds none left
-                receipts.append(future)
-                if len(receipts) == 1:
-                    future.loop.call_soon(call_back, receipts)
-                continue
+            if type(future) is Receipt:
+                if outcome is None and future.future is None:  # it has only callbacks; a second call finds none left
+                    receipts.append(future)
+                    if len(receipts) == 1 and not future.loop.is_closed():
+                        future.loop.call_soon(call_back, receipts)
+                    continue
+                future = future.future or future.make_real()  # asyncio reports an exception that nobody asks for
             receipts = []  # the callbacks of this future come before those of later receipts
             if future.done():
                 continue

@@ -281,7 +281,7 @@ def encode_publish(
     high, low = BYTES[packet_id >> 8], BYTES[packet_id & 0xFF]
     if length < 126 and not retain and not dup:
         return b"".join((headers[length], name, high, low, payload))
-    first = BYTES[0x30 | dup << 3 | qos << 1 | retain]
+    first = BYTES[0x30 | dup << 3 | qos << 1 | retain] if retain or dup else headers[0][:1]
     length += 2
     if 127 < length < 16_384:
         return b"".join((first, BYTES[length & 0x7F | 0x80], BYTES[length >> 7], name, high, low, payload))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
+import weakref
 
 import pytest
+from drivers import PATIENCE
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mqttws.aio.future import Receipt
 from mqttws.aio.owner import Owner
@@ -42,6 +47,10 @@ class Asking:
 
     def fail(self, error):
         Owner.settle(self.mark.fail(error), error)
+
+
+class Over(LookupError):
+    """An error that can be referred to weakly."""
 
 
 @pytest.fixture(params=[Standard, Asking])
@@ -201,17 +210,188 @@ def test_messages_that_are_sent_together_call_back_in_their_order_and_once():
     asyncio.run(main())
 
 
-def test_a_callback_may_remove_another():
+def test_a_callback_comes_too_late_to_remove_another(kind):
     async def main():
-        made, called = Asking(), []
-        made.future.add_done_callback(lambda future: made.future.remove_done_callback(called.append))
+        made, called, removed = kind(), [], []
+        made.future.add_done_callback(lambda future: removed.append(future.remove_done_callback(called.append)))
         made.future.add_done_callback(called.append)
-        made.future.add_done_callback(lambda future: called.append("last"))
         made.hand_over()
         await asyncio.sleep(0)
-        assert called == ["last"]
+        assert removed == [0]
+        assert called == [made.future]
 
     asyncio.run(main())
+
+
+def test_a_callback_may_ask_for_the_exception_before_others_are_called(kind):
+    async def main():
+        made, called = kind(), []
+        slow = asyncio.get_running_loop().create_future()
+        made.future.add_done_callback(lambda future: future.exception())
+        made.future.add_done_callback(called.append)
+        gathered = [asyncio.gather(made.future, slow) for _ in range(2)]  # each asks, too
+        made.hand_over()
+        await asyncio.sleep(0)
+        slow.set_result("slow")
+        async with asyncio.timeout(PATIENCE):
+            assert await asyncio.gather(*gathered) == [[None, "slow"]] * 2
+        assert called == [made.future]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_gathered_futures_can_be_cancelled(kind, returns):
+    async def main():
+        gathered = asyncio.gather(*(kind().future for _ in range(2)), return_exceptions=returns)
+        gathered.cancel("enough")
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(asyncio.CancelledError):
+                await gathered
+
+    asyncio.run(main())
+
+
+def test_an_exception_that_nobody_asks_for_is_reported(kind):
+    async def main():
+        made, reports = kind(), []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, report: reports.append(report["message"]))
+        made.future.add_done_callback(lambda future: None)
+        made.fail(LookupError("over"))
+        await asyncio.sleep(0)
+        del made
+        gc.collect()
+        assert reports == ["Future exception was never retrieved"]
+
+    asyncio.run(main())
+
+
+def test_an_awaited_failure_leaves_no_cycle(kind):
+    async def main():
+        made, error = kind(), Over()
+        gone = weakref.ref(error)
+        asyncio.get_running_loop().call_soon(made.fail, error)
+        try:
+            await made.future
+        except Over:
+            pass
+        del made, error
+        await asyncio.sleep(0)
+        assert gone() is None
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+def test_settling_that_was_interrupted_is_repeated():
+    async def main():
+        made, called = Asking(), []
+        made.future.add_done_callback(called.append)
+        futures = made.mark.fail(LookupError("over"))
+        made.future.make_real()  # and then the exception of a signal handler
+        for _ in range(2):
+            Owner.settle(futures, made.mark.error)
+        await asyncio.sleep(0)
+        assert called == [made.future]
+        assert made.future.exception() is made.mark.error
+
+    asyncio.run(main())
+
+
+def test_a_closed_loop_is_no_obstacle():
+    """Its callbacks are lost, but the driver must be able to settle other futures."""
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        made = Asking()
+        made.future.add_done_callback(print)
+        return made
+
+    made = loop.run_until_complete(main())
+    loop.close()
+    made.hand_over()
+    assert made.future.done()
+
+
+#: What a program does with a future, one after another; `cancel` and `exception` also in a callback.
+STEPS = ["add", "remove", "hand over", "fail", "cancel", "turn", "await", "gather", "shield", "wait", "exception"]
+IN_CALLBACK = ["nothing", "exception", "result", "add", "remove", "cancel", "raise"]
+steps = st.tuples(st.sampled_from(STEPS), st.sampled_from(IN_CALLBACK), st.integers(0, 2))
+
+
+async def observed(kind, program):
+    """Return what a program sees of a future, in order."""
+    loop, made, seen, callbacks = asyncio.get_running_loop(), kind(), [], {}
+    loop.set_exception_handler(lambda loop, report: seen.append(type(report.get("exception"))))
+    future, tasks = made.future, []
+
+    def outcome(ask):
+        try:
+            value = ask()
+            return type(value) if isinstance(value, Exception) else value
+        except BaseException as error:
+            return type(error)
+
+    def callback_of(number, act):
+        def callback(given):
+            assert given is future
+            seen.append(("called", number))
+            match act:
+                case "exception" | "result" | "cancel":
+                    seen.append(outcome(getattr(given, act)))
+                case "add":
+                    given.add_done_callback(lambda _: seen.append(("late", number)))
+                case "remove":
+                    seen.extend(given.remove_done_callback(each) for each in callbacks.values())
+                case "raise":
+                    raise LookupError
+
+        return callback
+
+    async def use(number, step):
+        call = {
+            "await": lambda: future,
+            "gather": lambda: asyncio.gather(future, asyncio.sleep(0)),
+            "shield": lambda: asyncio.shield(future),
+            "wait": lambda: asyncio.wait([future], timeout=PATIENCE),
+        }[step]
+        try:
+            await call()
+            seen.append((number, step))
+        except BaseException as error:
+            seen.append((number, step, type(error)))
+
+    for number, (step, act, which) in enumerate(program):
+        match step:
+            case "add":
+                future.add_done_callback(callbacks.setdefault(which, callback_of(number, act)))
+            case "remove" if which in callbacks:
+                seen.append(future.remove_done_callback(callbacks[which]))
+            case "hand over" if not future.done():
+                made.hand_over()
+            case "fail" if not future.done():
+                made.fail(ValueError())
+            case "cancel" | "exception":
+                seen.append(outcome(getattr(future, step)))
+            case "turn":
+                await asyncio.sleep(0)
+            case "await" | "gather" | "shield" | "wait":
+                tasks.append(asyncio.ensure_future(use(number, step)))
+    if not future.done():
+        made.hand_over()
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
+    outcome(future.exception)
+    return seen
+
+
+@given(st.lists(steps, max_size=12))
+def test_any_program_sees_what_it_sees_of_a_future_of_asyncio(program):
+    assert asyncio.run(observed(Asking, program)) == asyncio.run(observed(Standard, program))
 
 
 def test_removing_an_unknown_callback(kind):
