@@ -17,7 +17,6 @@ from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
 from mqttws.aio.publishing import Publisher
-from mqttws.aio.waits import NEXT_TURN
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
@@ -279,19 +278,18 @@ class Client(Publisher):
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         network, core = self._network, self._network.core
         pending, seconds = core.pending, self._options.timeout if timeout is None else timeout
-        call: tuple[Any, ...]
-        packet = None
+        packet = message = None
         if qos is not AT_MOST_ONCE or age is not None:
-            call = pending.publish_message, Message(topic, payload, qos, retain), age
+            message = Message(topic, payload, qos, retain)
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-            call = pending.publish_packet, packet
         if not core.running:
             core.check_waiting()
         sent, left = pending.sent, seconds
         token = 0 if packet is None else network.enqueue(packet)
         future: asyncio.Future[Any] | None = None  # a message with a token needs none if it is sent in this turn
         if not token:
+            call = (pending.publish_message, message, age) if packet is None else (pending.publish_packet, packet)
             try:
                 future = network.call(*call)
             except QueueFull:
@@ -304,7 +302,7 @@ class Client(Publisher):
         withdrawn = False
         try:
             if future is None:
-                await NEXT_TURN  # what was published in this turn is written before this task continues
+                await network.turn  # what was published in this turn is written before this task continues
                 if token <= sent.token:
                     return
                 future = network.make_receipt(sent, token)
@@ -312,7 +310,7 @@ class Client(Publisher):
                 network.flush_first()
                 if not qos:
                     if not future.done():
-                        await NEXT_TURN
+                        await network.turn
                     if future.done() and not future.cancelled():  # nearly always: without the coroutine of a wait
                         future.result()
                         return

@@ -294,7 +294,7 @@ class Network(Owner):
             return True
         if not self.core.reading:
             self.check_progress()
-        loop = self.loop
+        loop = self._loop or self.loop
         task = asyncio.current_task(loop)
         cancellations = task.cancelling() if task is not None else 0
         waits = self._waits.begin(future, seconds, loop, task)

@@ -16,6 +16,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from mqttws.aio.future import Receipt, call_back
+from mqttws.aio.waits import Turn
 from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest, make_posted
 from mqttws.errors import MQTTError, QueueFull
@@ -41,11 +42,13 @@ class Owner(ABC):
         flushing: Whether a flush is scheduled for the end of this iteration of the loop.
         unflushed: Whether there may be output to write by then.
         flusher: The thread in which the latest flush was scheduled.
+        turn: Awaiting it continues in the next iteration of the loop; only once the client is bound to the loop.
         has_many: Whether several tasks have published in this iteration of the loop, or, before the first one, in the
             last.
     """
 
     core: Core[Future]
+    turn: Turn
 
     def __init__(self) -> None:
         self.busy = self.flushing = self.unflushed = self.has_many = False
@@ -56,9 +59,11 @@ class Owner(ABC):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of the client: the first one in which it is used, until `bind` changes it."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        loop = self._loop
+        if loop is None:
+            loop = asyncio.get_running_loop()
+            self._use(loop)
+        return loop
 
     def bind(self) -> None:
         """Bind the client to the running event loop, if there is one.
@@ -75,7 +80,10 @@ class Owner(ABC):
         if running is not None and running is not bound:
             if bound is not None:
                 self._leave_loop(bound)
-            self._loop = running
+            self._use(running)
+
+    def _use(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self.turn = loop, Turn(loop)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function that changes the core. If another such call is being made, post this one.
@@ -143,10 +151,10 @@ class Owner(ABC):
         Returns:
             Its token; 0 if it was not queued.
         """
-        if not self.flushing or self.busy or self.posted or not self._in_turn():
+        pending, loop = self.core.pending, self._loop
+        if not self.flushing or self.busy or self.posted or not pending.queues_directly:
             return 0
-        pending = self.core.pending
-        if not pending.queues_directly:
+        if self.flusher != get_ident() or loop is None or not loop.is_running():  # what `_in_turn` returns
             return 0
         self.busy = self.unflushed = self.has_many = True
         try:
