@@ -235,6 +235,7 @@ def remote(program) -> Iterator[str]:
 def test_a_client_whose_descriptors_were_closed_ends_and_can_be_opened_again(program, remote: str) -> None:
     process = program(
         """
+        import concurrent.futures  # later, the client could close the descriptor of its file for one of its own
         import os, sys, logging, mqttws
         logging.disable(logging.CRITICAL)
         client = mqttws.connect(sys.argv[1])
