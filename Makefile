@@ -24,7 +24,7 @@ test: lint peers   ## every test, after ruff and mypy strict, in JOBS=8 processe
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --write-docs conformance
 
 # Left out, because they do not depend on the Python: peers in other processes, planted faults, thousands of seeds.
-MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/cluster --ignore=tests/benchmarks --ignore=tests/exploration \
+MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/cluster --ignore=tests/exploration \
 	--deselect=tests/conformance/test_mutants.py
 
 matrix: peers      ## the tests on every Python found; ONLY="3.11.2 3.14" for some, TESTS=... for other tests
