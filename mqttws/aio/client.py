@@ -17,6 +17,7 @@ from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
 from mqttws.aio.publishing import Publisher
+from mqttws.aio.waits import NEXT_TURN
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
@@ -302,7 +303,7 @@ class Client(Publisher):
         withdrawn = False
         try:
             if future is None:
-                await network.turn  # what was published in this turn is written before this task continues
+                await NEXT_TURN  # what was published in this turn is written before this task continues
                 if token <= sent.token:
                     return
                 future = network.make_receipt(sent, token)
@@ -310,7 +311,7 @@ class Client(Publisher):
                 network.flush_first()
                 if not qos:
                     if not future.done():
-                        await network.turn
+                        await NEXT_TURN
                     if future.done() and not future.cancelled():  # nearly always: without the coroutine of a wait
                         future.result()
                         return

@@ -158,6 +158,7 @@ def call_back(receipts: list[Receipt]) -> None:
     except BaseException:  # the loop ends, but it may run again
         receipts[0].loop.call_soon(call_back, receipts)
         raise
+    receipts.clear()  # for the next call of this function with them
 
 
 class _Callback:

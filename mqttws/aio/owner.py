@@ -16,7 +16,6 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from mqttws.aio.future import Receipt, call_back
-from mqttws.aio.waits import Turn
 from mqttws.client.core import Core
 from mqttws.client.posted import PostedRequest, make_posted
 from mqttws.errors import MQTTError, QueueFull
@@ -42,13 +41,11 @@ class Owner(ABC):
         flushing: Whether a flush is scheduled for the end of this iteration of the loop.
         unflushed: Whether there may be output to write by then.
         flusher: The thread in which the latest flush was scheduled.
-        turn: Awaiting it continues in the next iteration of the loop; only once the client is bound to the loop.
         has_many: Whether several tasks have published in this iteration of the loop, or, before the first one, in the
             last.
     """
 
     core: Core[Future]
-    turn: Turn
 
     def __init__(self) -> None:
         self.busy = self.flushing = self.unflushed = self.has_many = False
@@ -59,11 +56,9 @@ class Owner(ABC):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of the client: the first one in which it is used, until `bind` changes it."""
-        loop = self._loop
-        if loop is None:
-            loop = asyncio.get_running_loop()
-            self._use(loop)
-        return loop
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def bind(self) -> None:
         """Bind the client to the running event loop, if there is one.
@@ -80,10 +75,7 @@ class Owner(ABC):
         if running is not None and running is not bound:
             if bound is not None:
                 self._leave_loop(bound)
-            self._use(running)
-
-    def _use(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self.turn = loop, Turn(loop)
+            self._loop = running
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function that changes the core. If another such call is being made, post this one.
@@ -199,7 +191,8 @@ class Owner(ABC):
                 if outcome is None and future.future is None:  # it has only callbacks; a second call finds none left
                     receipts.append(future)
                     if len(receipts) == 1 and not future.loop.is_closed():
-                        future.loop.call_soon(call_back, receipts)
+                        for _ in range(2):  # if Ctrl-C ends the loop just before the first call, the second is made
+                            future.loop.call_soon(call_back, receipts)
                     continue
                 future = future.future or future.make_real()  # asyncio reports an exception that nobody asks for
             receipts = []  # the callbacks of this future come before those of later receipts

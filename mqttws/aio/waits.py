@@ -1,6 +1,6 @@
-"""How tasks wait: for the next turn of the event loop, and each for a future with a time limit.
+"""Waits with a time limit: each task waits for one future, for a number of seconds at most.
 
-asyncio creates a timer for each time limit, and cancels nearly every one, which takes longer than the rest of a wait.
+asyncio creates a timer for each such wait, and cancels nearly every one, which takes longer than the rest of a wait.
 Here all waits of the same length share one timer. They are stored in the order in which they began, which is the order
 of their deadlines, so only the first of them has to be examined.
 """
@@ -8,8 +8,7 @@ of their deadlines, so only the first of them has to be examined.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from contextvars import Context
+from collections.abc import Generator
 from typing import Any, Final
 
 Future = asyncio.Future[Any]
@@ -25,58 +24,14 @@ HOPELESS: Final[Wait] = (None, 1.0)
 IDLE_LENGTHS: Final = 8
 
 
-class Turn:
-    """Awaiting it runs what is already scheduled, as `asyncio.sleep(0)` does.
+class _NextTurn:
+    """Awaiting it runs what is already scheduled, as `asyncio.sleep(0)` does, but without a coroutine."""
 
-    The event loop makes one call for all tasks that wait, where it makes one for each that sleeps. To a task this is a
-    future that cannot be cancelled: a cancelled task gets its `CancelledError` in the next turn, as from a sleep.
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
-    Args:
-        loop: The event loop of the tasks.
-    """
 
-    __slots__ = ("_asyncio_future_blocking", "_loop", "_tasks")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._tasks: list[tuple[Callable[[Any], object], Context]] = []  # how to continue each of them
-        self._asyncio_future_blocking = False
-
-    def __await__(self) -> Generator[Any, None, None]:
-        self._asyncio_future_blocking = True  # the task that gets this sets it to False
-        yield self
-
-    # What a task calls.
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """See `asyncio.Future.get_loop`."""
-        return self._loop
-
-    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context) -> None:
-        """See `asyncio.Future.add_done_callback`."""
-        if not self._tasks:
-            self._loop.call_soon(self._continue)
-        self._tasks.append((fn, context))
-
-    def cancel(self, msg: Any = None) -> bool:
-        """See `asyncio.Future.cancel`."""
-        return False
-
-    def result(self) -> None:
-        """See `asyncio.Future.result`."""
-
-    def _continue(self) -> None:
-        tasks: list[tuple[Callable[[Any], object], Context]] = []
-        try:
-            tasks, self._tasks = self._tasks, tasks
-            tasks.reverse()
-            while tasks:
-                fn, context = tasks.pop()
-                context.run(fn, self)
-        except BaseException:  # a task or a signal handler ends the loop, but it may run again
-            self._tasks[:0] = reversed(tasks)
-            self._loop.call_soon(self._continue)
-            raise
+NEXT_TURN: Final = _NextTurn()
 
 
 class Waits:

@@ -286,6 +286,22 @@ def test_an_awaited_failure_leaves_no_cycle(kind):
         gc.enable()
 
 
+def test_callbacks_are_called_although_the_loop_was_interrupted_before_the_first():
+    loop, called = asyncio.new_event_loop(), []
+
+    async def main():
+        made = Asking()
+        for name in "ab":
+            made.future.add_done_callback(lambda future, name=name: called.append(name))
+        made.hand_over()
+        loop._ready.popleft()  # as if an exception of a signal handler came after the loop has done this
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert called == ["a", "b"]
+
+
 def test_settling_that_was_interrupted_is_repeated():
     async def main():
         made, called = Asking(), []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +13,7 @@ import mqttws.aio
 import mqttws.aio.pump as pump_module
 from mqttws import PingResp, PubAck, Publish
 from mqttws.aio.network import Pump
-from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Turn, Waits
+from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
 from mqttws.broker import Broker
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, TimedOut, WouldDeadlock
 
@@ -149,81 +148,6 @@ def test_messages_of_many_tasks_in_one_turn_are_sent_in_two_writes(writes: list[
 
     with Broker() as broker:
         asyncio.run(run(broker.url_of("mqtt")))
-
-
-@pytest.fixture(params=["in C", "in Python"])
-def new_task(request: pytest.FixtureRequest) -> Any:
-    """Create a task, of one of the two implementations."""
-    return asyncio.Task if request.param == "in C" else asyncio.tasks._PyTask  # type: ignore[attr-defined]
-
-
-def test_tasks_that_wait_for_the_next_turn_continue_in_their_order(new_task: Any) -> None:
-    seen: list[object] = []
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        turn = Turn(loop)
-
-        async def step(name: str) -> None:
-            for number in range(2):
-                await turn
-                seen.append(f"{name}{number}")
-
-        tasks = [new_task(step(name), loop=loop) for name in "abc"]
-        await asyncio.sleep(0)  # they wait
-        loop.call_soon(seen.append, "the next turn")
-        tasks[1].cancel()
-        assert seen == []
-        await asyncio.sleep(0)
-        assert seen == ["a0", "c0", "the next turn"]
-        assert tasks[1].cancelled()
-        await asyncio.wait_for(asyncio.gather(tasks[0], tasks[2]), PATIENCE)
-        assert seen[3:] == ["a1", "c1"]
-
-    asyncio.run(run(), debug=True)
-
-
-def test_a_task_that_ends_the_loop_leaves_the_others_for_its_next_run(new_task: Any) -> None:
-    loop, seen = asyncio.new_event_loop(), list[str]()
-    turn = Turn(loop)
-
-    async def step(name: str) -> None:
-        await turn
-        if name == "b":
-            sys.exit()
-        seen.append(name)
-
-    tasks = [new_task(step(name), loop=loop) for name in "abcd"]
-    with pytest.raises(SystemExit):
-        loop.run_until_complete(asyncio.sleep(PATIENCE))
-    assert seen == ["a"]
-    loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks[2:]), PATIENCE))
-    assert seen == ["a", "c", "d"]
-    assert isinstance(tasks[1].exception(), SystemExit)
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-
-
-def test_a_turn_serves_another_step_that_a_task_begins_in_it() -> None:
-    async def run() -> None:
-        turn, order = Turn(asyncio.get_running_loop()), list[int]()
-
-        async def step(number: int) -> None:
-            await turn
-            order.append(number)
-            if number < 3:
-                asyncio.ensure_future(step(number + 1))  # noqa: RUF006
-                await turn
-
-        await step(0)
-        async with asyncio.timeout(PATIENCE):
-            while len(order) < 4:
-                await turn
-        assert order == [0, 1, 2, 3]
-
-    asyncio.run(run())
 
 
 def test_messages_of_many_tasks_in_the_next_turns_are_sent_in_one_write_each(writes: list[bytes]) -> None:
