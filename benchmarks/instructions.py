@@ -65,6 +65,14 @@ def encode_publish() -> Step:
     return lambda: encode_publish(TOPIC, PAYLOAD, 1, False, False, 4_711)
 
 
+def encode_publish_256() -> Step:
+    """The same with a payload of 256 bytes, so that the remaining length has two bytes."""
+    from mqttws.codec.publishing import encode_publish
+
+    payload = bytes(256)
+    return lambda: encode_publish(TOPIC, payload, 1, False, False, 4_711)
+
+
 def make_publish() -> Step:
     """The object and its bytes."""
     from mqttws import Publish
@@ -253,9 +261,9 @@ CASES: dict[str, Callable[[], Step]] = {
     **{
         case.__name__: case
         for case in (
-            encode_publish, make_publish, decode_stream, frame_out, frames_in_client, frames_in_server, exchange_qos_0,
-            exchange_qos_1, exchange_qos_2, publish_nowait_qos_0, publish_nowait_qos_1, route_to_ten, route_from_client,
-            look_up,
+            encode_publish, encode_publish_256, make_publish, decode_stream, frame_out, frames_in_client,
+            frames_in_server, exchange_qos_0, exchange_qos_1, exchange_qos_2, publish_nowait_qos_0,
+            publish_nowait_qos_1, route_to_ten, route_from_client, look_up,
         )
     },
 }  # fmt: skip
