@@ -143,10 +143,8 @@ class Owner(ABC):
         Returns:
             Its token; 0 if it was not queued.
         """
-        pending, loop = self.core.pending, self._loop
-        if not self.flushing or self.busy or self.posted or not pending.queues_directly:
-            return 0
-        if self.flusher != get_ident() or loop is None or not loop.is_running():  # what `_in_turn` returns
+        pending = self.core.pending
+        if not self.flushing or self.busy or self.posted or not pending.queues_directly or not self._in_turn():
             return 0
         self.busy = self.unflushed = self.has_many = True
         try:

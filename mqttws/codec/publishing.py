@@ -277,7 +277,7 @@ def encode_publish(
         headers = _QOS_2
     else:
         _refuse(qos, dup, packet_id)
-    # Two look-ups are faster than `to_bytes`, four times as fast in the compiled build.
+    # With `to_bytes` a packet would take 6 % less time in pure Python, but 40 % more in the compiled build.
     high, low = BYTES[packet_id >> 8], BYTES[packet_id & 0xFF]
     if length < 126 and not retain and not dup:
         return b"".join((headers[length], name, high, low, payload))
