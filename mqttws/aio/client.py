@@ -185,8 +185,8 @@ class Client(Publisher):
     async def close(self, timeout: float | None = None, *, send_will: bool = False) -> None:
         """Send waiting messages, wait for acknowledgements, send DISCONNECT and close. A second call has no effect.
 
-        Calls whose messages are not acknowledged in time fail. With `clean_session=False` sent messages stay in the
-        session for the next `open`; with a store all QoS 1 and 2 messages do.
+        Calls whose messages are not sent (QoS 0) or not acknowledged in time fail. With `clean_session=False` sent
+        messages stay in the session for the next `open`; with a store all QoS 1 and 2 messages do.
 
         Args:
             timeout: Seconds to wait before the connection is closed in any case; None: 5.

@@ -230,8 +230,8 @@ class Network(Owner):
         """Write at the end of this iteration of the event loop."""
         self.unflushed = True
         if not self.flushing and self._pump is not None:
-            self.flusher, self.flushing = get_ident(), True
             self._end_later()
+            self.flusher, self.flushing = get_ident(), True
 
     def flush_now(self) -> None:
         """Write now."""
@@ -247,17 +247,21 @@ class Network(Owner):
         if self.flushing:
             self.unflushed = self.has_many = True
         elif self._pump is not None:
+            self._end_later()
             self.flusher, self.flushing = get_ident(), True
             self.unflushed, self.has_many = self.has_many, False
-            self._end_later()
             if not self.unflushed:
                 self._pump.move()
 
     def _end_later(self) -> None:
-        """Schedule `_end_turn`, if it is not scheduled."""
+        """Schedule `_end_turn`, if it is not scheduled.
+
+        The flag is set last: an exception of a signal handler then causes superfluous calls, and loses none.
+        """
         if not self._ending:
+            for _ in range(2):  # if Ctrl-C ends the loop just before the first call, the second is made
+                self.loop.call_soon(self._end_turn)
             self._ending = True
-            self.loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._ending = self.flushing = False

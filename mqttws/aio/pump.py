@@ -150,11 +150,8 @@ class Pump(asyncio.Protocol):
             return
         network.busy = True
         try:
-            stopping = network.core.stopping
-            if stopping:
-                network.core.disconnect(now)
             self._write(now)
-            if stopping and network.core.disconnect(now):  # the last message has just been written: send DISCONNECT
+            if network.core.stopping and network.core.disconnect(now):
                 self._write(now)
             network.core.pass_time(now)
             network.core.advance(now)

@@ -515,6 +515,8 @@ class Core(Generic[F]):
     def disconnect(self, now: float) -> bool:
         """Start to close the connection if the client is being closed and has nothing more to wait for.
 
+        Call this after writing: what is still queued then does not fit in the socket, and is not sent.
+
         Returns:
             Whether this produced output.
         """

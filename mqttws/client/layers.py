@@ -179,14 +179,14 @@ class Link:
         self._settle(now)
 
     def disconnect(self, now: float, timeout: float, *, goodbye: bool = True) -> None:
-        """Start to close the connection gracefully, with or without a DISCONNECT.
+        """Start to close the connection gracefully, with or without a DISCONNECT. Queued messages stay in the session.
 
         Args:
             now: The current time in seconds.
             timeout: The maximum seconds for closing.
             goodbye: Whether to send DISCONNECT.
         """
-        self.connection.disconnect(now, goodbye)
+        self.connection.disconnect(now, goodbye, queued=False)
         self._settle(now)
         if self._cut_at is not None:
             self._cut_at = min(self._cut_at, now + timeout)

@@ -233,16 +233,18 @@ class ClientMachine(Machine):
         if self._stall is not None:  # acknowledgements that arrived during the pause are read only now
             self._stall.restart(now)
 
-    def disconnect(self, goodbye: bool = True) -> None:
+    def disconnect(self, goodbye: bool = True, queued: bool = True) -> None:
         """Send everything that may be sent now, then DISCONNECT, and close.
 
         Args:
             goodbye: Whether to send DISCONNECT. Without it the server publishes the Will Message.
+            queued: Whether to send queued messages and requests first.
 
         Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
         """
         if self.state is CONNECTED:
-            self._send_ready(inf)
+            if queued:
+                self._send_ready(inf)
             if goodbye:
                 self._send(Disconnect())
         self.close()

@@ -411,16 +411,17 @@ class ClientConnection(Connection[ClientMachine]):
             return None
         return self._framing.frame(packet)
 
-    def disconnect(self, now: float, goodbye: bool = True) -> None:
+    def disconnect(self, now: float, goodbye: bool = True, queued: bool = True) -> None:
         """Send everything that may be sent now, then DISCONNECT, and close the connection.
 
         Args:
             now: The current time in seconds.
             goodbye: Whether to send DISCONNECT. Without it the server publishes the Will Message.
+            queued: Whether to send queued messages and requests first.
 
         Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
         """
-        self.machine.disconnect(goodbye)
+        self.machine.disconnect(goodbye, queued)
         self._settle(now)
 
     def _is_open(self) -> bool:

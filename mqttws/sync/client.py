@@ -189,9 +189,10 @@ class Client(Publisher):
     def close(self, timeout: float | None = None, *, send_will: bool = False) -> None:
         """Send waiting messages, wait for acknowledgements, send DISCONNECT and close. A second call has no effect.
 
-        Calls whose messages are not acknowledged in time fail. With `clean_session=False` sent messages stay in the
-        session for the next `open`; with a store all QoS 1 and 2 messages do. In a callback, and in a signal handler
-        that has interrupted a call of this client, this returns immediately and the client closes afterwards.
+        Calls whose messages are not sent (QoS 0) or not acknowledged in time fail. With `clean_session=False` sent
+        messages stay in the session for the next `open`; with a store all QoS 1 and 2 messages do. In a callback, and
+        in a signal handler that has interrupted a call of this client, this returns immediately and the client closes
+        afterwards.
 
         Args:
             timeout: Seconds to wait before the connection is closed in any case; None: 5.

@@ -611,10 +611,8 @@ class Network(Owner):
         # the deadlines and events, which can add output for the next turn. Callbacks run after the lock is released.
         with self.lock:
             self.woken = False
-            if core.stopping:
-                core.disconnect(now)
             broken = self._write(now)
-            if core.stopping and core.disconnect(now):  # the last message has just been written: send DISCONNECT
+            if core.stopping and core.disconnect(now):
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)

@@ -166,6 +166,39 @@ def test_close_may_send_the_will(make: Make) -> None:
         assert payloads == [b"last word", b"gone", b"last word", b"end"]
 
 
+PIECE = 100_000  # bytes of a payload; 200 of them are beyond what the buffers of both sockets hold
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.2])
+def test_close_reports_messages_of_qos_0_that_did_not_leave(make: Make, tcp_server: Scripted, timeout: float) -> None:
+    client, end = connected(make, tcp_server)
+    futures = [client.publish_nowait("a", bytes(PIECE)) for _ in range(200)]
+    client.close(timeout=timeout)
+    sent = sum(future.exception(0) is None for future in futures)
+    received = sum(isinstance(packet, Publish) for packet in end.packets())
+    assert received <= sent <= received + 2  # a piece of those was not written when the socket was full
+    assert sent < len(futures)
+    assert [type(future.exception(0)) for future in futures[sent:]] == [ConnectionClosed] * (len(futures) - sent)
+
+
+def test_what_did_not_leave_is_sent_on_the_connection_that_the_program_asks_for(
+    make: Make, tcp_server: Scripted
+) -> None:
+    client, end = connected(make, tcp_server)
+    futures = [client.publish_nowait("a", bytes(PIECE)) for _ in range(200)]
+    wait_until(futures[0].done)
+    client.reconnect_now()
+    following = tcp_server.accept().welcome()
+    first = sum(isinstance(packet, Publish) for packet in end.packets())
+    closing = tcp_server.soon(client.close)
+    second = sum(isinstance(packet, Publish) for packet in following.packets())
+    following.cut()
+    closing.result(PATIENCE)
+    assert len(futures) - 2 <= first + second <= len(futures)
+    assert 0 < first < len(futures)
+    assert [future.exception(0) for future in futures] == [None] * len(futures)
+
+
 def test_flush_waits_for_what_was_published_before(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_in_flight=1)
     futures = [client.publish_nowait("a", b"x", number % 3) for number in range(3)]

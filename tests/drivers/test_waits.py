@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from drivers import PATIENCE
 import mqttws.aio
 import mqttws.aio.pump as pump_module
 from mqttws import PingResp, PubAck, Publish
-from mqttws.aio.network import Pump
+from mqttws.aio.network import Network, Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
 from mqttws.broker import Broker
 from mqttws.errors import ConnectionClosed, MQTTError, TimedOut, WouldDeadlock
@@ -230,6 +232,35 @@ def test_a_call_in_another_loop_is_refused_while_a_flush_is_scheduled_in_a_loop_
         assert client._network.flushing
         with pytest.raises(MQTTError, match="open in another event loop"):
             asyncio.run(client.publish("t", b"", qos))
+        loop.run_until_complete(client.close())
+        loop.close()
+
+
+def test_ctrl_c_that_ends_the_loop_just_before_a_flush_does_not_lose_it() -> None:
+    """A loop without `asyncio.run`, whose signal handler raises, and that goes on."""
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code is Network._end_turn.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    async def publish_both() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(client.publish("t"), client.publish("t"))
+
+    with Broker() as broker:
+        loop = asyncio.new_event_loop()
+        client = mqttws.aio.connect(broker.url_of("mqtt"))
+        loop.run_until_complete(client.open())
+        loop.run_until_complete(asyncio.sleep(0))
+        publishing = [loop.create_task(publish_both()) for _ in range(2)]
+        sys.setprofile(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.sleep(PATIENCE))
+        finally:
+            sys.setprofile(None)
+        loop.run_until_complete(asyncio.gather(*publishing))
         loop.run_until_complete(client.close())
         loop.close()
 
