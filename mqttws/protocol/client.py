@@ -238,13 +238,15 @@ class ClientMachine(Machine):
 
         Args:
             goodbye: Whether to send DISCONNECT. Without it the server publishes the Will Message.
-            queued: Whether to send queued messages and requests first.
+            queued: Whether to send queued messages and requests first. Acknowledgements are sent in any case.
 
         Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
         """
         if self.state is CONNECTED:
             if queued:
                 self._send_ready(inf)
+            elif self.session.receiver.unanswered:
+                self._send_answers()
             if goodbye:
                 self._send(Disconnect())
         self.close()

@@ -417,7 +417,7 @@ class ClientConnection(Connection[ClientMachine]):
         Args:
             now: The current time in seconds.
             goodbye: Whether to send DISCONNECT. Without it the server publishes the Will Message.
-            queued: Whether to send queued messages and requests first.
+            queued: Whether to send queued messages and requests first. Acknowledgements are sent in any case.
 
         Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
         """
