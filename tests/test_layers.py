@@ -35,7 +35,7 @@ WORLD = {
 #: The modules that import wsproto and h11: for frames, for the upgrade, and for CONNECT to a proxy.
 HTTP = {
     "mqttws.protocol.framing": {"wsproto"},
-    "mqttws.protocol.handshake": {"wsproto", "h11"},
+    "mqttws.protocol.handshake": {"h11"},
     "mqttws.protocol.client_handshake": {"h11"},
     "mqttws.client.proxy": {"h11"},
 }

@@ -18,7 +18,7 @@ from mqttws.errors import ConnectError, HandshakeRejected
 from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.events import Ended, Opened
 from mqttws.protocol.framing import WebSocketFraming, shown
-from mqttws.protocol.heads import Head, HeadTooLarge, texts_of
+from mqttws.protocol.heads import IN_HOST, Head, HeadTooLarge, accept_of, list_of, texts_of
 from mqttws.protocol.plain import PROTOCOL_ERROR, FramingEvent
 
 if TYPE_CHECKING:
@@ -26,14 +26,10 @@ if TYPE_CHECKING:
 
 #: How many bytes of the body of a refusal are kept.
 MAX_REFUSAL_BODY = 4096
-#: The server hashes the client's key followed by this to prove that it implements WebSocket. Spec: RFC 6455 §1.3
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-# The characters of a host, of a header's name, and of its value. They are checked without regular expressions,
-# because importing `re` would delay a program's first message. Spec: RFC 9110 §5.1, §5.5
-_ALPHANUMERIC = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_IN_HOST = _ALPHANUMERIC + b"-_.:[]"
-_IN_NAME = _ALPHANUMERIC + b"-!#$%&'*+.^_`|~"
+# The characters of a header's name, and of its value. They are checked without regular expressions, because importing
+# `re` would delay a program's first message. Spec: RFC 9110 §5.1, §5.5
+_IN_NAME = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-!#$%&'*+.^_`|~"
 _IN_VALUE = bytes(range(0x20, 0x7F))
 #: Headers that affect the framing or routing of the HTTP message. h11 handles messages in which they are unexpected.
 _OF_HTTP = frozenset({b"host", b"content-length", b"transfer-encoding"})
@@ -169,12 +165,11 @@ class ClientWebSocket(WebSocketFraming):
             if name in _OF_UPGRADE:
                 # Repeated lines form one list (RFC 9110 §5.3), so a repeated single value does not match below.
                 found[name] = b"%s, %s" % (found[name], value) if name in found else value
-        tokens = [token.strip().lower() for token in found.get(b"connection", b"").split(b",")]
-        if b"upgrade" not in tokens:
+        if b"upgrade" not in list_of(lines, b"connection", lower=True):
             raise _Unusable("Missing header, 'Connection: Upgrade'")
         if found.get(b"upgrade", b"").lower() != b"websocket":
             raise _Unusable("Missing header, 'Upgrade: websocket'")
-        if found.get(b"sec-websocket-accept") != _accept_of(self._nonce):
+        if found.get(b"sec-websocket-accept") != accept_of(self._nonce):
             raise _Unusable("Bad accept token")
         if b"sec-websocket-extensions" in found:
             raise _Unusable("unrecognized extensions")
@@ -205,10 +200,11 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
     Raises:
         ConnectError: It contains something that HTTP does not allow.
     """
+    if not _is_host(host):
+        raise _not_allowed()
     written = [b"%s: %s" % line for line in lines]
     if (
-        _is_plain_host(host)
-        and target
+        target
         and target.isascii()
         and target.isprintable()
         and " " not in target
@@ -221,18 +217,18 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
 
     try:
         request = h11.Request(
-            method="GET", target=target.encode("ascii"), headers=[(b"Host", host.encode("idna")), *lines]
+            method="GET", target=target.encode("ascii"), headers=[(b"Host", host.encode("ascii")), *lines]
         )
         return h11.Connection(h11.CLIENT).send(request) or b""
     except (h11.LocalProtocolError, UnicodeError):
         raise _not_allowed() from None
 
 
-def _is_plain_host(host: str) -> bool:
-    """Return whether a Host header needs no encoding: an address, or labels of plain characters."""
+def _is_host(host: str) -> bool:
+    """Return whether a Host header is an address, or a name whose labels DNS allows. It is sent as it is."""
     labels = host.partition(":")[0].removesuffix(".").split(".")
     return (
-        host.isascii() and not host.encode().translate(None, _IN_HOST) and all(0 < len(label) <= 63 for label in labels)
+        host.isascii() and not host.encode().translate(None, IN_HOST) and all(0 < len(label) <= 63 for label in labels)
     )
 
 
@@ -262,13 +258,3 @@ def _read_switching(head: bytes) -> _Lines | None:
             return None
         found.append((name, split[1]))
     return found
-
-
-def _accept_of(key: bytes) -> bytes:
-    """Return the Sec-WebSocket-Accept for a key. Spec: RFC 6455 §4.2.2."""
-    try:  # hashlib's fallback without OpenSSL, which takes 2 MiB and longer to load than this whole module
-        from _sha1 import sha1  # type: ignore[import-not-found]
-    except ImportError:
-        from hashlib import sha1
-
-    return b2a_base64(sha1(key + _GUID).digest(), newline=False)

@@ -1,10 +1,11 @@
 """The server's opening handshake of a WebSocket: an HTTP upgrade request, answered by 101 or by a refusal.
 
-h11 parses HTTP, and wsproto checks the upgrade. This module adds what neither of them does: a limit for all data before
-the WebSocket is open (`heads`), checks for requests that a proxy could interpret differently, the subprotocol, and an
-answer that may come later than the request. Error messages of h11 and wsproto are escaped before they are shown. After
-the 101 the objects of both libraries are released, and `framing` handles the frames. The client's handshake is in
-`client_handshake`.
+h11 parses HTTP. This module checks the upgrade and adds a limit for all data before the WebSocket is open (`heads`),
+checks for requests that a proxy could interpret differently, the subprotocol, and an answer that may come later than
+the request. No answer repeats text of the request. wsproto is not used here: it decodes Host by Python's codec "idna",
+which takes time quadratic in the length of a label and refuses names of IDNA 2008, and of several Connection lines it
+reads only the last. After the 101 the object of h11 is released, and `framing` handles the frames. The client's
+handshake is in `client_handshake`.
 
 Spec: §6, RFC 6455 §4
 """
@@ -15,36 +16,43 @@ import re
 from collections.abc import Iterable, Sequence
 
 import h11
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData, Request
-from wsproto.utilities import LocalProtocolError as WSLocalProtocolError
-from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
 
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
 from mqttws.hints import ClassVar
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 from mqttws.protocol.frames import take_masked, take_short
-from mqttws.protocol.framing import WebSocketFraming, shown
-from mqttws.protocol.heads import Head, HeadTooLarge, texts_of
+from mqttws.protocol.framing import WebSocketFraming
+from mqttws.protocol.heads import IN_HOST, Head, HeadTooLarge, Lines, accept_of, list_of, texts_of
 from mqttws.protocol.plain import FramingEvent
 
 #: The WebSocket subprotocols that the server accepts; clients of MQTT 3.1 offer the second one. Spec: §6
 SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 #: How many bytes a client may send before its upgrade is answered, although it should send none.
 MAX_EARLY = 16 * 1024
+#: The version of WebSocket. Spec: RFC 6455 §4.1
+_VERSION = b"13"
 #: The beginning of a line that continues the previous one.
 _FOLDED_LINE = re.compile(rb"\n[ \t]")
-#: An Upgrade header line. Spec: RFC 9110 §7.8
-_UPGRADE_LINE = re.compile(rb"\nupgrade[ \t]*:([^\r\n]*)\r?(?=\n)", re.IGNORECASE)
 #: A target in absolute form: the authority, then path and query. Spec: RFC 9112 §3.2.2
 _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]+)([^#]*)", re.IGNORECASE)
 #: 16 bytes in base64: the last character before the padding encodes only two bits.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
-#: The server's answer to a head that exceeds its limits. Spec: RFC 6585 §5
-_TOO_LARGE = RejectConnection(status_code=431)
-
 Headers = Iterable[tuple[str, str]]
+
+
+class _Refused(Exception):
+    """The request is not a valid upgrade.
+
+    Attributes:
+        status: The HTTP status of the answer.
+        headers: Its headers, without those that every refusal has.
+    """
+
+    def __init__(self, message: str, status: int = 400, headers: Lines = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
 
 
 class ServerWebSocket(WebSocketFraming):
@@ -56,7 +64,7 @@ class ServerWebSocket(WebSocketFraming):
     Spec: RFC 6455 §4.2, [MQTT-6.0.0-3], [MQTT-6.0.0-4]
     """
 
-    __slots__ = ("_early", "_head", "_subprotocol", "_upgrade")
+    __slots__ = ("_early", "_head", "_http", "_key_sent", "_subprotocol")
 
     #: The required form of Sec-WebSocket-Key.
     KEY: ClassVar[re.Pattern[bytes]] = _KEY
@@ -64,7 +72,8 @@ class ServerWebSocket(WebSocketFraming):
     def __init__(self) -> None:
         super().__init__(is_client=False)
         self._head = Head()
-        self._upgrade: WSConnection | None = WSConnection(ConnectionType.SERVER)
+        self._http: h11.Connection | None = h11.Connection(h11.SERVER)
+        self._key_sent = b""  # the Sec-WebSocket-Key of the request
         self._subprotocol: str | None = None  # the selected one, while the request is not answered
         self._early = b""  # bytes that arrived after the request and before the answer
 
@@ -97,8 +106,15 @@ class ServerWebSocket(WebSocketFraming):
         """
         extra_headers = _checked(200, headers)
         subprotocol = self._take_request()
-        self._answer(AcceptConnection(subprotocol=subprotocol, extra_headers=extra_headers))
-        self._upgrade = None  # it keeps about 4 KiB, including h11's objects
+        lines = [
+            (b"Upgrade", b"websocket"),
+            (b"Connection", b"Upgrade"),
+            (b"Sec-WebSocket-Accept", accept_of(self._key_sent)),
+            (b"Sec-WebSocket-Protocol", subprotocol.encode()),
+            *extra_headers,
+        ]
+        self._answer(h11.InformationalResponse(status_code=101, headers=lines, reason=b"Switching Protocols"))
+        self._http, self._key_sent = None, b""  # h11's object takes about 4 KiB
         self._open()
         early, self._early = self._early, b""
         return [Opened(), *self._receive_frames(early)]
@@ -129,14 +145,15 @@ class ServerWebSocket(WebSocketFraming):
             raise LocalProtocolError("there is no upgrade request to accept or reject", "§6")
         return subprotocol
 
-    def _reject(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self._answer(RejectConnection(status_code=status, headers=headers, has_body=True))
-        self._answer(RejectData(data=body, body_finished=True))
+    def _reject(self, status: int, headers: Lines, body: bytes) -> None:
+        self._answer(h11.Response(status_code=status, headers=list(headers)))
+        self._answer(h11.Data(data=body))
+        self._answer(h11.EndOfMessage())
         self.finished = True
 
-    def _answer(self, event: Event) -> None:
-        assert self._upgrade is not None
-        self._out.append(self._upgrade.send(event))
+    def _answer(self, event: h11.Event) -> None:
+        assert self._http is not None
+        self._out.append(self._http.send(event) or b"")
 
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
         if self._subprotocol is not None:
@@ -147,21 +164,41 @@ class ServerWebSocket(WebSocketFraming):
             if split is None:
                 return []
             head, self._early = split
-            assert self._upgrade is not None
-            self._upgrade.receive_data(_choose_websocket(head))
-            request = next(event for event in self._upgrade.events() if isinstance(event, Request))
-            target, headers = _split_target(request.target, _headers_of(head, self.KEY))
+            request = self._parse(head)
+            lines = list(request.headers)
+            self._key_sent = _check_upgrade(request, self.KEY)
         except HeadTooLarge as error:
-            return [self._refuse_request(WSRemoteProtocolError(str(error), _TOO_LARGE))]
-        except (WSRemoteProtocolError, UnicodeError) as error:
+            return [self._refuse_request(_Refused(str(error), 431))]  # RFC 6585 §5
+        except _Refused as error:
             return [self._refuse_request(error)]
+        offered = list_of(lines, b"sec-websocket-protocol")
         for subprotocol in SUBPROTOCOLS:
-            if subprotocol in request.subprotocols:
+            if subprotocol.encode() in offered:
                 self._subprotocol = subprotocol
+                target, headers = _split_target(request.target.decode("ascii"), texts_of(lines))
                 return [UpgradeRequested(target, headers, subprotocol)]
         body = b"The WebSocket subprotocol 'mqtt' must be offered [MQTT-6.0.0-3].\n"
         self._reject(400, _framing_headers(body), body)
         return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
+
+    def _parse(self, head: bytes) -> h11.Request:
+        """Parse a request.
+
+        Raises:
+            _Refused: It is not HTTP, or has a folded line, which a proxy may have interpreted differently.
+
+        Spec: RFC 9112 §5.2
+        """
+        assert self._http is not None
+        self._http.receive_data(head)
+        try:
+            request = self._http.next_event()
+        except h11.RemoteProtocolError:
+            raise _Refused("Bad HTTP message") from None
+        assert isinstance(request, h11.Request)
+        if _FOLDED_LINE.search(head):
+            raise _Refused("A header must not be folded")
+        return request
 
     def _too_early(self) -> Ended:
         """End the connection of a client that sends frames without waiting for the 101."""
@@ -169,16 +206,14 @@ class ServerWebSocket(WebSocketFraming):
         self.finished = True
         return Ended(RemoteProtocolError("the client did not wait for the answer to its upgrade", "RFC 6455 §4.1"))
 
-    def _refuse_request(self, error: Exception) -> Ended:
+    def _refuse_request(self, refused: _Refused) -> Ended:
         """Reject a request that is not a valid upgrade."""
-        hint = getattr(error, "event_hint", None)
-        status, headers = (hint.status_code, list(hint.headers)) if hint is not None else (400, [])
-        body = f"This is a WebSocket endpoint of MQTT: {shown(error)}\n".encode()
+        body = f"This is a WebSocket endpoint of MQTT: {refused}\n".encode()
         try:
-            self._reject(status, [*headers, *_framing_headers(body)], body)
-        except (h11.LocalProtocolError, WSLocalProtocolError):  # HTTP allows no response to this request
+            self._reject(refused.status, [*refused.headers, *_framing_headers(body)], body)
+        except h11.LocalProtocolError:  # HTTP allows no response to this request
             self.finished = True
-        return Ended(RemoteProtocolError(f"the client's request is not a WebSocket upgrade: {shown(error)}", "§6"))
+        return Ended(RemoteProtocolError(f"the client's request is not a WebSocket upgrade: {refused}", "§6"))
 
 
 def _octets(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -199,15 +234,6 @@ def _framing_headers(body: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
 
 
-def _choose_websocket(head: bytes) -> bytes:
-    """Select WebSocket if an upgrade offers several protocols; wsproto does not. Spec: RFC 6455 §4.2.1 (3)."""
-    lines = _UPGRADE_LINE.findall(head)
-    offered = [protocol.strip().lower() for line in lines for protocol in line.split(b",")]
-    if len(offered) < 2 or b"websocket" not in offered:
-        return head
-    return _UPGRADE_LINE.sub(b"", head).replace(b"\n", b"\nUpgrade: websocket\r\n", 1)
-
-
 def _split_target(target: str, headers: tuple[tuple[str, str], ...]) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Split a target in absolute form: return its path and query, and the headers with its authority as Host.
 
@@ -221,29 +247,39 @@ def _split_target(target: str, headers: tuple[tuple[str, str], ...]) -> tuple[st
     return path if path.startswith("/") else f"/{path}", headers
 
 
-def _headers_of(head: bytes, key: re.Pattern[bytes]) -> tuple[tuple[str, str], ...]:
-    """Return the headers of a request as received; wsproto removes some of them, and decodes the host.
+def _check_upgrade(request: h11.Request, key: re.Pattern[bytes]) -> bytes:
+    """Check that a request is a valid upgrade, and return its Sec-WebSocket-Key.
+
+    Args:
+        request: The request, in which h11 has found one Host.
+        key: The required form of Sec-WebSocket-Key.
 
     Raises:
-        wsproto.utilities.RemoteProtocolError: The request uses HTTP/1.0; or it has a body or a folded line, which a
-            proxy may have interpreted differently; or its key is invalid or repeated.
+        _Refused: It is not a valid upgrade.
 
-    Spec: RFC 6455 §4.1, §4.2.1, §11.3, RFC 9112 §5.2
+    Spec: RFC 6455 §4.2.1, §4.4, §11.3, RFC 9112 §3.2
     """
-    parser = h11.Connection(h11.SERVER)
-    parser.receive_data(head)
-    request = parser.next_event()
-    assert isinstance(request, h11.Request)
     if request.http_version != b"1.1":
-        raise WSRemoteProtocolError("Request must be of HTTP/1.1")
-    if _FOLDED_LINE.search(head):
-        raise WSRemoteProtocolError("A header must not be folded")
-    names = [name for name, _ in request.headers]
+        raise _Refused("Request must be of HTTP/1.1")
+    if request.method != b"GET":
+        raise _Refused("Request method must be GET")
+    lines = list(request.headers)
+    single = dict(lines)
+    if b"transfer-encoding" in single or single.get(b"content-length", b"0") != b"0":
+        raise _Refused("An upgrade must not have a body")
+    if single[b"host"].translate(None, IN_HOST):
+        raise _Refused("Host must be a name or an address, in ASCII")
+    if b"upgrade" not in list_of(lines, b"connection", lower=True):
+        raise _Refused("Missing header, 'Connection: Upgrade'")
+    if b"websocket" not in list_of(lines, b"upgrade", lower=True):
+        raise _Refused("Missing header, 'Upgrade: websocket'")
+    names = [name for name, _ in lines]
     if names.count(b"sec-websocket-key") > 1 or names.count(b"sec-websocket-version") > 1:
-        raise WSRemoteProtocolError("Sec-WebSocket-Key and Sec-WebSocket-Version must not be repeated")
-    for name, value in request.headers:
-        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
-            raise WSRemoteProtocolError("An upgrade must not have a body")
-        if name == b"sec-websocket-key" and not key.fullmatch(value):
-            raise WSRemoteProtocolError("Sec-WebSocket-Key must be 16 bytes in base64")
-    return texts_of(request.headers)
+        raise _Refused("Sec-WebSocket-Key and Sec-WebSocket-Version must not be repeated")
+    version = single.get(b"sec-websocket-version")
+    if version != _VERSION:
+        status = 400 if version is None else 426
+        raise _Refused("Missing header, 'Sec-WebSocket-Version: 13'", status, [(b"Sec-WebSocket-Version", _VERSION)])
+    if not key.fullmatch(single.get(b"sec-websocket-key", b"")):
+        raise _Refused("Sec-WebSocket-Key must be 16 bytes in base64")
+    return single[b"sec-websocket-key"]

@@ -460,7 +460,7 @@ fault(
 fault("6.0.0-2", "only one packet of a message is processed", ("mqttws.codec.decoder:Decoder._cut", "while position < last:", "while position < last and not packets:"))
 fault("6.0.0-3", "another subprotocol is offered", (CLIENT_HANDSHAKE + "ClientWebSocket._upgrade_lines", 'self._subprotocol.encode("ascii")', 'b"mqttv3.1"'))
 fault("6.0.0-4", "a client accepts any answer", (CLIENT_HANDSHAKE + "ClientWebSocket._accepted", "if subprotocol == self._subprotocol:", "if True:"))
-fault("6.0.0-4", "a server selects no subprotocol", (HANDSHAKE + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
+fault("6.0.0-4", "a server selects no subprotocol", (HANDSHAKE + "ServerWebSocket.accept_upgrade", 'b"Sec-WebSocket-Protocol", subprotocol.encode()', 'b"X-Protocol", subprotocol.encode()'))
 fault(
     "7.0.0-2",
     "an extension is required",

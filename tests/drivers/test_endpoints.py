@@ -15,6 +15,7 @@ from drivers import PATIENCE, States
 from scripted import Scripted
 
 from mqttws import ConnectError, ConnectionRefused, ConnectTimeout, Reconnect
+from mqttws.broker import Broker
 from mqttws.client.endpoints import MOST_FAILURES, Endpoints
 
 Make = Callable[..., Any]
@@ -228,3 +229,21 @@ def test_recently_failed_addresses_come_last() -> None:
     following(endpoints, 1)
     assert endpoints.sort([1, 2, 3]) == [3, 1, 2]
     assert not endpoints.failed(silent=True), "no address accepted the TCP connection"
+
+
+@pytest.mark.parametrize("host", ["xn--strae-oqa.de", "xn--nxasmm1c.gr"])
+def test_a_name_of_idna_2008_is_connected_to(
+    make: Make, broker: Broker, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Python's codec "idna" is of IDNA 2003 and cannot decode these names. Spec: RFC 5891 §4.4"""
+    port = urlsplit(broker.url_of("ws")).port
+    asked = []
+
+    def getaddrinfo(name: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(name)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    make(f"ws://{host}:{port}/mqtt", client_id="c", reconnect=False).open()
+    assert set(asked) == {host}
+    assert [session.client_id for session in broker.sessions()] == ["c"]

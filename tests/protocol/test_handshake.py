@@ -22,7 +22,7 @@ from mqttws import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from mqttws.protocol import client_handshake
+from mqttws.protocol import client_handshake, heads
 from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 from mqttws.protocol.frames import binary_frame
@@ -118,6 +118,8 @@ class TestClientRequest:
             ("h", "/sécret", []),
             ("h\r\nX: y", "/", []),
             ("a..b", "/", []),
+            ("x" * 64 + ".example", "/", []),
+            ("b\u00fccher.example", "/", []),  # the caller encodes it: IDNA 2003 and IDNA 2008 differ
             ("h", "/", [("Authorization", "secret\r\nX: y")]),
             ("h", "/", [("Authorization", "secret\N{EURO SIGN}")]),
             ("h", "/", [("Bad Name", "secret")]),
@@ -134,6 +136,12 @@ class TestClientRequest:
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
         assert "cret" not in shown
         assert "X: y" not in shown
+
+    @pytest.mark.parametrize("host", ["xn--strae-oqa.de", "xn--nxasmm1c.gr:8083", "xn--a", "a~b%20c"])
+    @pytest.mark.parametrize("more", [[], [("X-Empty", "")]], ids=["plain", "by h11"])
+    def test_the_host_is_sent_unchanged(self, host: str, more: list[tuple[str, str]]) -> None:
+        """The names are of IDNA 2008, or not punycode at all. Spec: RFC 5891 §4.4"""
+        assert f"\r\nHost: {host}\r\n".encode() in ClientWebSocket(host, "/", more).data_to_send()
 
     def test_another_subprotocol_can_be_offered(self) -> None:
         websocket, accept = client(subprotocol="mqttv3.1")
@@ -267,7 +275,6 @@ class TestPlainWays:
             ("h", [("X-Empty", "")], False),
             ("h", [("X-Two-Spaces", "a  b")], False),
             ("h", [("Content-Length", "0")], False),
-            ("b\u00fccher.example", [], False),  # IDNA
         ],
     )
     def test_a_plain_request_equals_that_of_h11(
@@ -279,7 +286,7 @@ class TestPlainWays:
         monkeypatch.setattr(h11.Connection, "send", lambda self, event: sends.append(event) or send(self, event))
         assert ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send() == by_ourselves
         assert bool(sends) != plain
-        monkeypatch.setattr(client_handshake, "_is_plain_host", lambda host: False)
+        monkeypatch.setattr(client_handshake, "_split_line", lambda line: None)
         assert ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send() == by_ourselves
 
     @pytest.mark.parametrize(
@@ -326,9 +333,9 @@ class TestPlainWays:
 
 
 def test_the_accept_header_is_that_of_the_standard(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client_handshake._accept_of(KEY.encode()) == ACCEPT.encode()
+    assert heads.accept_of(KEY.encode()) == ACCEPT.encode()
     monkeypatch.setitem(sys.modules, "_sha1", None)  # a Python that is built without it
-    assert client_handshake._accept_of(KEY.encode()) == ACCEPT.encode()
+    assert heads.accept_of(KEY.encode()) == ACCEPT.encode()
 
 
 class TestClientRefused:
@@ -562,16 +569,59 @@ class TestServer:
         assert b"'mqtt' must be offered" in answer
         assert websocket.finished
 
+    @pytest.mark.parametrize("split", [False, True], ids=["one line", "several lines"])
     @pytest.mark.parametrize(
-        "host", ["BROKER.Example:8083", "[::1]:80", "a..b", "x" * 64 + ".example", "xn--bcher-kva.example", "xn--a"]
+        ("header", "values"),
+        [
+            ("Connection", ("Upgrade", "keep-alive")),
+            ("Connection", ("keep-alive", "upgrade")),
+            ("Connection", ("keep-alive", "Upgrade", "X-Extra")),
+            ("Connection", ("", "Upgrade", "")),
+            ("Upgrade", ("websocket", "h2c")),
+            ("Upgrade", ("h2c", "WebSocket")),
+            ("Sec-WebSocket-Protocol", ("mqtt", "foo")),
+            ("Sec-WebSocket-Protocol", ("foo", "mqtt")),
+            ("Sec-WebSocket-Extensions", ("permessage-deflate", "x-other; a=b")),
+            ("Sec-WebSocket-Extensions", ("x-other", "permessage-deflate")),
+        ],
+    )
+    def test_lines_of_a_list_are_one_list(self, header: str, values: tuple[str, ...], split: bool) -> None:
+        """Spec: RFC 9110 §5.3, RFC 6455 §4.2.1"""
+        lines = [f"{header}: {value}" for value in (values if split else (", ".join(values),))]
+        kept = [line for line in REQUEST.split("\r\n")[:-2] if not line.startswith(f"{header}:")]
+        websocket = ServerWebSocket()
+        (event,) = feed(websocket, ["\r\n".join([*kept, *lines, "", ""]).encode()])
+        assert isinstance(event, UpgradeRequested)
+        assert [value for name, value in event.headers if name == header.lower()] == [
+            line.removeprefix(f"{header}:").strip() for line in lines
+        ]
+        assert websocket.accept_upgrade() == [Opened()]
+        answer = websocket.data_to_send()
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nSec-WebSocket-Protocol: mqtt\r\n" in answer
+        assert b"Extensions" not in answer
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "BROKER.Example:8083",
+            "[::1]:80",
+            "a..b",
+            "x" * 64 + ".example",
+            "xn--bcher-kva.example",
+            "xn--strae-oqa.de",  # of IDNA 2008; in IDNA 2003 this letter is "ss"
+            "xn--nxasmm1c.gr",
+            "xn--a",  # no punycode
+            "xn--" + "a" * 15_000,
+            "a~b_c!d%20",
+            "",
+        ],
     )
     def test_the_host_is_reported_unchanged(self, host: str) -> None:
-        events = feed(ServerWebSocket(), [REQUEST.replace("broker.example", host).encode()])
-        assert len(events) == 1
-        if isinstance(events[0], UpgradeRequested):
-            assert dict(events[0].headers)["host"] == host
-        else:
-            assert host == "xn--a"  # no punycode: refused, but without a crash
+        """The server does not depend on the name, so it does not decode it. Spec: RFC 9110 §7.2, RFC 5891 §4.4"""
+        (event,) = feed(ServerWebSocket(), [REQUEST.replace("broker.example", host).encode()])
+        assert isinstance(event, UpgradeRequested)
+        assert dict(event.headers)["host"] == host
 
     @pytest.mark.parametrize(
         ("request_", "status", "words"),
@@ -592,10 +642,14 @@ class TestServer:
             (REQUEST.replace("Connection: Upgrade\r\n", "Connection: close\r\n"), 400, "Connection"),
             (REQUEST.replace("Host: broker.example\r\n", ""), 400, "Bad HTTP"),
             (REQUEST.replace("Host:", "Host: other\r\nHost:"), 400, "Bad HTTP"),
-            (REQUEST.replace("broker.example", "b\u00fccher"), 400, None),
+            (REQUEST.replace("broker.example", "b\u00fccher"), 400, "in ASCII"),
+            (REQUEST.replace("broker.example", "a b"), 400, "a name or an address"),
+            (REQUEST.replace("broker.example", "user@broker.example"), 400, "a name or an address"),
+            (REQUEST.replace("broker.example", "broker.example/mqtt"), 400, "a name or an address"),
             (REQUEST.replace("/mqtt", "/m qtt", 1), 400, "Bad HTTP"),
             (REQUEST.replace("/mqtt", "/m\u00fc", 1), 400, "Bad HTTP"),
             (REQUEST.replace("Host", "Ho st", 1), 400, "Bad HTTP"),
+            (REQUEST.replace("Connection: Upgrade\r\n", "Connection: x\r\nConnection: y\r\n"), 400, "Connection"),
             ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "Connection"),
             ("nonsense\r\n\r\n", 400, "Bad HTTP"),
             (REQUEST.replace("Host:", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nHost:"), 400, "repeated"),
@@ -749,7 +803,7 @@ def test_a_plain_line_is_a_token_and_visible_ascii_with_single_spaces(line: byte
 
 
 @pytest.mark.parametrize(
-    ("host", "plain"),
+    ("host", "valid"),
     [
         ("a-b_c.example.:1", True),
         ("[::1]", True),
@@ -764,5 +818,5 @@ def test_a_plain_line_is_a_token_and_visible_ascii_with_single_spaces(line: byte
         ("a/b", False),
     ],
 )
-def test_which_hosts_are_sent_without_h11(host: str, plain: bool) -> None:
-    assert client_handshake._is_plain_host(host) is plain
+def test_which_hosts_are_sent(host: str, valid: bool) -> None:
+    assert client_handshake._is_host(host) is valid
