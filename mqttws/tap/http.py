@@ -57,6 +57,11 @@ class Head(NamedTuple):
         """Return the value of the first header with this name, or None."""
         return next((value for key, value in self.headers if key == name), None)
 
+    def elements(self, name: str) -> list[str]:
+        """Return the elements of a header that is a list. Its lines form one list. Spec: RFC 9110 §5.3."""
+        words = (word.strip() for key, value in self.headers if key == name for word in value.split(","))
+        return [word for word in words if word]
+
 
 def accept_for(key: str) -> str:
     """Compute `Sec-WebSocket-Accept`. Spec: RFC 6455 §4.2.2."""
@@ -74,8 +79,9 @@ def read_head(data: bytes) -> Head:
             headers.append((name.decode("latin-1").strip().lower(), value.decode("latin-1").strip()))
     response = words[0].startswith(b"HTTP/")
     name = (words[1] if len(words) > 1 else b"") if response else words[0]
-    asked = any(key == "upgrade" and value.lower() == "websocket" for key, value in headers)
-    return Head(name.decode("latin-1"), tuple(headers), asked and (not response or name == b"101"))
+    head = Head(name.decode("latin-1"), tuple(headers), False)
+    asked = "websocket" in map(str.lower, head.elements("upgrade"))
+    return head._replace(upgrade=asked and (not response or name == b"101"))
 
 
 def check_response(response: Head, request: Head | None) -> tuple[Broken, ...]:
@@ -87,7 +93,7 @@ def check_response(response: Head, request: Head | None) -> tuple[Broken, ...]:
     if response.get("sec-websocket-accept") != expected:
         seen = response.get("sec-websocket-accept")
         broken.append(Broken("RFC 6455 §4.2.2", f"Sec-WebSocket-Accept is {seen!r}; for this key it is {expected!r}"))
-    offered = [word.strip() for word in (request.get("sec-websocket-protocol") or "").split(",") if word.strip()]
+    offered = request.elements("sec-websocket-protocol")
     chosen = response.get("sec-websocket-protocol")
     if chosen not in offered:
         broken.append(Broken("MQTT-6.0.0-4", f"the server chose the subprotocol {chosen!r}; offered are {offered}"))
@@ -99,7 +105,7 @@ def check_request(request: Head) -> tuple[Broken, ...]:
     if not request.upgrade:
         return ()
     broken = []
-    offered = [word.strip() for word in (request.get("sec-websocket-protocol") or "").split(",")]
+    offered = request.elements("sec-websocket-protocol")
     if "mqtt" not in offered and "mqttv3.1" not in offered:
         broken.append(
             Broken("MQTT-6.0.0-3", f"the client offers the subprotocols {offered}; 'mqtt' must be among them")

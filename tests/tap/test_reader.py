@@ -104,6 +104,22 @@ def test_a_wrong_answer_to_the_upgrade_is_marked(old: bytes, new: bytes, stateme
     assert broken(response) == [statement]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Sec-WebSocket-Protocol: mqtt", b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: mqtt"),
+        (b"Upgrade: websocket", b"Upgrade: h2c\r\nUpgrade: WebSocket"),
+        (b"Upgrade: websocket", b"Upgrade: h2c, websocket"),
+    ],
+)
+def test_lines_of_a_list_are_one_list(old: bytes, new: bytes) -> None:
+    """Spec: RFC 9110 §5.3"""
+    reader = SessionReader()
+    _, request = reader.receive_data("client", REQUEST.replace(old, new, 1), 1.0)
+    _, response, frame = reader.receive_data("server", RESPONSE + bytes.fromhex("8900"), 2.0)
+    assert (broken(request), broken(response), frame.name) == ([], [], "ping")
+
+
 def test_a_content_length_of_thousands_of_digits() -> None:
     reader = SessionReader()
     head = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %b\r\n\r\n" % (b"9" * 5000)
