@@ -31,6 +31,8 @@ SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 MAX_EARLY = 16 * 1024
 #: The version of WebSocket. Spec: RFC 6455 §4.1
 _VERSION = b"13"
+#: The headers of an answer that requires or confirms the upgrade.
+_REQUIRED = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
 #: The beginning of a line that continues the previous one.
 _FOLDED_LINE = re.compile(rb"\n[ \t]")
 #: A target in absolute form: the authority, then path and query. Spec: RFC 9112 §3.2.2
@@ -107,8 +109,7 @@ class ServerWebSocket(WebSocketFraming):
         extra_headers = _checked(200, headers)
         subprotocol = self._take_request()
         lines = [
-            (b"Upgrade", b"websocket"),
-            (b"Connection", b"Upgrade"),
+            *_REQUIRED,
             (b"Sec-WebSocket-Accept", accept_of(self._key_sent)),
             (b"Sec-WebSocket-Protocol", subprotocol.encode()),
             *extra_headers,
@@ -124,7 +125,8 @@ class ServerWebSocket(WebSocketFraming):
 
         Args:
             status: 300 to 599, but not 304, which has no body.
-            headers: Response headers, as (name, value) pairs; Content-Length and Connection are added.
+            headers: Response headers, as (name, value) pairs; Content-Length and Connection are added, and Upgrade if
+                the status is 426.
             body: The body of the response.
 
         Raises:
@@ -146,7 +148,11 @@ class ServerWebSocket(WebSocketFraming):
         return subprotocol
 
     def _reject(self, status: int, headers: Lines, body: bytes) -> None:
-        self._answer(h11.Response(status_code=status, headers=list(headers)))
+        """Send a refusal. A 426 must name the required protocol. Spec: RFC 9110 §7.8, §15.5.22."""
+        lines = list(headers)
+        if status == 426 and not any(name.lower() == b"upgrade" for name, _ in lines):
+            lines[:0] = _REQUIRED
+        self._answer(h11.Response(status_code=status, headers=lines))
         self._answer(h11.Data(data=body))
         self._answer(h11.EndOfMessage())
         self.finished = True

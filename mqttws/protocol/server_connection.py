@@ -69,7 +69,8 @@ class ServerConnection(Connection[ServerMachine]):
         Args:
             status: 300 to 599, but not 304.
             now: The current time in seconds.
-            headers: Response headers, as (name, value) pairs; Content-Length and Connection are added.
+            headers: Response headers, as (name, value) pairs; Content-Length and Connection are added, and Upgrade if
+                the status is 426.
             body: The body of the response.
 
         Raises:

@@ -12,7 +12,7 @@ from wire import PATIENCE, Wire
 
 import mqttws
 from mqttws import Connect, Publish
-from mqttws.broker import Broker, Limits, Peer
+from mqttws.broker import Broker, Limits, Peer, Rejection
 from mqttws.broker.origin import objection_to_origin
 
 
@@ -39,6 +39,22 @@ def test_without_the_subprotocol_there_is_no_websocket(wire, offered):
 ])  # fmt: skip
 def test_only_its_paths_are_served(wire, target, status):
     assert wire(scheme="ws", upgrade=False).upgrade(target, "127.0.0.1").startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("by_hook", [False, True], ids=["another version", "a hook"])
+def test_a_426_names_the_required_protocol(start, wire, by_hook):
+    """Spec: RFC 6455 §4.4, RFC 9110 §15.5.22"""
+    peer = wire(start(on_upgrade=lambda peer: Rejection(426)), "ws", upgrade=False)
+    if by_hook:
+        answer = peer.upgrade("/mqtt", "x")
+    else:
+        peer.socket.sendall(
+            b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        answer = peer.rest()
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" in answer
 
 
 def test_the_paths_are_configurable(start, wire):

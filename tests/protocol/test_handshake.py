@@ -680,9 +680,34 @@ class TestServer:
             assert feed(websocket, [b"more"]) == []
 
     def test_the_supported_version_is_sent(self) -> None:
+        """A 426 names the required protocol. Spec: RFC 6455 §4.4, RFC 9110 §7.8, §15.5.22"""
         websocket = ServerWebSocket()
         feed(websocket, [REQUEST.replace("Version: 13", "Version: 8").encode()])
-        assert b"\r\nSec-WebSocket-Version: 13\r\n" in websocket.data_to_send()
+        head, _, body = websocket.data_to_send().partition(b"\r\n\r\n")
+        assert head.split(b"\r\n") == [
+            b"HTTP/1.1 426 ",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Version: 13",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+        ]
+
+    @pytest.mark.parametrize("given", [[], [("upgrade", "h2c, websocket"), ("Connection", "upgrade")]])
+    def test_a_rejection_with_426_names_the_required_protocol(self, given: list[tuple[str, str]]) -> None:
+        """Spec: RFC 9110 §15.5.22"""
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        websocket.reject_upgrade(426, given)
+        head = h11.Connection(h11.CLIENT)
+        head.send(h11.Request(method="GET", target="/", headers=[("Host", "h")]))
+        head.receive_data(websocket.data_to_send())
+        answer = head.next_event()
+        assert isinstance(answer, h11.Response)
+        assert [value for name, value in answer.headers if name == b"upgrade"] == [
+            b"h2c, websocket" if given else b"websocket"
+        ]
+        assert heads.list_of(answer.headers, b"connection", lower=True) == [b"upgrade", b"close"]
 
     def test_a_refused_request_shows_no_credential(self) -> None:
         for request in (
