@@ -51,8 +51,8 @@ class SQLiteStore:
         self._batch: dict[bytes, bytes | None] = {}  # the changes that are being committed
         self._make_locks()
         _stores.add(self)
-        self._process = os.getpid()
         self._connection: sqlite3.Connection | None = None
+        self._abandoned: list[sqlite3.Connection] = []  # see `_abandon`
         try:
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -82,6 +82,7 @@ class SQLiteStore:
             connection.execute("COMMIT")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages()}")
+            connection.create_function("abandoned", 0, self._abandoned.__len__)  # so that SQLite refers to the list
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise StoreError(
@@ -95,6 +96,19 @@ class SQLiteStore:
     def _make_locks(self) -> None:
         self._lock = AtomicLock()  # protects `_pending` and `_batch`; never held while waiting for the disk
         self._writing = AtomicLock()  # held by the thread that uses the file; acquired before `_lock`
+
+    def _abandon(self) -> None:
+        """Give up the connection in a forked child process, and never close it.
+
+        SQLite would take the locks of the parent for its own: closing the connection, also when it is deleted at the
+        end of the interpreter, would move the log into the file and delete it, while the parent writes to it. So the
+        connection must not even be deleted. It refers to the list, as the function of an SQL function, by a reference
+        that the garbage collector does not see; with the connection in it, neither is ever deleted.
+        """
+        if self._connection is not None:
+            self._abandoned.append(self._connection)
+            self._connection = None
+        self._make_locks()
 
     def _log_pages(self) -> int:
         """Return the number of pages of 4 KiB after which the log is moved into the file (a checkpoint).
@@ -185,14 +199,14 @@ class SQLiteStore:
                 connection.execute("ROLLBACK")
 
     def _open(self) -> sqlite3.Connection:
+        if self._abandoned:
+            raise StoreError(f"the store {self._path!r} was opened before a fork and belongs to the parent process")
         if self._connection is None:
             raise StoreError(f"the store {self._path!r} is closed")
-        if os.getpid() != self._process:
-            raise StoreError(f"the store {self._path!r} was opened before a fork and belongs to the parent process")
         return self._connection
 
     def close(self) -> None:
-        """Commit, and close the file. Further calls have no effect.
+        """Commit, and close the file. Further calls have no effect, and calls in a forked child process have none.
 
         Raises:
             StoreError: The commit failed, see `Store.commit`; the file is closed nevertheless.
@@ -221,14 +235,14 @@ class SQLiteStore:
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 
 
-def _renew_locks() -> None:
-    """Replace the locks in a forked child process: threads that do not exist there may hold the old ones.
+def _abandon_all() -> None:
+    """Abandon the connections in a forked child process, and replace the locks, which other threads may have held.
 
     The stores still belong to the parent process: their methods raise `StoreError` in the child.
     """
     for store in list(_stores):
-        store._make_locks()
+        store._abandon()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+    os.register_at_fork(after_in_child=_abandon_all)

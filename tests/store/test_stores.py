@@ -132,6 +132,29 @@ def test_a_fork_cannot_use_the_stores_of_its_parent(tmp_path: Path) -> None:
         assert store.load(b"") == [(b"k", b"v")]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize(
+    "end", ["store.close()", "store.__exit__(None, None, None)", "del store; gc.collect()", "store.load(b'')", "pass"]
+)
+def test_the_end_of_a_forked_child_leaves_the_file_to_its_parent(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "s.db"
+    program = (
+        "import gc, os, sys, mqttws\n"
+        "store = mqttws.SQLiteStore(sys.argv[1])\n"
+        "store.put(b'before', b'1'); store.commit()\n"
+        "if not os.fork():\n"
+        f"    {end}\n"
+        "    sys.exit()\n"  # at which the interpreter deletes what is left
+        "os.wait()\n"
+        "assert os.path.exists(sys.argv[1] + '-wal')\n"
+        "store.put(b'after', b'2'); store.commit()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, path], check=False, timeout=60).returncode == -9
+    with SQLiteStore(path) as store:
+        assert store.load(b"") == [(b"after", b"2"), (b"before", b"1")]
+
+
 def test_an_empty_path_is_not_a_temporary_file() -> None:
     with pytest.raises(StoreError, match="the path is empty"):
         SQLiteStore("")
