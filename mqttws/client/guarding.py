@@ -42,8 +42,10 @@ class Guard:
         self._warn = warn
         self._warned: set[str] = set()
 
-    def publish(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False, **more: Any) -> Call:
-        """Check the arguments of `publish`. Return them with the QoS lowered if necessary.
+    def publish(
+        self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False, *rest: Any, **more: Any
+    ) -> Call:
+        """Check the arguments of `publish` and `publish_nowait`. Return them with the QoS lowered if necessary.
 
         Raises:
             Unsupported: The server does not support the message.
@@ -52,9 +54,9 @@ class Guard:
         if isinstance(topic, str):
             rules = self.profile.publish_rules(topic, len(as_payload(payload)), qos, retain)
             self._check(f"the message to {topic!r}", rules)
-        return (topic, payload, qos, retain), more
+        return (topic, payload, qos, retain, *rest), more
 
-    def subscribe(self, topic_filters: TopicFilters, qos: int = 0, **more: Any) -> Call:
+    def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *rest: Any, **more: Any) -> Call:
         """Check the arguments of `subscribe`. Return them with the QoS lowered if necessary.
 
         Raises:
@@ -63,21 +65,22 @@ class Guard:
         qos = self._lowered(qos)
         if isinstance(topic_filters, str):
             self._check_filters([(topic_filters, qos)])
-            return (topic_filters, qos), more
+            return (topic_filters, qos, *rest), more
         given = [(each[0], self._lowered(each[1])) if _is_pair(each) else each for each in as_list(topic_filters)]
         pairs = [(each, qos) if isinstance(each, str) else each for each in given]
         self._check_filters([pair for pair in pairs if _is_pair(pair)])  # the client rejects all others
-        return (given, qos), more
+        return (given, qos, *rest), more
 
-    def check_will(self, will: Message | None) -> None:
-        """Check a Will Message.
+    def will(self, will: Message) -> Message:
+        """Check a Will Message. Return it with the QoS lowered if necessary.
 
         Raises:
             Unsupported: The server does not support it.
         """
-        if will is not None:
-            rules = self.profile.publish_rules(will.topic, len(will.payload), will.qos, will.retain)
-            self._check(f"the will to {will.topic!r}", rules)
+        qos = self._lowered(will.qos)
+        rules = self.profile.publish_rules(will.topic, len(will.payload), qos, will.retain)
+        self._check(f"the will to {will.topic!r}", rules)
+        return Message(will.topic, will.payload, qos, will.retain)
 
     def _check_filters(self, wanted: list[tuple[str, int]]) -> None:
         beside = {*self._standing(), *(topic_filter for topic_filter, _ in wanted)}
@@ -94,7 +97,8 @@ class Guard:
     def _lowered(self, qos: Any) -> Any:
         if type(qos) is not int or not self.max_qos < qos <= 2:  # the client rejects invalid values
             return qos
-        self._note("max_qos", f"QoS {qos} is sent as QoS {self.max_qos}, the maximum of {self.profile.server}")
+        whose = self.profile.server if self.max_qos == self.profile.max_qos else "the option max_qos"
+        self._note("max_qos", f"QoS {qos} is sent as QoS {self.max_qos}, the maximum of {whose}")
         return self.max_qos
 
     def _note(self, name: str, text: str) -> None:
@@ -109,7 +113,7 @@ def put_guard(
     standing: Callable[[], Iterable[str]],
     log: Callable[[int, tuple[Any, ...]], object],
 ) -> None:
-    """Wrap the methods of a client so that a `Guard` checks their arguments first.
+    """Wrap the methods of a client so that a `Guard` checks their arguments first, and check its will.
 
     Args:
         client: The client.
@@ -121,7 +125,8 @@ def put_guard(
         Unsupported: The server does not support the will.
     """
     guard = Guard(options, standing, lambda text: log(WARNING, ("%s: %s", client.client_id, text)))
-    guard.check_will(options.will)
+    if options.will is not None:
+        options.will = guard.will(options.will)  # it is sent with each CONNECT
     for verb, prepare in (
         ("publish", guard.publish),
         ("publish_nowait", guard.publish),

@@ -16,7 +16,16 @@ from scripted import Scripted
 
 import mqttws
 import mqttws.aio
-from mqttws import PROFILES, LocalProtocolError, Publish, SubAck, Subscribe, Unsupported, topic_matches
+from mqttws import (
+    Connect,
+    LocalProtocolError,
+    Message,
+    Publish,
+    SubAck,
+    Subscribe,
+    Unsupported,
+    topic_matches,
+)
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Access, Peer
 from mqttws.client.profiles import overlap
@@ -117,8 +126,45 @@ def test_an_unsupported_qos_is_lowered(
     assert isinstance(subscribe, Subscribe)
     assert subscribe.topic_filters == (("b", 1), ("c", 0), ("d", 1))
     assert [record.getMessage() for record in caplog.records if "QoS 2" in record.getMessage()] == [
-        f"c: QoS 2 is sent as QoS 1, the maximum of {PROFILES[options.get('server', 'plain')].server}"
+        f"c: QoS 2 is sent as QoS 1, the maximum of {'RabbitMQ' if 'server' in options else 'the option max_qos'}"
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "whose"),
+    [
+        ({"max_qos": 1}, "the option max_qos"),
+        ({"server": "rabbitmq"}, "RabbitMQ"),
+        ({"server": "aws-iot", "max_qos": 1}, "the option max_qos"),
+    ],
+)
+def test_the_qos_of_a_will_is_lowered(
+    make: Make, tcp_server: Scripted, options: Any, whose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "mqttws")
+    client = make(tcp_server.url, client_id="c", will=("status", b"gone", 2), **options)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept()
+    assert end.receive() == Connect("c", will=Message("status", b"gone", 1))
+    end.send("20 02 00 00")
+    opening.result(PATIENCE)
+    client.publish_nowait("a", b"x", 2)
+    end.expect(Publish("a", b"x", 1, packet_id=1))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"c: QoS 2 is sent as QoS 1, the maximum of {whose}"  # once, for the will and the message
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_qos": 1}, {"server": "mosquitto"}])
+def test_a_profile_changes_no_signature(make: Make, url: str, options: Any) -> None:
+    client = make(url, client_id="c", **options).open()
+    client.publish_nowait("a", b"x", 1, False, 60.0).result(PATIENCE)
+    with pytest.raises(ValueError, match="expire_after is -1"):
+        client.publish_nowait("a", b"x", 1, False, -1)
+    with pytest.raises(TypeError, match="positional"):
+        client.publish("a", b"x", 1, False, 60.0)
+    with pytest.raises(TypeError, match="positional"):
+        client.subscribe_nowait("a", 1, 2)
 
 
 def test_differences_of_the_server_are_warned_about_once(
