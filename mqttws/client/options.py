@@ -66,8 +66,8 @@ class Options:
         server: The profile to use: "plain" (no restrictions), "mosquitto", "nats", "rabbitmq" or "aws-iot". Requests
             that this server does not support are refused with `Unsupported` before they are sent, or logged once as a
             warning; see `PROFILES`.
-        max_qos: 0 to 2: the maximum QoS of messages and subscriptions. A higher QoS is lowered to it and logged once as
-            a warning. A profile can set a lower maximum.
+        max_qos: 0 to 2: the maximum QoS of messages, subscriptions and the will. A higher QoS is lowered to it and
+            logged once as a warning. A profile can set a lower maximum.
         on_message: Called with each message, instead of an iteration.
         on_state: Called with each `State`.
         on_error: Called with errors that belong to no call, for example a subscription that the server refused to
@@ -106,7 +106,7 @@ class Options:
             are several. For clusters: a node that waits for an election answers pings, but loses received messages.
         publish_rate: PUBLISH packets per second, above 0, that the server accepts on one connection in both directions
             together. QoS 1 and 2 messages beyond it are delayed, and at most half a second's worth of them is in
-            flight. None: no limit.
+            flight. None or infinity: no limit.
         resend_after: Seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same
             connection, if the server has acknowledged a later one, or answered a ping and been silent for that time
             again. None: only on the next connection. For servers that drop messages beyond their rate.

@@ -131,8 +131,8 @@ class Pace:
 
     Args:
         sender: The outgoing messages.
-        rate: PUBLISH packets per second in both directions together, above 0; at most half of it is in flight. None: no
-            limit.
+        rate: PUBLISH packets per second in both directions together, above 0; at most half of it is in flight. None or
+            infinity: no limit.
         resend_after: Seconds after which a QoS 1 message that is not acknowledged is overdue; None: never.
     """
 
@@ -153,9 +153,9 @@ class Pace:
 
     def __init__(self, sender: Sender, rate: float | None, resend_after: float | None) -> None:
         self._sender = sender
-        half = None if rate is None else max(1.0, rate / 2)
-        self._bucket = None if rate is None or half is None else TokenBucket(rate * _MARGIN, half)
-        self._window = inf if half is None else int(half)
+        half = inf if rate is None else max(1.0, rate / 2)
+        self._bucket = None if rate is None or half == inf else TokenBucket(rate * _MARGIN, half)
+        self._window = inf if half == inf else int(half)
         self._resend_after = resend_after
         self._sent: dict[int, _Sent] = {}  # by packet identifier, the oldest first
         self._number = 0  # the number of the last message that was sent

@@ -29,7 +29,7 @@ class TLSLayer:
 
     Args:
         context: See `ssl.SSLContext`.
-        server_hostname: The name to verify, for the client's side; None for the server's side.
+        server_hostname: The name to verify, for the client's side, as in `TLSPipe`; None for the server's side.
 
     Attributes:
         established: Whether the handshake is complete.
@@ -39,9 +39,8 @@ class TLSLayer:
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
-        )
+        name = None if server_hostname is None else server_hostname.removesuffix(".")
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=name is None, server_hostname=name)
         self._partial = b""
         self.established = False
         self.eof = False

@@ -15,6 +15,7 @@ Spec: "AWS IoT Core endpoints and quotas" in the AWS general reference; "MQTT" i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from pubsub.aws.reserved_topics import filter_of_share, may_publish, may_subscribe, without_prefix
@@ -106,7 +107,7 @@ class IoTLimits:
             raise ValueError(f"publish_surplus is {self.publish_surplus!r}; expected 'discard' or 'delay'")
         for name in _RATES:
             rate, least = getattr(self, name), 1.0 if name in _WHOLE else 0.0
-            if rate is not None and not (rate > 0 and rate >= least):
+            if rate is not None and not (rate > 0 and least <= rate < inf):
                 raise ValueError(f"{name} is {rate}; expected {least:g} or more a second, or None for no limit")
         if self.websocket_life is not None and not self.websocket_life > 0:
             raise ValueError(f"websocket_life is {self.websocket_life}; expected seconds above 0, or None for no limit")

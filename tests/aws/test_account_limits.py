@@ -69,6 +69,13 @@ def test_what_is_out_of_range_is_refused(name: str, value: float) -> None:
     IoTLimits(**{name: None})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["client_connect_rate", "publish_rate", "byte_rate", "subscribe_rate"])
+def test_a_rate_without_a_limit_is_none(name: str) -> None:
+    """A `ConnectBudget`, which keeps one of them, has no infinite rate."""
+    with pytest.raises(ValueError, match=f"{name} is inf; expected .* or None for no limit"):
+        IoTLimits(**{name: float("inf")})  # type: ignore[arg-type]
+
+
 def test_topic_filters_of_the_account_have_a_rate(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
     account = Account(stack, IoTLimits(subscribe_rate=5.0))
     first, second = account.client("first"), account.client("second")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,9 +302,10 @@ def test_pacing_does_not_change_pings() -> None:
     assert machine.error is not None
 
 
-def test_without_a_rate_there_is_no_pacing() -> None:
+@pytest.mark.parametrize("options", [{}, {"publish_rate": math.inf}, {"publish_rate": math.inf, "resend_after": 5.0}])
+def test_without_a_rate_there_is_no_pacing(options: dict[str, float]) -> None:
     session = Session()
-    machine = connected(session)
+    machine = connected(session, **options)
     for _ in range(100):
         session.publish(Message("t", b"", 1))
     server = Throttling(machine, 1_000)
