@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from mqttws.errors import CertificateError, ConnectError
 from mqttws.protocol.outgoing import LONG
@@ -65,20 +65,27 @@ def tls_context(
     Raises:
         OSError: A file cannot be read.
         ssl.SSLError: A file does not have the expected contents.
-        ValueError: There is a key without a certificate.
+        ValueError: There is a key without a certificate, or the key is encrypted and there is no `key_password`.
     """
     if key is not None and certificate is None:
         raise ValueError("a key needs the certificate of the client")
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None:
-        context.load_cert_chain(str(certificate), str(key) if key is not None else None, key_password)
+        # Without a password OpenSSL would read one from the terminal, for which a service would wait forever.
+        password = key_password if key_password is not None else _no_password
+        context.load_cert_chain(str(certificate), str(key) if key is not None else None, password)
     if alpn:
         context.set_alpn_protocols(list(alpn))
     if insecure_no_verification:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _no_password() -> NoReturn:
+    """Called by OpenSSL for the password of an encrypted key."""
+    raise ValueError("the private key is encrypted, and there is no key_password")
 
 
 class TLSMemory:
@@ -144,7 +151,8 @@ class TLSPipe:
 
     Args:
         context: See `tls_context`.
-        server_hostname: The name for SNI and for the check of the certificate.
+        server_hostname: The name for SNI and for the check of the certificate. Its trailing dot, which says that it is
+            absolute, belongs to neither. Spec: RFC 6066 §3
         now: The current time in seconds.
         offered: The session of an earlier connection to the same server; None if there is none.
 
@@ -163,7 +171,7 @@ class TLSPipe:
         self._tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
-            server_hostname=server_hostname,
+            server_hostname=server_hostname.removesuffix("."),
             session=offered.session if offered is not None else None,
         )
         # When the certificate was verified: now, unless the session is resumed.

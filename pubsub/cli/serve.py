@@ -15,7 +15,7 @@ import signal
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mqttws import SQLiteStore, StoreError
 from mqttws.broker import Broker, Limits, Users
@@ -271,12 +271,17 @@ def _server_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     with _names(f"--cert {arguments.cert}" + f" with --key {arguments.key}" * (arguments.key is not None)):
-        context.load_cert_chain(arguments.cert, arguments.key)
+        context.load_cert_chain(arguments.cert, arguments.key, _no_password)
     if arguments.client_ca is not None:
         with _names(f"--client-ca {arguments.client_ca}"):
             context.load_verify_locations(arguments.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _no_password() -> NoReturn:
+    """Called by OpenSSL for the password of an encrypted key; without this it would read one from the terminal."""
+    raise ValueError("the private key is encrypted; `openssl pkey` decrypts it")
 
 
 @contextlib.contextmanager
@@ -289,6 +294,8 @@ def _names(files: str) -> Iterator[None]:
         raise ValueError(f"{files} cannot be used: {reason}") from None
     except OSError as error:
         raise ValueError(f"{files} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ValueError(f"{files} cannot be used: {error}") from None
 
 
 async def _serve(broker: Broker) -> None:

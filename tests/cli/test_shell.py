@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from self_signed import self_signed
+from self_signed import encrypt, self_signed
 
 import mqttws
 from mqttws.broker import Broker
@@ -303,6 +303,10 @@ def test_tls_is_never_plain_text() -> None:
         (["--cert", "both.pem", "--key", "nowhere.pem"], "--cert both.pem with --key nowhere.pem cannot be read"),
         (["--cert", "other"], "--cert other cannot be used: "),
         (["--cert", "both.pem", "--key", "other"], "--cert both.pem with --key other cannot be used: "),
+        (
+            ["--cert", "both.pem", "--key", "secret.pem"],
+            "--key secret.pem cannot be used: the private key is enc",
+        ),
         (["--cert", "both.pem", "--client-ca", "nowhere.pem"], "--client-ca nowhere.pem cannot be read"),
         (["--cert", "both.pem", "--client-ca", "other"], "--client-ca other cannot be used: "),
     ],
@@ -311,10 +315,22 @@ def test_a_file_for_tls_that_cannot_be_used_is_named(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     self_signed(tmp_path / "both.pem")
+    (tmp_path / "secret.pem").write_bytes((tmp_path / "both.pem").read_bytes())
+    encrypt(tmp_path / "secret.pem", b"hunter2")
     (tmp_path / "other").write_text("neither a certificate nor a key\n")
     monkeypatch.chdir(tmp_path)
     assert main(["serve", "--wss-port", "0", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["sub", "a"], ["pub", "-t", "a", "-n"]])
+def test_an_encrypted_key_of_a_client_needs_an_option(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    self_signed(tmp_path / "both.pem")
+    encrypt(tmp_path / "both.pem", b"hunter2")
+    assert main([*command, "-h", "127.0.0.1", "-p", "1", "--cert", str(tmp_path / "both.pem")]) == 2
+    assert "the private key is encrypted, and there is no key_password: use --ask-key-pas" in capsys.readouterr().err
 
 
 # Output generated from the parsers, and the page.

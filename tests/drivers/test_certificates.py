@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from self_signed import encrypt
 
 import mqttws
 from mqttws.testing import Authority, mint_authority
@@ -90,6 +91,17 @@ def test_a_certificate_without_names_is_refused(authority: Authority) -> None:
 def test_a_key_without_a_certificate_is_refused() -> None:
     with pytest.raises(ValueError, match="a key needs the certificate of the client"):
         mqttws.tls_context(key="client.key")
+
+
+def test_an_encrypted_key_without_its_password_is_refused(authority: Authority, tmp_path) -> None:
+    """OpenSSL would read the password from the terminal of the process, if there is one."""
+    certificate, key = authority.issue("localhost").write(tmp_path, "x")
+    encrypt(key, b"hunter2")
+    with pytest.raises(ValueError, match="the private key is encrypted, and there is no key_password"):
+        mqttws.tls_context(certificate=certificate, key=key)
+    with pytest.raises(ssl.SSLError):
+        mqttws.tls_context(certificate=certificate, key=key, key_password="")
+    assert mqttws.tls_context(certificate=certificate, key=key, key_password="hunter2")
 
 
 def test_a_missing_package_is_named() -> None:

@@ -30,6 +30,7 @@ from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.outgoing import LONG
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.session import Session
+from mqttws.tap.tls import TLSLayer
 from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
@@ -167,6 +168,38 @@ def test_the_name_is_sent_and_an_address_is_not(make: Make, listen, authority: A
         server.end().welcome()
         opening.join(PATIENCE)
         assert server.name == name
+
+
+def test_the_name_has_no_trailing_dot(
+    make: Make, listen, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An absolute name is looked up as it is; SNI and the certificate have it without the dot. Spec: RFC 6066 §3."""
+    looked_up = []
+
+    def resolve(host: str, port: int, **options: Any) -> Any:
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    server = listen(authority.issue("broker.test").server_context())
+    opening = threading.Thread(target=make(server.url(host="broker.test."), tls=authority.client_context()).open)
+    opening.start()
+    server.end().welcome()
+    opening.join(PATIENCE)
+    assert server.name == "broker.test"
+    assert looked_up == ["broker.test."]
+
+
+def test_a_tap_asks_for_the_same_name(authority: Authority) -> None:
+    names: list[str | None] = []
+    context = authority.issue("broker.test").server_context()
+    context.sni_callback = lambda connection, name, context: names.append(name)
+    near, far = TLSLayer(context), TLSLayer(authority.client_context(), "broker.test.")
+    for _ in range(3):
+        near.receive_data(far.data_to_send())
+        far.receive_data(near.data_to_send())
+    assert near.established
+    assert names == ["broker.test"]
 
 
 def test_alpn_protocols_are_offered(make: Make, listen, authority: Authority, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Write a self-signed certificate, for tests that need one file for everything."""
+"""Write a self-signed certificate, for tests that need one file for everything, and encrypt the key of a file."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ def self_signed(path: Path) -> Path:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     path.write_bytes(pem + certificate.public_bytes(serialization.Encoding.PEM))
     return path
+
+
+def encrypt(path: Path, password: bytes) -> None:
+    """Encrypt the private key with which a PEM file begins."""
+    from cryptography.hazmat.primitives import serialization
+
+    pem = path.read_bytes()
+    key, end, rest = pem.partition(b"-----END PRIVATE KEY-----\n")
+    encrypted = serialization.load_pem_private_key(key + end, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(password)
+    )
+    path.write_bytes(encrypted + rest)
