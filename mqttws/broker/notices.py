@@ -1,8 +1,9 @@
-"""Log lines about clients, at a bounded rate.
+"""Log lines that clients cause: their rate and their length are bounded.
 
 A client must not be able to fill the log. For each kind of line there is a limit per client and a limit for all
 clients: a burst, then a few lines per minute. Suppressed lines are counted. The next line of the same kind and client
-contains the count; if there is none for a while, the count gets its own line.
+contains the count; if there is none for a while, the count gets its own line, together with those of other clients.
+What a line quotes is shortened. Lines that no client can cause are written without `Notices`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic
+from traceback import format_exception
 
 log = logging.getLogger("mqttws.broker")
 
@@ -21,8 +23,36 @@ _BURST_OF_KIND = 200
 _INTERVAL_OF_KIND = 0.2
 #: Seconds without a further line of a kind about a client, after which the count of suppressed lines is logged.
 _QUIET = 2.0
+#: The maximum number of characters of each argument of a line, and of a traceback, whose last line can quote a client.
+#: Reasons of authorizers have some hundred.
+_QUOTED = 1_000
+_TRACEBACK = 16_000
 #: The maximum number of (kind, client) pairs to keep track of.
 _MAX_KNOWN = 4_096
+
+
+def bounded(text: str, most: int = _QUOTED) -> str:
+    """Return a text, with its middle left out if it is too long: its end can be the reason of what it describes.
+
+    Args:
+        text: The text, which a client may have chosen.
+        most: The maximum number of characters to keep.
+    """
+    left_out = len(text) - most
+    return text if left_out <= 0 else f"{text[: most // 2]}...{left_out:,} characters...{text[-(most // 2) :]}"
+
+
+class _Quoted:
+    """An argument of a line; it is shortened after its characters have been escaped."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return bounded(str(self._value))
+
+    def __repr__(self) -> str:
+        return bounded(repr(self._value))
 
 
 class _Bucket:
@@ -67,15 +97,17 @@ class Notices:
 
         Args:
             kind: A few words that name the kind; also used in the line that counts suppressed lines.
-            client: The client identifier, or the address of a client that has none yet.
+            client: The client identifier, or the address of a client that has none yet; "" if the line is about no
+                single client.
             text: See `logging`.
-            arguments: See `logging`.
+            arguments: See `logging`. All but numbers are shortened.
             level: See `logging`.
             error: An exception whose traceback to log as well.
         """
         if not log.isEnabledFor(level):
             return
         now = self._clock()
+        client = bounded(client)
         of_kind = self._kinds.get(kind)
         if of_kind is None:
             of_kind = self._kinds[kind] = _Bucket(_BURST_OF_KIND, now)
@@ -83,37 +115,48 @@ class Notices:
         if bucket is None:
             if len(self._clients) >= _MAX_KNOWN:
                 self._forget()
-            bucket = self._clients[kind, client] = _Bucket(_BURST, now)
+            bucket = self._clients.setdefault((kind, client), _Bucket(_BURST, now))
         may = bucket.fill(_BURST, _INTERVAL, now)
         if not (of_kind.fill(_BURST_OF_KIND, _INTERVAL_OF_KIND, now) and may):
             bucket.omitted += 1
             return
         bucket.left -= 1
         of_kind.left -= 1
+        arguments = tuple(each if isinstance(each, int) else _Quoted(each) for each in arguments)
         if bucket.omitted:
-            text += " (%d earlier lines of this kind about this client were suppressed)"
+            text += f" (%d earlier lines of this kind{' about this client' if client else ''} were suppressed)"
             arguments += (bucket.omitted,)
             bucket.omitted = 0
+        if error is not None and len(trace := "".join(format_exception(error))) > _TRACEBACK:
+            text, arguments, error = f"{text}\n%s", (*arguments, bounded(trace, _TRACEBACK)), None
         log.log(level, text, *arguments, exc_info=error)
 
     def sweep(self) -> None:
-        """Log the counts of suppressed lines about clients that have been quiet for a while, and forget these."""
+        """Log the counts of suppressed lines about clients that have been quiet for a while, and forget these.
+
+        This is one line for each kind: one for each client would be as many lines as a client has identifiers.
+        """
         now = self._clock()
+        quiet: dict[str, dict[str, int]] = {}
         for (kind, client), bucket in list(self._clients.items()):
             if now - bucket.at >= _QUIET:
-                self._close(kind, client, bucket)
+                if bucket.omitted:
+                    quiet.setdefault(kind, {})[client] = bucket.omitted
+                    bucket.omitted = 0
                 if now - bucket.at >= _INTERVAL * _BURST:
                     del self._clients[kind, client]
+        for kind, counts in quiet.items():
+            client, *others = counts
+            about = "" if others or not client else f"client {bounded(repr(client))}: "
+            log.warning("%s%d more lines were suppressed: %s", about, sum(counts.values()), kind)
 
     def _forget(self) -> None:
-        """Drop all entries to make space; log the total of suppressed lines."""
-        omitted = sum(bucket.omitted for bucket in self._clients.values())
+        """Drop all entries to make space, but keep their totals for the next `sweep`."""
+        totals: dict[str, int] = {}
+        for (kind, _), bucket in self._clients.items():
+            totals[kind] = totals.get(kind, 0) + bucket.omitted
         self._clients.clear()
-        if omitted:
-            log.warning("%d lines about several clients were suppressed", omitted)
-
-    @staticmethod
-    def _close(kind: str, client: str, bucket: _Bucket) -> None:
-        if bucket.omitted:
-            log.warning("client %s: %d more lines were suppressed: %s", client, bucket.omitted, kind)
-            bucket.omitted = 0
+        for kind, omitted in totals.items():
+            if omitted:
+                total = self._clients[kind, ""] = _Bucket(_BURST, self._clock() - _QUIET)
+                total.omitted = omitted
