@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from mqttws.broker.hooks import Accepted, Peer, Refused, Rejection, contain
 from mqttws.broker.hub import Hub
+from mqttws.broker.notices import Notices
 from mqttws.broker.origin import objection_to_origin
 from mqttws.broker.router import is_sys
 from mqttws.broker.stored import StoredPace
@@ -55,8 +56,6 @@ from mqttws.protocol.events import (
 )
 from mqttws.protocol.machine import release_frames
 from mqttws.protocol.server_connection import ServerConnection
-
-log = logging.getLogger("mqttws.broker")
 
 #: The maximum bytes of payloads that are routed in one run: as many as a connection collects before it writes.
 _RUN = 64 * 1024
@@ -184,7 +183,8 @@ class Handler:
 
     def fail(self, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or a hook. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
-        log.error("client %s: closed because of an error in the broker or in a hook", self.peer, exc_info=error)
+        text = "client %s: closed because of an error in the broker or in a hook"
+        self._log("errors in the broker or in a hook", text, self.peer, level=logging.ERROR, error=error)
         if self._upgrading and not self._connection.closed:
             self._upgrading = False
             self._connection.reject_upgrade(500, now)
@@ -310,7 +310,7 @@ class Handler:
 
     def _abandon(self, asked: asyncio.Future[Any]) -> None:
         """Cancel a hook whose answer is not needed any more."""
-        asked.add_done_callback(partial(_log_failure, self.peer))
+        asked.add_done_callback(partial(_log_failure, self._hub.notices, self.peer))
         asked.cancel()
 
     # The connected client.
@@ -446,21 +446,30 @@ class Handler:
                 self._hub.hooks.on_disconnected(self.peer, event.error)
             except BaseException as error:
                 contain(error)
-                log.exception("client %s: the hook on_disconnected failed", self.peer)
+                text = "client %s: the hook on_disconnected failed"
+                self._log("errors in on_disconnected", text, self.peer, level=logging.ERROR, error=error)
         if not subscriber.clean_session:
             self.peer.leave()  # the session keeps the peer, but not what belongs to the connection
 
-    def _log(self, kind: str, text: str, *arguments: object, level: int = logging.WARNING) -> None:
-        """Log a line about this client; until it is accepted, about its address."""
+    def _log(
+        self,
+        kind: str,
+        text: str,
+        *arguments: object,
+        level: int = logging.WARNING,
+        error: BaseException | None = None,
+    ) -> None:
+        """Log a line about this client; before it is accepted, and after its end, about its address."""
         client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
-        self._hub.notices.log(kind, client, text, *arguments, level=level)
+        self._hub.notices.log(kind, client, text, *arguments, level=level, error=error)
 
 
-def _log_failure(peer: Peer, asked: asyncio.Future[Any]) -> None:
+def _log_failure(notices: Notices, peer: Peer, asked: asyncio.Future[Any]) -> None:
     """Log what a cancelled hook has raised. Nothing else retrieves it."""
     error = None if asked.cancelled() else asked.exception()
     if error is not None:
-        log.error("client %s: a hook failed after it had been cancelled", peer, exc_info=error)
+        text = "client %s: a hook failed after it had been cancelled"
+        notices.log("errors in a cancelled hook", peer.address[0], text, peer, level=logging.ERROR, error=error)
 
 
 async def _contained(answer: Awaitable[Any]) -> Any:

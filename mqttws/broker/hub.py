@@ -20,8 +20,6 @@ from mqttws.broker.turns import Turns
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed, MQTTError
 
-log = logging.getLogger("mqttws.broker")
-
 #: Seconds between two searches for expired sessions.
 _SWEEP = 1.0
 #: Seconds that connections may take to close when the broker stops.
@@ -78,7 +76,7 @@ class Hub:
         self.context = copy_context()
         self.status = Status(router, registry, self.now())
         self.stopping = False
-        self.turns = Turns(self.loop, self.store)
+        self.turns = Turns(self.loop, self.store, self.notices)
         self.admission: admission.Admission[Connection] = admission.Admission(self.limits)
         self._empty = asyncio.Event()
         self._empty.set()
@@ -136,8 +134,9 @@ class Hub:
         while True:
             try:
                 duty(self.now())
-            except Exception:
-                log.exception("the broker's housekeeping failed")
+            except Exception as error:
+                text = "the broker's housekeeping failed"
+                self.notices.log("housekeeping failed", "", text, level=logging.ERROR, error=error)
             await asyncio.sleep(interval)
 
     async def stop(self) -> None:
@@ -177,6 +176,7 @@ class _Will:
         will = self._will
         try:
             self._router.publish(will.topic, will.payload, will.qos, will.retain)
-        except Exception:
-            log.exception("publishing a will failed")
+        except Exception as error:
+            text = "publishing the will to %r failed"
+            self._router.notices.log("wills failed", "", text, will.topic, level=logging.ERROR, error=error)
         return False

@@ -43,8 +43,6 @@ from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.server_connection import ServerConnection
 from mqttws.sockets import READ_SIZE, free, limit_reads
 
-log = logging.getLogger("mqttws.broker")
-
 #: A transport is full when more bytes than the first number are queued, until at most the second number are.
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
@@ -481,7 +479,8 @@ class Link(asyncio.Protocol):
             handler.take_events(now)
         except BaseException as failure:  # closing gracefully is impossible
             contain(failure)
-            log.exception("client %s: closing failed", handler.peer)
+            text = "client %s: closing failed"
+            self._hub.notices.log("closing failed", self._host, text, handler.peer, level=logging.ERROR, error=failure)
             self.abort()
 
     # `handler.Line`: calls from the handler.
@@ -648,7 +647,8 @@ class Link(asyncio.Protocol):
         """Drop the transport after an error while writing: it ends this connection only, whichever caused the write."""
         contain(error)
         peer = self._handler.peer if self._handler is not None else self._host
-        log.error("client %s: dropped because writing failed in the broker", peer, exc_info=error)
+        text = "client %s: dropped because writing failed in the broker"
+        self._hub.notices.log("writing failed", self._host, text, peer, level=logging.ERROR, error=error)
         self.abort()
 
     def prepare(self) -> None:

@@ -18,10 +18,9 @@ from collections import deque
 from time import perf_counter
 from typing import Protocol
 
+from mqttws.broker.notices import Notices
 from mqttws.errors import StoreError
 from mqttws.protocol.store import Store
-
-log = logging.getLogger("mqttws.broker")
 
 #: Seconds of one iteration of the event loop that all deferred work together may take.
 _TURN = 0.008
@@ -52,14 +51,16 @@ class Turns:
     Args:
         loop: The event loop.
         store: Committed before anything is written; None if there is none.
+        notices: The rate-limited log.
 
     Attributes:
         crowded: Whether deferred work waits.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store | None, notices: Notices) -> None:
         self._loop = loop
         self._store = store
+        self._notices = notices
         self._workers: deque[Worker] = deque()
         self._writers: list[Writer] = []
         self.crowded = False
@@ -104,8 +105,10 @@ class Turns:
             try:
                 self._store.commit()
             except StoreError as error:
-                log.error("messages are no longer acknowledged: %s", error)
-            except Exception:
-                log.exception("committing to the store failed")
+                text = "messages are no longer acknowledged: %s"
+                self._notices.log("the store failed", "", text, error, level=logging.ERROR)
+            except Exception as error:
+                text = "committing to the store failed"
+                self._notices.log("the store failed", "", text, level=logging.ERROR, error=error)
         for writer in writers:
             writer.flush()

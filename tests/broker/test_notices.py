@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 
 import pytest
@@ -21,6 +22,8 @@ from mqttws.broker.notices import (
     Notices,
     bounded,
 )
+from mqttws.errors import StoreError
+from mqttws.protocol.store import MemoryStore
 
 #: The longest line: three texts that are quoted, and our own words.
 LONGEST = 3 * _QUOTED + 500
@@ -203,6 +206,16 @@ def test_lines_quote_a_client_at_bounded_length(start, wire, caplog, options, pa
     assert all(len(record.getMessage()) < LONGEST for record in warnings)
 
 
+def test_a_traceback_quotes_a_client_at_bounded_length(start, wire, caplog):
+    broker = start(authenticator=lambda peer, connect: {}[connect.username])
+    assert wire(broker).send(Connect("c", username=LONG)).rest() == b""
+    broker.stop()
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    text = logging.Formatter("%(message)s").format(record)
+    assert "KeyError: '\\u200b" in text
+    assert len(text) < _TRACEBACK + LONGEST
+
+
 def test_a_line_quotes_an_origin_at_bounded_length(start, wire, caplog):
     answer = wire(broker := start(), "ws", upgrade=False).upgrade("/mqtt", "x", (f"Origin: http://{'a' * 15_000}",))
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -217,6 +230,55 @@ def stop_clock(broker):
     now = [100.0]
     broker._router.notices._clock = lambda: now[0]
     return now
+
+
+def fail(*arguments):
+    raise LookupError("no such thing")
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_upgrade", "authenticator", "authorizer", "on_connected", "on_published", "on_disconnected"]
+)
+def test_a_failing_hook_shows_its_first_tracebacks_in_full(start, wire, caplog, hook):
+    """The others are counted: a client must not fill the log by what makes a hook fail."""
+    broker = start(**{hook: fail})
+    stop_clock(broker)
+    for _ in range(_BURST + 10):
+        peer = wire(broker, "ws", upgrade=False)
+        answer = peer.head = peer.upgrade("/mqtt", "127.0.0.1")
+        if hook == "on_upgrade":
+            assert answer.startswith(b"HTTP/1.1 500 ")
+        else:
+            peer.send(Connect("c"), Publish("a"), "e0 00").rest()
+    broker.stop()
+    shown = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(shown) == _BURST
+    for record in shown:
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], LookupError)
+
+
+def test_a_store_that_cannot_be_written_does_not_fill_the_log(start, wire, caplog):
+    """A full disk often has the log, too. No client gets a CONNACK, so clients try again and again."""
+    store = MemoryStore()
+    broker = start(store=store)
+    stop_clock(broker)
+    full = threading.Event()
+
+    def commit(whole=store.commit):
+        if full.is_set():
+            raise StoreError("the disk is full")
+        whole()
+
+    store.commit = commit
+    full.set()
+    for _ in range(3 * _BURST):
+        assert wire(broker).send(Connect("c", clean_session=False)).rest() == b""
+    full.clear()
+    broker.stop()
+    said = lines(caplog)
+    assert said.count("messages are no longer acknowledged: the disk is full") == _BURST
+    assert len(said) < 3 * _BURST
 
 
 def test_many_client_identifiers_of_one_client_do_not_fill_the_log(broker, wire, caplog):
