@@ -83,10 +83,10 @@ def signed_taps(url: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
 
 
 def _endpoint(url: str) -> str:
-    """Return the endpoint. With -h it is a host of AWS, to connect to by WebSocket with TLS."""
-    scheme, _, rest = url.partition("://")
-    if scheme in ("mqtt", "mqtts"):
-        return f"wss://{rest.partition(':')[0]}/mqtt"
+    """Return the endpoint. With -h and -p it is a place of AWS, to connect to by WebSocket with TLS."""
+    scheme, _, place = url.partition("://")
+    if scheme.lower() in ("mqtt", "mqtts"):
+        return f"wss://{place.removesuffix('/')}/mqtt"
     return url
 
 

@@ -189,6 +189,29 @@ def test_look_with_fault_rules(keys: LocalIoTEndpoint, tmp_path: Path) -> None:
         wait_for(lines, "#2")
 
 
+def test_host_and_port_of_the_endpoint(keys: LocalIoTEndpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with LocalIoTEndpoint(tls=True) as endpoint:
+        put_keys(monkeypatch, endpoint.credentials)
+        authority = str(endpoint.write_authority(tmp_path / "ca.pem"))
+        port = endpoint.url.rpartition(":")[2].partition("/")[0]
+        words = ["-h", "127.0.0.1", "-p", port, "--cafile", authority, "-t", "a", "-m", "x", "-q", "1"]
+        assert main(["pub", *words, *options(endpoint)]) == 0
+
+
+def test_an_endpoint_of_ipv6(keys: LocalIoTEndpoint, closed_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pub", "-h", "::1", "-p", str(closed_port), "-t", "a", "-m", "x", *options(keys)]) == 3
+    assert f"::1:{closed_port}" in capsys.readouterr().err
+
+
+def test_the_user_name_of_the_environment_is_for_other_servers(
+    keys: LocalIoTEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_USERNAME", "alice")
+    monkeypatch.setenv("PUBSUB_PASSWORD", "x")
+    assert main(["pub", keys.url, "a", "x", "-q", "1", *options(keys)]) == 0
+    assert main(["pub", keys.url, "a", "x", "-q", "1", "-u", "bob", *options(keys)]) == 2
+
+
 @pytest.mark.parametrize("command", [["bench"], ["look"]])
 @pytest.mark.parametrize("option", ["--region", "--profile", "--cognito"])
 def test_options_without_an_effect_are_refused(
