@@ -103,10 +103,20 @@ def parse(words: list[str]) -> Namespace:
         from pubsub.cli.parsers import make_parser
 
         return make_parser(name).parse_args(words)
-    from pubsub.cli.quick import QuickParser
-    from pubsub.cli.words import expand
+    from pubsub.cli.words import expand, prefer_server_of
 
-    words = expand(name, words[1:])
+    of_file, line, operands = expand(name, words[1:])
+    arguments = _parse(name, of_file + line, operands)
+    if of_file:
+        prefer_server_of(_parse(name, line, operands), arguments)
+    arguments.command = name
+    return arguments
+
+
+def _parse(name: str, words: list[str], operands: list[str]) -> Namespace:
+    """Parse words of a command of `WITH_HOST`, without the operands that followed a `--`: argparse may drop it."""
+    from pubsub.cli.quick import QuickParser
+
     quick = QuickParser()
     command_module(name).add_arguments(quick)
     arguments: Namespace | None = quick.parse(words)  # type: ignore[assignment] # it has the same attributes
@@ -115,5 +125,5 @@ def parse(words: list[str]) -> Namespace:
 
         # Options may be between the positional arguments, as in Mosquitto's tools; argparse's subparsers reject that.
         arguments = make_command_parser(name).parse_intermixed_args(words)
-    arguments.command = name
+    arguments.words += operands
     return arguments

@@ -34,6 +34,12 @@ _REFUSED = {
 }
 
 
+#: The options that only a connection with TLS has: who asks for TLS never gets plain text.
+_TLS_OPTIONS = (
+    *("cafile", "capath", "tls_use_os_certs", "cert", "key", "key_password_file", "ask_key_password", "key_password"),
+    *("ciphers", "tls_version", "tls_alpn", "insecure", "psk"),
+)
+
 # The types of arguments.
 
 
@@ -212,10 +218,12 @@ def take_server(arguments: argparse.Namespace) -> None:
     Afterwards `arguments.url` is the URL, and `arguments.words` contains only topics and messages.
 
     Raises:
-        Failure: The server is given in two ways.
+        Failure: The server is given in two ways, or is ill-formed.
     """
     words: list[str] = arguments.words
     named = arguments.host is not None or arguments.port is not None
+    if "@" in (arguments.host or ""):  # it is not shown, because it may contain a password
+        raise Failure("-h is a name or an address; use -u for the user name, or -L for a URL", USAGE)
     if arguments.url is not None and named:
         raise Failure("-L contains the server; omit -h and -p", USAGE)
     if arguments.url is not None:
@@ -230,9 +238,26 @@ def take_server(arguments: argparse.Namespace) -> None:
         arguments.url = os.environ.get(URL) or _url_of(arguments)
 
 
+def topics_of(arguments: argparse.Namespace) -> list[str]:
+    """Return the topics, after `take_server`, and after the message has been removed from the positional arguments.
+
+    Raises:
+        Failure: A positional argument is a URL, which may contain a password that a topic would publish.
+    """
+    words: list[str] = arguments.words
+    if any("://" in word for word in words):
+        raise Failure("a URL after the server; the server is given once, and a topic with '://' needs -t", USAGE)
+    topics: list[str] = arguments.topic + words
+    return topics
+
+
+def _asks_for_tls(arguments: argparse.Namespace) -> bool:
+    """Return whether there is any TLS option."""
+    return any(getattr(arguments, name, None) for name in _TLS_OPTIONS)
+
+
 def _url_of(arguments: argparse.Namespace) -> str:
-    tls = any((arguments.cafile, arguments.capath, arguments.cert, arguments.tls_use_os_certs, arguments.psk,
-               arguments.insecure, arguments.tls_version, arguments.tls_alpn, arguments.port == 8883))  # fmt: skip
+    tls = arguments.port == 8883 or _asks_for_tls(arguments)
     host = arguments.host or "localhost"
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
@@ -240,14 +265,39 @@ def _url_of(arguments: argparse.Namespace) -> str:
 
 
 def _split_url(url: str) -> tuple[str, str]:
-    """Split off the topic from a URL of MQTT over TCP, as in Mosquitto's tools."""
+    """Split off the topic from a URL of MQTT over TCP, as in Mosquitto's tools.
+
+    Raises:
+        Failure: The topic is not UTF-8, or a '/' is in the user information.
+    """
     scheme, separator, rest = url.partition("://")
     if scheme.lower() not in ("mqtt", "mqtts"):
         return url, ""
+    authority, _, topic = rest.partition("/")
+    _, colon, port = authority.rpartition("@")[2].rpartition(":")
+    if "@" in topic and colon and not port.isdigit() and not port.endswith("]"):  # it is a password, no port to show
+        raise Failure("the URL is not valid: a '/' in its user name or password must be percent-encoded", USAGE)
+    return scheme + separator + authority, _percent_decoded(topic, "topic")
+
+
+def _percent_decoded(text: str, what: str) -> str:
+    if "%" not in text:
+        return text
     from urllib.parse import unquote
 
-    authority, _, topic = rest.partition("/")
-    return scheme + separator + authority, unquote(topic)
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Failure(f"the {what} of the URL is not UTF-8 after percent-decoding", USAGE) from None
+
+
+def _user_information(url: str) -> tuple[str | None, str | None]:
+    """Return user name and password of a URL, not decoded. `urlsplit` raises errors that show the password."""
+    rest = url.partition("://")[2]
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    information, at, _ = rest[:end].rpartition("@")
+    name, colon, password = information.partition(":")
+    return name if at else None, password if colon else None
 
 
 def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -342,21 +392,20 @@ def log_to_standard_error(arguments: argparse.Namespace) -> None:
 
 
 def _user(arguments: argparse.Namespace) -> tuple[str | None, bytes | None]:
-    """Return user name and password, from the options, the URL or the environment, in this order."""
-    username: str | None = arguments.username
-    in_url = None
-    if "@" in arguments.url:
-        from urllib.parse import unquote, urlsplit
+    """Return user name and password, from the options, the URL or the environment, in this order.
 
-        in_url = urlsplit(arguments.url)
-        if username is None and in_url.username is not None:
-            username = unquote(in_url.username)
-    if username is None:
+    With `--aws` a signature replaces them: what the environment has for other servers is not used.
+    """
+    username: str | None = arguments.username
+    name_in_url, password_in_url = _user_information(arguments.url)
+    if username is None and name_in_url is not None:
+        username = _percent_decoded(name_in_url, "user name")
+    if username is None and not arguments.aws:
         username = os.environ.get(USERNAME)
     if arguments.ask_password:
         return username, ask_secret(f"password of {username or 'the user'}: ").encode()
     password = None if arguments.password is None else os.fsencode(arguments.password)
-    if password is None and arguments.username is None and in_url is not None and in_url.password is not None:
+    if password is None and arguments.username is None and password_in_url is not None:
         return None, None  # the client takes both from the URL
     if password is None and username is not None:
         in_environment = os.environ.get(PASSWORD)
@@ -368,8 +417,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     """Return the TLS context for the options; None if there are none."""
     if (arguments.psk is None) != (arguments.psk_identity is None):
         raise Failure("--psk and --psk-identity need each other", USAGE)
-    given = ("cafile", "capath", "cert", "key", "ciphers", "tls_version", "tls_alpn", "insecure", "psk")
-    if not any(getattr(arguments, name) for name in given):
+    if not _asks_for_tls(arguments):
         return None
     from pubsub.cli.tls import make_context
 

@@ -66,7 +66,15 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that does not ignore, as the standard one does, that its help cannot be written."""
+    """A parser that does not ignore that its help cannot be written, and takes "--" as the value of an option."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Return the value of an option. Before Python 3.13 the standard parser removes it if it is "--"."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
 
     def print_help(self, file: Any = None) -> None:
         """Print the help to standard output."""

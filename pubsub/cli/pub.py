@@ -20,6 +20,7 @@ from pubsub.cli.options import (
     make_client,
     positive,
     take_server,
+    topics_of,
 )
 from pubsub.cli.streams import chunks_of_input, complain, lines_of_input
 
@@ -111,11 +112,10 @@ def _publish_with_store(
 
 def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
     """Return the topics, and an iterable of the messages."""
-    topics = arguments.topic + arguments.words
     if arguments.stdin_lines:
         if arguments.repeat != 1:
             raise Failure("--repeat is for one message; --stdin-lines has many", USAGE)
-        return topics, lines_of_input()
+        return topics_of(arguments), lines_of_input()
     if arguments.stdin:
         payload = b"".join(chunks_of_input())
     elif arguments.null:
@@ -129,10 +129,11 @@ def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
     elif arguments.message is not None:
         payload = os.fsencode(arguments.message)
     else:
-        if len(topics) < 2 or not arguments.words:
+        words = arguments.words
+        if len(arguments.topic + words) < 2 or not words:
             raise Failure("a topic and a message are required; use --null for an empty message", USAGE)
-        payload = os.fsencode(topics.pop())  # the original bytes of the argument, also if they are not UTF-8
-    return topics, _repeated(payload, arguments.repeat, arguments.repeat_delay)
+        payload = os.fsencode(words.pop())  # the original bytes of the argument, also if they are not UTF-8
+    return topics_of(arguments), _repeated(payload, arguments.repeat, arguments.repeat_delay)
 
 
 def _repeated(payload: bytes, times: int, delay: float) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from pubsub.cli.options import (
     make_client,
     positive,
     take_server,
+    topics_of,
 )
 from pubsub.cli.streams import Output, chunks_of_input
 from pubsub.cli.sub import add_format_arguments, make_line, messages, report, subscribe
@@ -94,7 +95,7 @@ def _is_response(requests: Requests[None], message: mqttws.Publish) -> bool:
 
 def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:
     """Return the topic and the request."""
-    words = arguments.topic + arguments.words
+    words = arguments.words
     if arguments.stdin:
         payload = b"".join(chunks_of_input())
     elif arguments.null:
@@ -106,10 +107,11 @@ def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:
             raise Failure(f"the file cannot be read: {error}", USAGE) from None
     elif arguments.message is not None:
         payload = os.fsencode(arguments.message)
-    elif len(words) == 2:
+    elif words and len(arguments.topic + words) == 2:
         payload = os.fsencode(words.pop())
     else:
         raise Failure("a topic and a message are required; use --null for an empty message", USAGE)
-    if len(words) != 1:
-        raise Failure(f"a request has one topic, not {len(words)}", USAGE)
-    return words[0], payload
+    topics = topics_of(arguments)
+    if len(topics) != 1:
+        raise Failure(f"a request has one topic, not {len(topics)}", USAGE)
+    return topics[0], payload

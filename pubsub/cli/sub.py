@@ -17,6 +17,7 @@ from pubsub.cli.options import (
     make_client,
     positive,
     take_server,
+    topics_of,
     wrong,
 )
 from pubsub.cli.streams import LOOK, Output, complain
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run `sub`."""
     log_to_standard_error(arguments)
     take_server(arguments)
-    topics = arguments.topic + arguments.words
+    topics = topics_of(arguments)
     check_topics(topics, mqttws.check_topic_filter)
     for each in arguments.filter_out, arguments.unsubscribe:
         if each:

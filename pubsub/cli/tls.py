@@ -19,6 +19,9 @@ def make_context(arguments: argparse.Namespace) -> ssl.SSLContext:
     """
     if arguments.key and not arguments.cert:
         raise Failure("--key needs --cert, the certificate of that key", USAGE)
+    asked = arguments.ask_key_password or getattr(arguments, "key_password", None)
+    if (asked or arguments.key_password_file) and not arguments.cert:
+        raise Failure("the password of a key needs --cert, and --key unless the key is in the same file", USAGE)
     if arguments.url.partition("://")[0].lower() not in ("wss", "mqtts"):
         raise Failure("the TLS options need a URL with TLS: wss:// or mqtts://", USAGE)
     try:

@@ -1,4 +1,4 @@
-"""The preparation of the arguments of `pub`, `sub` and `rr`: the file of options, and values that begin with a dash."""
+"""The preparation of the arguments of `pub`, `sub` and `rr`: the file of options, operands, and values like `-5`."""
 
 from __future__ import annotations
 
@@ -7,49 +7,93 @@ import sys
 
 from pubsub.cli import USAGE, Failure
 
+TYPE_CHECKING = False  # importing `typing` for it would delay the first message
+if TYPE_CHECKING:
+    from argparse import Namespace
+
 #: Options whose value may begin with a dash, because it may be any text.
 _FREE = frozenset(
     {"-F", "-I", "-P", "-T", "-U", "-e", "-i", "-m", "-t", "-u", "--format", "--message", "--password", "--topic"}
     | {"--username", "--will-payload", "--will-topic"}
 )
+#: Errors for a default file that is not there: HOME may be /dev/null, or that of another user.
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
-def expand(command: str, words: list[str]) -> list[str]:
-    """Insert the arguments of the file of options before the others, and join values that begin with a dash.
+def expand(command: str, words: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Read the file of options, join values that begin with a dash, and separate the operands after `--`.
 
     The file contains one option with its value per line, quoted as in a shell: `-h broker.example`. It is the file of
     `-o FILE`, or else `pubsub/COMMAND` in $XDG_CONFIG_HOME or ~/.config. The command line takes precedence.
 
+    Returns:
+        The words of the file; those of the command line; and its operands after `--`, which are never options
+        (POSIX, Utility Syntax Guidelines, 10).
+
     Raises:
         Failure: The file cannot be read.
     """
-    chosen, rest = _chosen_file(words)
+    line, operands = _joined(words)
+    chosen, line = _chosen_file(line)
     file = chosen if chosen is not None else _default_file(command)
     found: list[str] = []
     if file is not None:
         try:
             with open(file, encoding="utf-8-sig") as opened:
                 lines = opened.read().splitlines()
-        except FileNotFoundError:
-            if chosen is not None:
-                raise Failure(f"the file of options {file!r} does not exist", USAGE) from None
-            lines = []
         except (OSError, UnicodeDecodeError) as error:
-            raise Failure(f"the file of options {file!r} cannot be read: {error}", USAGE) from None
-        if lines:
-            import shlex
-        for number, line in enumerate(lines, 1):
+            if chosen is not None or not isinstance(error, _NOT_THERE):
+                raise Failure(f"the file of options {file!r} cannot be read: {error}", USAGE) from None
+            lines = []
+        for number, text in enumerate(lines, 1):
             try:
-                found += shlex.split(line, comments=True)
+                found += _words_of(text)
             except ValueError as error:
                 raise Failure(f"{file}, line {number}: {error}", USAGE) from None
-    return _joined(found + rest)
+    of_file, after = _joined(found)
+    return of_file + after, line, operands
+
+
+def prefer_server_of(line: Namespace, arguments: Namespace) -> None:
+    """Replace the server by that of the command line, if it names one: the file's host, port and URL belong together.
+
+    Args:
+        line: The arguments of the command line alone.
+        arguments: Those of the file and the command line together, which are changed.
+    """
+    url = line.words[:1] if line.words and "://" in line.words[0] else []
+    if line.host is None and line.url is None and not url:
+        return
+    arguments.host, arguments.port, arguments.url = line.host, line.port, line.url
+    of_file = arguments.words[: len(arguments.words) - len(line.words)]
+    if of_file and "://" in of_file[0]:
+        del of_file[0]
+    arguments.words = url + of_file + line.words[len(url) :]
+
+
+def _words_of(line: str) -> list[str]:
+    """Split a line as a shell does: `#` begins a comment only at the beginning of a word. Spec: POSIX XCU §2.3, 9.
+
+    `shlex.split(line, comments=True)` ends a word there, as in `-t sensors/#`.
+    """
+    from io import StringIO
+    from shlex import shlex  # slow to import
+
+    text = StringIO(line)
+    reader = shlex(text, posix=True)
+    reader.whitespace_split = True
+    reader.commenters = ""
+    words: list[str] = []
+    while not line[text.tell() :].lstrip(reader.whitespace).startswith("#"):
+        word = reader.get_token()
+        if word is None:
+            break
+        words.append(word)
+    return words
 
 
 def _chosen_file(words: list[str]) -> tuple[str | None, list[str]]:
     for position, word in enumerate(words):
-        if word == "--":
-            break
         if word == "-o" and position + 1 < len(words):
             return words[position + 1], words[:position] + words[position + 2 :]
     return None, words
@@ -64,13 +108,17 @@ def _default_file(command: str) -> str | None:
     return os.path.join(home, "pubsub", command)
 
 
-def _joined(words: list[str]) -> list[str]:
-    """Join `-m` and `-5` to `-m-5`, because argparse treats an argument that begins with a dash as an option."""
+def _joined(words: list[str]) -> tuple[list[str], list[str]]:
+    """Join `-m` and `-5` to `-m-5`, because argparse treats an argument that begins with a dash as an option.
+
+    Returns:
+        The words before a `--`, and those after it.
+    """
     joined: list[str] = []
     remaining = iter(words)
     for word in remaining:
         if word == "--":
-            return [*joined, word, *remaining]
+            return joined, list(remaining)
         if word in _FREE:
             value = next(remaining, None)
             if value is not None and value.startswith("-"):
@@ -79,4 +127,4 @@ def _joined(words: list[str]) -> list[str]:
             joined += [word] if value is None else [word, value]
             continue
         joined.append(word)
-    return joined
+    return joined, []

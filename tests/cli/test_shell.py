@@ -16,9 +16,10 @@ from self_signed import encrypt, self_signed
 
 import mqttws
 from mqttws.broker import Broker
-from pubsub.cli import COMMANDS, Failure, main, parse, serve
+from pubsub.cli import COMMANDS, Failure, main, parse, pub, rr, serve
 from pubsub.cli.options import PASSWORD, URL, USERNAME, client_options, take_server
 from pubsub.cli.parsers import commands_of, make_parser
+from pubsub.cli.words import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +43,11 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["a"], "mqtt://localhost", ["a"]),
         (["ws://h/mqtt", "a"], "ws://h/mqtt", ["a"]),
         (["-h", "h", "a"], "mqtt://h", ["a"]),
-        (["-h", "h", "a://b"], "mqtt://h", ["a://b"]),
+        (["-h", "h", "-t", "a://b"], "mqtt://h", ["a://b"]),
+        (["-h", "h", "--ask-key-password", "a"], "mqtts://h", ["a"]),
+        (["--", "ws://h/mqtt", "-h"], "ws://h/mqtt", ["-h"]),
+        (["-L", "mqtt://[::1]/a@b"], "mqtt://[::1]", ["a@b"]),
+        (["-L", "mqtt://u:p@h/a@b"], "mqtt://u:p@h", ["a@b"]),
         (["-h", "::1", "-p", "1", "a"], "mqtt://[::1]:1", ["a"]),
         (["-p", "8883", "a"], "mqtts://localhost:8883", ["a"]),
         (["-h", "h", "--cafile", "x", "a"], "mqtts://h", ["a"]),
@@ -66,6 +71,113 @@ def test_the_environment_names_the_server_last(monkeypatch: pytest.MonkeyPatch) 
 def test_a_server_is_named_once() -> None:
     with pytest.raises(Failure, match="omit -h and -p"):
         parsed("sub", "-L", "mqtt://h", "-p", "1", "a")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-h", "h", "mqtt://bob:secret@other", "t", "m"],
+        ["-L", "mqtt://h", "mqtt://bob:secret@other", "t", "m"],
+        ["mqtt://h", "t", "--", "mqtt://bob:secret@other", "m"],
+        ["-h", "h", "-t", "t", "-m", "m", "mqtt://bob:secret@other"],
+    ],
+)
+def test_a_second_server_is_no_topic(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pub", *words]) == 2
+    shown = capsys.readouterr().err
+    assert "the server is given once" in shown
+    assert "secret" not in shown
+
+
+def test_a_message_may_be_a_url() -> None:
+    assert pub._split(parsed("pub", "-h", "h", "t", "ws://m"))[0] == ["t"]
+    assert pub._split(parsed("pub", "-h", "h", "-t", "t", "ws://m"))[0] == ["t"]
+    assert rr._split(parsed("rr", "-h", "h", "-t", "t", "ws://m")) == ("t", b"ws://m")
+
+
+@pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        (["t", "m"], "mqtt://filed:1884"),
+        (["-p", "1885", "t", "m"], "mqtt://filed:1885"),
+        (["-h", "other", "t", "m"], "mqtt://other"),
+        (["-L", "ws://other/", "t", "m"], "ws://other/"),
+        (["ws://other/", "t", "m"], "ws://other/"),
+        (["--", "ws://other/", "t", "m"], "ws://other/"),
+    ],
+)
+def test_the_command_line_replaces_the_server_of_the_file(tmp_path: Path, line: list[str], url: str) -> None:
+    (tmp_path / "pubsub").mkdir()
+    file = tmp_path / "pubsub" / "pub"
+    file.write_text("-h filed\n-p 1884\n-u alice\n")
+    arguments = parsed("pub", *line)
+    assert (arguments.url, arguments.words, arguments.username) == (url, ["t", "m"], "alice")
+    if line[0] not in ("t", "-p"):
+        for server in ("-L mqtt://filed", "mqtt://filed"):
+            file.write_text(server + "\nkept\n")
+            arguments = parsed("pub", *line)
+            assert (arguments.url, arguments.words) == (url, ["kept", "t", "m"])
+
+
+BAD = "mqtt://alice:s3cret@ho\u2100st"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [
+        (["pub", "-h", "alice:s3cret@h", "t", "m"], {}),
+        (["pub", BAD, "t", "m"], {}),
+        (["sub", "t"], {URL: BAD}),
+        (["rr", BAD, "t", "m"], {}),
+        (["rr", "mqtt://alice:s3cret@[h", "t", "m"], {}),
+        (["bench", BAD, "--duration", "1"], {}),
+        (["bench", "mqtt://alice:s3cret@[h", "--duration", "1"], {}),
+        (["look", BAD], {}),
+        (["pub", "-L", "mqtt://alice:s3cret/x@h", "-t", "t", "-m", "m"], {}),
+        (["pub", "-L", "mqtt://alice:s3cret?/x@h", "-t", "t", "-m", "m"], {}),
+        (["pub", "ws://alice:s3cret/x@h", "t", "m"], {}),
+        (["pub", BAD, "t", "m", "--aws", "--region", "eu-west-1"], {}),
+        (["pub", "wss://alice:s3cret@h/", "t", "m", "--aws", "--region", "eu-west-1"], {}),
+        (["pub", "wss://alice:s3cret@a..b/", "t", "m", "--aws", "--region", "eu-west-1"], {}),
+        (["pub", "-h", "alice:s3cret@h", "t", "m", "--aws", "--region", "eu-west-1"], {}),
+    ],
+)
+def test_no_password_of_an_ill_formed_server_is_shown(
+    words: list[str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**environment, "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "s"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "s3cret" not in shown.err + shown.out
+
+
+@pytest.mark.parametrize("url", ["mqtt://h/temp%E4rature", "mqtt://al%E4@h/t"])
+def test_a_url_that_is_no_utf8_is_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pub", "-L", url, "-m", "1"]) == 2
+    assert "of the URL is not UTF-8 after percent-decoding" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "operands"),
+    [
+        (["--", "t", "--file=x"], ["t", "--file=x"]),
+        (["t", "--", "-r"], ["t", "-r"]),
+        (["--", "t", "--"], ["t", "--"]),
+        (["-q", "1", "t", "--", "--help", "--", "-o", "x"], ["t", "--help", "--", "-o", "x"]),
+        (["--qos=1", "t", "--", "--help"], ["t", "--help"]),
+    ],
+)
+def test_what_follows_two_dashes_is_no_option(words: list[str], operands: list[str]) -> None:
+    assert parsed("pub", *words).words == operands
+
+
+@pytest.mark.parametrize("text", ["--", "-o"])
+def test_the_value_of_an_option_may_be_any_text(text: str) -> None:
+    arguments = parsed("pub", "-t", text, "-m", text, "-q", "1")
+    assert (arguments.topic, arguments.message, arguments.qos, arguments.words) == ([text], text, 1, [])
+    assert parsed("pub", "--topic", "t", "--message", text).message == text
 
 
 @pytest.mark.parametrize(
@@ -108,6 +220,32 @@ def test_the_options_file(tmp_path: Path) -> None:
     assert parsed("sub", "-o", str(other), "c").url == "mqtt://other"
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-t sensors/#   # all of them", ["-t", "sensors/#"]),
+        ("-P se#cret", ["-P", "se#cret"]),
+        ("-P '#a' \\#b ''#c", ["-P", "#a", "#b", "#c"]),
+        ("  # -t a", []),
+        ("", []),
+    ],
+)
+def test_a_comment_begins_at_the_beginning_of_a_word(tmp_path: Path, line: str, words: list[str]) -> None:
+    file = tmp_path / "options"
+    file.write_text(line + "\n-q 1\n")
+    assert expand("sub", ["-o", str(file)])[0] == [*words, "-q", "1"]
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "with a file"])
+def test_a_default_file_that_is_not_there_is_no_error(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    (tmp_path / ".config").write_text("")
+    monkeypatch.setenv("HOME", home if home == "/dev/null" else str(tmp_path))
+    assert parsed("sub", "a").url == "mqtt://localhost"
+
+
 def test_an_invalid_options_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sub", "-o", str(tmp_path / "none"), "a"]) == 2
     (tmp_path / "odd").write_text("-h 'h")
@@ -137,6 +275,10 @@ def test_another_version_of_the_protocol_is_refused(version: str) -> None:
         ["--key", "k.pem"],
         ["--cafile", "ca.pem", "-L", "ws://h/"],
         ["--psk", "00"],
+        ["--tls-use-os-certs", "-L", "mqtt://h"],
+        ["--key-password-file", "none", "-L", "mqtt://h"],
+        ["--ask-key-password", "-L", "ws://h/"],
+        ["--ask-key-password", "-L", "wss://h/"],
         ["--capath", "no-such-folder", "-h", "h"],
         ["--ciphers", "NONE-SUCH", "-L", "wss://h/"],
         ["-i", "a", "-I", "b"],
