@@ -131,6 +131,8 @@ class PubSubCore(Generic[O, F]):
     def add_pluggable(self, provider: Provider) -> None:
         """Add a provider. Do nothing if it, or one with the same name and settings, was added before.
 
+        The `PubSub` uses a copy of it, so that it can be added to several, each with its own settings.
+
         Args:
             provider: The provider, for example a `MqttOverWSProvider`.
 
@@ -152,8 +154,8 @@ class PubSubCore(Generic[O, F]):
                         "another name: name=..."
                     )
                 return
-            provider.configure(self._settings)
-            self._providers[provider.name] = provider
+            own = self._providers[provider.name] = provider.own_copy()
+            own.configure(self._settings)
 
     def configure(self, settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
         """Configure all providers, including those that are added later.

@@ -3,14 +3,17 @@
 A provider opens no connection and keeps none. Its methods return the URL (`url`, called at each attempt), the options
 (`client_options`), the messages and Topic Filters that the server would not accept (`objection_to_publish`,
 `objections_to_subscribe`), the explanation of an error (`explain`), and whether another attempt should be made
-immediately after a failed one (`recover`). So several `PubSub`s can use one provider.
+immediately after a failed one (`recover`). What it does keep are the settings of `PubSub.configure`, the corrected
+clock and the like, which belong to one `PubSub`. So each `PubSub` uses a copy (`own_copy`), and several can be given
+one provider.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Collection, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal, Self, Unpack
 
 from mqttws import PROFILES, ConnectionOptions, check_options
 from pubsub.providers.endpoints import Urls
@@ -186,6 +189,10 @@ class Provider(ABC):
 
     def reauthenticate(self) -> None:  # noqa: B027 - most providers have no credentials to discard
         """Discard cached credentials."""
+
+    def own_copy(self) -> Self:
+        """Return a copy for one `PubSub`, whose settings do not change those of this provider."""
+        return copy.copy(self)
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
         """Set the settings. Those of the constructor take precedence. Return whether anything has changed.

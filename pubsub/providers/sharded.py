@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from mqttws import ConnectBudget
 from pubsub.errors import ProviderError
@@ -140,6 +140,12 @@ class Sharded(Provider):
     def reauthenticate(self) -> None:
         """Discard cached credentials."""
         self.provider.reauthenticate()
+
+    def own_copy(self) -> Self:
+        """Return a copy for one `PubSub`, which can also be resized on its own; see `Provider.own_copy`."""
+        made = super().own_copy()
+        made.provider = self.provider.own_copy()
+        return made
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
         """Set the settings of the provider; see `Provider.configure`."""

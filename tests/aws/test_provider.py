@@ -155,7 +155,7 @@ def test_arguments_override_the_configuration() -> None:
     ps.configure(settings)
     own = AWSIoTProvider(credentials=KEYS)
     ps.add_pluggable(own)
-    assert ps.providers == (own,)
+    assert [each.same_as(own) for each in ps.providers] == [True]
     ps = PubSub()
     ps.configure(settings)
     ps.add_pluggable(MqttOverWSProvider("ws://h"))

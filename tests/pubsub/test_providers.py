@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
-from pubsub import MqttOverWSProvider, Provider, ProviderError, PublishFailed, PubSub
+from pubsub import MqttOverWSProvider, Provider, ProviderError, PublishFailed, PubSub, Sharded
 
 Api = Threads | Loop
 
@@ -178,3 +178,32 @@ def test_a_custom_provider(world: Any) -> None:
         ps.publish("a", 1, qos=1)
         assert ps.providers[0].name == "Nearest"
     assert world.published == ["a"]
+
+
+def test_settings_of_one_pubsub_do_not_change_those_of_another(make: Callable[..., Api], world: Any) -> None:
+    other, provider = world.start(), MqttOverWSProvider(name="shared")
+    first, second = make(), make()
+    first.ps.configure({"aws_pubsub_endpoint": world.broker.url})
+    for api in first, second:
+        api.ps.add_pluggable(provider)
+    with pytest.raises(PublishFailed, match="no endpoint"):
+        second.call(second.ps.publish, "a", 1, qos=1)
+    second.ps.configure({"aws_pubsub_endpoint": other.url})
+    assert [api.ps.providers[0].url() for api in (first, second)] == [world.broker.url, other.url]
+    first.call(first.ps.publish, "a", 1, qos=1)
+    assert world.published == ["a"]
+    assert other.metrics()["clients/connected"] == 0
+    with pytest.raises(ProviderError, match="no endpoint"):
+        provider.url()
+
+
+def test_settings_of_the_connections_of_one_pubsub_do_not_change_those_of_another(make: Callable[..., Api]) -> None:
+    provider = Sharded(MqttOverWSProvider(), 1)
+    first, second = make(provider), make(provider)
+    first.ps.configure({"aws_pubsub_endpoint": "ws://first.example/mqtt"})
+    second.ps.configure({"aws_pubsub_endpoint": "ws://second.example/mqtt"})
+    second.ps.resize((2, 3))
+    [one], [two] = first.ps.providers, second.ps.providers
+    assert (one.url(), one.connections) == ("ws://first.example/mqtt", 1)
+    assert (two.url(), two.connections) == ("ws://second.example/mqtt", (2, 3))
+    assert one.budget is two.budget  # the rate of CONNECTs holds for all connections of the provider
