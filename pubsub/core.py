@@ -374,8 +374,8 @@ class PubSubCore(Generic[O, F]):
     ) -> Any:
         """Call a function with each request to a topic, and publish its result as the response.
 
-        A request that is delivered again is not answered again. If the function raises, or the codec cannot encode its
-        result, the exception is logged, and the requester gets `RequestFailed`.
+        A request that is delivered again is not answered again. If the codec cannot decode a request or encode the
+        result of the function, or the function raises, that is logged, and the requester gets `RequestFailed`.
 
         Args:
             topic: The topic of the requests, without wildcards; see `requester`.
@@ -399,19 +399,21 @@ class PubSubCore(Generic[O, F]):
         check_qos(qos)
         check_topic(topic)
         self._check_function("function", function, awaited=True)
+        if error is not None:
+            self._check_function("error", error, awaited=True)
 
-        def publish(to: str, message: Any, through: str) -> None:
+        def publish(to: str, message: Any, through: str, codec: Codec | None) -> None:
             self.publish_nowait(to, message, qos=qos, provider=through, codec=codec)
 
-        responder = Responder(function, publish, prefix)
+        responder = Responder(function, error, self._runtime.accept, publish, prefix, codec)
         observable = self.subscribe(
             topic + "/+/+", qos=qos, provider=provider, codec=codec, dedupe=lambda message: message.topic
         )
-        return observable.subscribe(next=responder.next, error=error)
+        return observable.subscribe(next=responder.next, error=responder.error)
 
     def _check_function(self, name: str, function: object, *, awaited: bool) -> None:
         if not callable(function):
-            raise TypeError(f"{name} must be a function of a message, not {type(function).__name__}")
+            raise TypeError(f"{name} must be a function, not {type(function).__name__}")
         if not awaited and is_coroutine_function(function):
             raise TypeError(f"{name} is a coroutine function, which is not awaited")
         self._runtime.check_callback(function)

@@ -8,7 +8,10 @@ The topics::
 
 `name` identifies the requester. It is one level, and cannot be guessed unless the program chooses it. A requester
 subscribes to `<prefix>/<name>/#` once; a responder subscribes to `<topic>/+/+`. Payloads contain only the program's
-data.
+data; that of a failure is empty, and no codec is used for it.
+
+A responder recognizes a copy of a request by its topic. So the numbers of a chosen name begin at a random one: those of
+the program's next run are others, and its requests are answered.
 
 `Requests` keeps the requests without a response, and does no I/O. `RequesterCore` connects it to a `PubSub`.
 """
@@ -21,9 +24,10 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 from mqttws import LocalProtocolError, QueueFull, WouldDeadlock, check_topic
-from pubsub.codecs import Codec
+from pubsub.codecs import BYTES, Codec
 from pubsub.errors import DecodeFailed, RequestFailed, SubscriptionEnded
 from pubsub.message import Message
+from pubsub.observers import Callback
 from pubsub.runtime import Future, Runtime, logger, settle
 
 __all__ = ["PREFIX", "PendingRequest", "RequesterCore", "Requests", "Responder"]
@@ -78,7 +82,7 @@ class Requests(Generic[T]):
         if most < 1:
             raise ValueError(f"max_pending is {most}; it must be at least 1")
         self._most = most
-        self._numbers = count(1)
+        self._numbers = count(1 if name is None else int.from_bytes(os.urandom(6)))
         self._pending: dict[str, PendingRequest[T]] = {}
 
     def __len__(self) -> int:
@@ -180,7 +184,8 @@ class RequesterCore:
     def _note(self, error: Exception) -> None:
         taken = self._requests.take(error.message.topic) if isinstance(error, DecodeFailed) else None
         if taken is not None:
-            settle(taken[0].waiter, error)
+            pending, failed = taken  # a codec may refuse the empty payload of a failure
+            settle(pending.waiter, RequestFailed(pending.topic) if failed else error)
         elif not self._subscription_ended():
             logger.warning("the responses to %s: %s", self._requests.name, error)
 
@@ -196,45 +201,77 @@ class RequesterCore:
 
 
 class Responder:
-    """Calls a function with each request, and publishes its result as the response.
+    """Calls a function with each request, and publishes its result as the response, or that there will be none.
 
     Args:
         function: A function of a `Message`; it returns a value for the codec, or an awaitable of one.
-        publish: Publishes without waiting: a topic, a message, and the name of a provider.
+        error: The function of the user for failures of the subscription; None: they are logged.
+        accept: Returns the result of the function, or raises a TypeError if it is awaitable and is not awaited here.
+        publish: Publishes without waiting: a topic, a message, the name of a provider, and a codec.
         prefix: The Topic Name below which responses are published.
+        codec: The codec of the responses; None: that of the `PubSub`.
     """
 
     def __init__(
-        self, function: Callable[[Message], Any], publish: Callable[[str, Any, str], object], prefix: str
+        self,
+        function: Callable[[Message], Any],
+        error: Callback | None,
+        accept: Callable[[Any], Any],
+        publish: Callable[[str, Any, str, Codec | None], object],
+        prefix: str,
+        codec: Codec | None,
     ) -> None:
         check_topic(prefix)
         self._function = function
+        self._error = error
+        self._accept = accept
         self._publish = publish
         self._prefix = prefix
+        self._codec = codec
 
     def next(self, message: Message) -> Any:
         """Answer a request. Return an awaitable if the function did."""
         if message.retain:  # a retained request is old: its requester no longer expects a response
             return None
-        _, name, number = message.topic.rsplit("/", 2)
-        topic = "/".join((self._prefix, name, number))
         try:
-            result = self._function(message)
+            result = self._accept(self._function(message))
             if hasattr(result, "__await__"):
-                return self._answer_later(topic, message, result)
-            self._publish(topic, result, message.provider)
-        except (Exception, SystemExit):  # of the function; or of the codec, which cannot encode its result
-            self._fail(topic, message)
+                return self._answer_later(message, result)
+            self._answer(message, result)
+        except BaseException:  # of the function; or of the codec, which cannot encode its result
+            self._fail(message)
             raise
         return None
 
-    async def _answer_later(self, topic: str, message: Message, result: Any) -> None:
+    def error(self, error: Exception) -> Any:
+        """Handle a failure of the subscription. One is a request that cannot be decoded: the requester must know."""
+        if isinstance(error, DecodeFailed) and not error.message.retain:
+            self._fail(error.message)
+        if self._error is not None:
+            return self._error(error)
+        logger.warning("a responder: %s", error)
+        return None
+
+    async def _answer_later(self, message: Message, result: Any) -> None:
         try:
-            self._publish(topic, await result, message.provider)
-        except (Exception, SystemExit):
-            self._fail(topic, message)
+            self._answer(message, await result)
+        except GeneratorExit:  # the event loop was closed
+            raise
+        except BaseException:  # `CancelledError`, too
+            self._fail(message)
             raise
 
-    def _fail(self, topic: str, message: Message) -> None:
+    def _answer(self, message: Message, result: Any) -> None:
+        self._publish(self._topic(message), result, message.provider, self._codec)
+
+    def _fail(self, message: Message) -> None:
         """Publish that there will be no response. The reason is only logged here, not sent."""
-        self._publish(f"{topic}/{_FAILED}", b"", message.provider)
+        topic = f"{self._topic(message)}/{_FAILED}"
+        try:
+            self._publish(topic, b"", message.provider, BYTES)
+        except Exception as error:  # it must not hide the reason
+            logger.warning("a failure could not be published to %r: %s", topic, error)
+
+    def _topic(self, message: Message) -> str:
+        _, name, number = message.topic.rsplit("/", 2)
+        return "/".join((self._prefix, name, number))

@@ -296,6 +296,14 @@ class Runtime(ABC):
             raise TypeError(f"{callback!r} is a generator function: a call of it would not run its body")
 
     @abstractmethod
+    def accept(self, result: Any) -> Any:
+        """Return the result of a callback.
+
+        Raises:
+            TypeError: It is awaitable, and this is not asyncio.
+        """
+
+    @abstractmethod
     def spawn(self, result: Any) -> None:
         """Await the result of a callback in a task, if it is awaitable."""
 

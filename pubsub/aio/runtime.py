@@ -107,6 +107,10 @@ class Tasks(Runtime):
             logger.exception("a callback raised an exception: %r", callback)
             return None
 
+    def accept(self, result: Any) -> Any:
+        """See `Runtime.accept`."""
+        return result
+
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`."""
         if inspect.isawaitable(result):

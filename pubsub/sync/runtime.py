@@ -242,7 +242,7 @@ class Threads(Runtime):
         if callback is None:
             return None
         try:
-            return callback(*arguments)
+            return self.accept(callback(*arguments))
         except Exception:
             logger.exception("a callback raised an exception: %r", callback)
         except BaseException as error:
@@ -256,6 +256,15 @@ class Threads(Runtime):
         super().check_callback(callback)
         if mqttws.is_coroutine_function(callback):
             raise TypeError(f"{callback!r} is a coroutine function, which only pubsub.aio awaits")
+
+    def accept(self, result: Any) -> Any:
+        """See `Runtime.accept`. A function that is not a coroutine function may return the coroutine of one."""
+        if hasattr(result, "__await__"):
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()  # prevents the warning about a coroutine that was never awaited
+            raise TypeError(f"the callback returned a {type(result).__name__}, which only pubsub.aio awaits")
+        return result
 
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`. With threads a result has no effect."""

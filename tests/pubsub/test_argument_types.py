@@ -273,7 +273,7 @@ def test_options_of_the_wrong_type_are_refused_when_they_are_passed(
 
 
 def test_a_responder_that_is_no_function_is_refused(api: Api) -> None:
-    with pytest.raises(TypeError, match="function must be a function of a message, not int"):
+    with pytest.raises(TypeError, match="function must be a function, not int"):
         api.ps.respond("a", 5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
@@ -106,6 +107,36 @@ def test_iterating_in_a_callback_is_refused(ps: PubSub) -> None:
     ps.publish("a", 1)
     assert over.wait(PATIENCE)
     assert len(raised) == 1
+
+
+def test_an_awaitable_of_a_callback_is_closed_and_reported(
+    ps: PubSub, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lambda hides the coroutine function, so it is not refused; a coroutine that is only dropped is a warning."""
+
+    async def handle(*arguments: object) -> None: ...
+
+    made: list[Any] = []
+    closed = threading.Event()
+
+    def hidden(*arguments: object) -> Any:
+        made.append(handle(*arguments))
+        return made[-1]
+
+    def hidden_at_the_end() -> Any:
+        closed.set()
+        return hidden()
+
+    subscription = ps.subscribe("a").subscribe(next=hidden, close=hidden_at_the_end)
+    subscription.ready(PATIENCE)
+    ps.subscribe("a").subscribe(recorder).ready(PATIENCE)
+    ps.publish("a", 1, qos=1)
+    recorder.wait_for_values(1)
+    subscription.unsubscribe(PATIENCE)
+    assert closed.wait(PATIENCE)
+    ps.close()
+    assert [inspect.getcoroutinestate(each) for each in made] == [inspect.CORO_CLOSED] * 2
+    assert caplog.text.count("the callback returned a coroutine, which only pubsub.aio awaits") == 2
 
 
 def test_a_slow_callback_does_not_block_the_network(ps: PubSub) -> None:

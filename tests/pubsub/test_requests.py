@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import struct
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pubsub_faces import PATIENCE, Loop, Threads
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import pubsub
 from mqttws import LocalProtocolError, QueueFull, TimedOut, WouldDeadlock
@@ -25,19 +26,27 @@ class TestRequests:
         requests: Requests[str] = Requests("me")
         assert requests.replies == "replies/me/#"
         first, second = requests.begin("calculator/add", "one"), requests.begin("b", "two")
-        assert (first.topic, second.topic) == ("calculator/add/me/1", "b/me/2")
-        assert requests.take("replies/me/2") == (second, False)
-        assert requests.take("replies/me/2") is None  # a copy
-        assert requests.take("replies/me/1/failed") == (first, True)
+        assert (first.topic, second.topic) == (f"calculator/add/me/{first.number}", f"b/me/{second.number}")
+        assert int(second.number) == int(first.number) + 1
+        assert requests.take(f"replies/me/{second.number}") == (second, False)
+        assert requests.take(f"replies/me/{second.number}") is None  # a copy
+        assert requests.take(f"replies/me/{first.number}/failed") == (first, True)
         assert len(requests) == 0
 
+    def test_the_numbers_of_a_chosen_name_differ_from_run_to_run(self) -> None:
+        runs: list[Requests[None]] = [Requests("me") for _ in range(20)]
+        assert len({run.begin("a", None).number for run in runs for _ in range(10)}) == 200
+        by_chance: Requests[None] = Requests()
+        assert by_chance.begin("a", None).number == "1"
+
     @pytest.mark.parametrize(
-        "topic", ["replies/me/2", "replies/me", "replies/you/1", "replies/me/1/x", "replies/me/1/failed/x", "x"]
+        "topic",
+        ["replies/me/{0}1", "replies/me", "replies/you/{0}", "replies/me/{0}/x", "replies/me/{0}/failed/x", "{0}"],
     )
     def test_invalid_responses_are_ignored(self, topic: str) -> None:
         requests: Requests[None] = Requests("me")
-        requests.begin("a", None)
-        assert requests.take(topic) is None
+        pending = requests.begin("a", None)
+        assert requests.take(topic.format(pending.number)) is None
         assert len(requests) == 1
 
     def test_each_requester_has_an_unguessable_name(self) -> None:
@@ -115,8 +124,8 @@ def test_a_missing_response_is_a_timeout(make: Make, world: Any) -> None:
     with pytest.raises(TimedOut, match=r"no response to the request to 'unanswered' within 0\.3 s"):
         mine.call(requester.request, "unanswered", 1, timeout=0.3)
     assert requester.pending == 0
-    assert "unanswered/me/1" in world.published
-    mine.call(mine.ps.publish, "replies/me/1", "late", qos=1)  # no request waits for it
+    [number] = [topic.rpartition("/")[2] for topic in world.published if topic.startswith("unanswered/me/")]
+    mine.call(mine.ps.publish, f"replies/me/{number}", "late", qos=1)  # no request waits for it
     responding(mine_too := make(world.provider()), "device", lambda message: "here")
     assert mine_too is not mine
     assert mine.call(requester.request, "device", 1, timeout=PATIENCE).value == "here"
@@ -171,6 +180,79 @@ def test_a_duplicate_request_is_answered_once(make: Make, world: Any) -> None:
     responding(late, "count", lambda message: pytest.fail("a retained request is an old one"))
     mine.call(mine.ps.publish, "count/me/8", b"", qos=1, retain=True)
     mine.call(requester.close)
+
+
+def test_requests_of_a_chosen_name_are_answered_after_a_restart(make: Make, world: Any) -> None:
+    responding(make(world.provider()), "double", lambda message: 2 * message.value)
+    answers = []
+    for value in 21, 100:
+        mine = make(world.provider())
+        requester = mine.call(mine.ps.requester, "lamp-1")
+        answers.append(mine.call(requester.request, "double", value, timeout=PATIENCE).value)
+        mine.call(mine.ps.close)
+    assert answers == [42, 200]
+
+
+class Number:
+    """A codec of one type, which refuses everything else."""
+
+    def encode(self, value: int) -> bytes:
+        return struct.pack("!i", value)
+
+    def decode(self, payload: bytes) -> int:
+        number: int = struct.unpack("!i", payload)[0]
+        return number
+
+
+@pytest.mark.parametrize(("codec", "value"), [(pubsub.TEXT, "a"), (pubsub.BYTES, b"a"), (Number(), 1)])
+def test_a_failure_is_reported_whatever_the_codec(make: Make, world: Any, codec: Any, value: Any) -> None:
+    def fail(message: pubsub.Message) -> None:
+        raise RuntimeError
+
+    service, mine = make(world.provider(), codec=codec), make(world.provider())
+    responding(service, "fails", fail, codec=codec)
+    responding(service, "fails/by/default", fail)
+    requester = mine.call(mine.ps.requester, codec=codec)
+    for topic in "fails", "fails/by/default":
+        with pytest.raises(RequestFailed):
+            mine.call(requester.request, topic, value, timeout=PATIENCE)
+    mine.call(requester.close)
+
+
+def test_a_request_that_cannot_be_decoded_is_a_failure(
+    make: Make, world: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, mine = make(world.provider()), make(world.provider())
+    mine.call(mine.ps.publish, "logged/me/1", b"old", qos=1, retain=True)
+    responding(service, "logged", lambda message: 1, codec=Number())
+    responding(service, "reported", lambda message: 1, codec=Number(), error=recorder.error)
+    requester = mine.call(mine.ps.requester)
+    for topic in "logged", "reported":
+        with pytest.raises(RequestFailed, match=topic):
+            mine.call(requester.request, topic, b"not a number", timeout=PATIENCE)
+    recorder.wait(lambda: recorder.errors)
+    assert [type(error) for error in recorder.errors] == [pubsub.DecodeFailed]
+    assert "the message on 'logged/" in caplog.text
+    assert "the message on 'reported/" not in caplog.text
+    assert "replies/me/1/failed" not in world.published  # of a retained request, which is old
+    with pytest.raises(TypeError, match="error must be a function, not int"):
+        mine.call(mine.ps.respond, "a", print, error=3)
+    mine.call(requester.close)
+
+
+def test_a_failure_that_cannot_be_published_is_logged(
+    make: Make, world: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = world.provider()
+    service, mine = make(provider), make(world.provider())
+    service.ps.providers[0].objection_to_publish = lambda topic, payload, qos: QueueFull(f"no {topic}")
+    responding(service, "a", lambda message: 1, error=recorder.error)
+    mine.call(mine.ps.publish, "a/me/7", 1, qos=1)
+    responding(service, "b", lambda message: recorder.next(message))
+    mine.call(mine.ps.publish, "b/me/8", 1, qos=1)
+    recorder.wait_for_values(1)  # the runner goes on
+    assert "no replies/me/7\n" in caplog.text  # the reason
+    assert "could not be published to 'replies/me/7/failed': no replies/me/7/failed" in caplog.text
 
 
 def test_closing_fails_pending_requests(make: Make, world: Any) -> None:
@@ -261,6 +343,42 @@ def test_coroutine_functions_respond_and_request(world: Any) -> None:
                 return [answer.value["answer"] for answer in answers]
 
     assert asyncio.run(main()) == list(range(5))
+
+
+def test_what_a_responder_awaits_may_be_cancelled(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from pubsub.aio import PubSub
+
+    async def main() -> None:
+        def cancelled() -> asyncio.Future[int]:
+            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return future
+
+        async def answer(message: pubsub.Message) -> int:
+            return await cancelled()
+
+        async with PubSub(world.provider()) as ps:
+            await ps.respond("awaited", answer).ready(PATIENCE)
+            await ps.respond("read", lambda message: cancelled().result()).ready(PATIENCE)
+            async with ps.requester() as requester:
+                for topic in "awaited", "read":
+                    with pytest.raises(RequestFailed):
+                        await requester.request(topic, 1, timeout=PATIENCE)
+
+    asyncio.run(main())
+    assert "a callback awaited something that was cancelled" in caplog.text
+    assert "a callback raised an exception" in caplog.text
+
+
+def test_an_awaitable_of_a_responder_with_threads_is_a_failure(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def double(message: pubsub.Message) -> int:
+        return 2 * int(message.value)
+
+    with pubsub.PubSub(world.provider()) as ps, ps.requester() as requester:
+        ps.respond("double", lambda message: double(message)).ready(PATIENCE)
+        with pytest.raises(RequestFailed):
+            requester.request("double", 21, timeout=PATIENCE)
+    assert "returned a coroutine, which only pubsub.aio awaits" in caplog.text
 
 
 def test_responders_of_a_shared_subscription_divide_the_requests(make: Make, world: Any) -> None:
