@@ -1,8 +1,8 @@
 """A subscription: one observer, its Topic Filters, and the connections that it uses.
 
 `SubscriptionCore` is used with threads and with asyncio; the two APIs add the methods that wait, in a subclass of
-`Handle`. A subscription ends once: it was unsubscribed, its last connection has ended, or the server has refused its
-last Topic Filter. Then the observer's `close` is called, once. No other callback starts after it.
+`Handle`. A subscription ends once: it was unsubscribed, its last connection has ended, or the servers of those that are
+left have refused its last Topic Filter. Then the observer's `close` is called, once. No other callback starts after it.
 
 The lock of the `PubSub` guards all state; callbacks are called outside it.
 """
@@ -275,15 +275,19 @@ class SubscriptionCore:
             self.runtime.notify(self.report, error)
 
     def channel_ended(self, channel: Connection, error: Exception | None) -> None:
-        """Remove a channel that has ended. End the subscription if it was the last one."""
+        """Remove a channel that has ended. End the subscription if no other one grants a Topic Filter, or still may."""
         name = channel.provider.name
         with self.runtime.lock:
             if self._channels.get(name) is channel:
                 del self._channels[name]
             self._forget(list(filter(lambda key: key[0] == name, self._codes)))
             self._providers = list(filter(lambda provider: provider is not channel.provider, self._providers))
+            # The others may have refused what this one had granted.
+            lost = list(filter(self._is_refused, self._wanted))
+            for topic_filter in lost:
+                del self._wanted[topic_filter]
             alone = not self._channels and not self._codes
-        if alone:
+        if alone or (lost and not self._wanted):
             self.end(error)
             return
         if error is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
+from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, Provider, ProviderError, PublishFailed, PubSub, Sharded
 
 Api = Threads | Loop
@@ -134,6 +135,40 @@ def test_publishing_and_subscribing_with_two_providers(make: Callable[..., Api],
     api.call(api.ps.remove_pluggable, api.ps.providers[0])
     assert (everywhere.closes, one.closes) == (1, 1)
     assert api.ps.providers == ()
+
+
+def test_a_subscription_ends_with_the_last_provider_that_granted_it(
+    make: Callable[..., Api], world: Any, recorder: Recorder
+) -> None:
+    world.forbidden.update(["a", "b"])
+    with Broker() as granting:
+        api = make(MqttOverWSProvider(granting.url, name="grants"), world.provider(name="refuses"))
+        subscription = api.call(api.ps.subscribe(["a", "b", "c"], qos=1).subscribe, recorder)
+        alone = Recorder()
+        api.call(api.ps.subscribe(["a"], qos=1).subscribe, alone)
+        api.call(subscription.ready, PATIENCE)
+        recorder.wait(lambda: len(recorder.errors) == 2)
+        alone.wait(lambda: alone.errors)
+        assert subscription.topics == ("a", "b", "c")
+        api.call(api.ps.remove_pluggable, "grants")
+    alone.wait(lambda: alone.closes)
+    assert subscription.topics == ("c",)
+    assert (recorder.closes, subscription.closed) == (0, False)
+    api.call(api.ps.publish, "c", 1, qos=1)
+    recorder.wait_for_values(1)
+
+
+def test_a_subscription_without_topics_outlives_one_of_two_providers(
+    make: Callable[..., Api], world: Any, recorder: Recorder
+) -> None:
+    api = make(world.provider(name="one"), world.provider(name="two"))
+    subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
+    api.call(subscription.ready, PATIENCE)
+    api.call(subscription.remove, "a")
+    api.call(api.ps.remove_pluggable, "one")
+    api.call(subscription.add, "b", qos=1)
+    assert api.call(subscription.ready, PATIENCE) == {"b": 1}
+    assert recorder.closes == 0
 
 
 def test_a_failing_provider_does_not_affect_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
