@@ -257,8 +257,8 @@ def test_a_provider_learns_from_a_refusal_and_tries_again_once(
     stack: Any, make: Callable[..., Api], recorder: Recorder
 ) -> None:
     broker = stack.enter_context(Broker(on_upgrade=upgrade))
-    provider = Learning(broker.url)
-    api = make(provider)
+    api = make(Learning(broker.url))
+    [provider] = api.ps.providers
     outcome = api.call(lambda: [api.ps.publish_nowait("a", 1, qos=1)])
     api.call(lambda: waited(outcome[0]))
     assert provider.asked == 1
@@ -268,8 +268,8 @@ def test_a_provider_learns_from_a_refusal_and_tries_again_once(
 
 def test_a_provider_that_cannot_learn_more_explains(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
     broker = stack.enter_context(Broker(on_upgrade=lambda peer: Rejection(403)))
-    provider = Learning(broker.url)
-    api = make(provider)
+    api = make(Learning(broker.url))
+    [provider] = api.ps.providers
     watcher = Watcher(api)
     api.call(api.ps.subscribe("a").subscribe, recorder)
     recorder.wait(lambda: recorder.closes)
