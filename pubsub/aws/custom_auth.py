@@ -14,7 +14,7 @@ Spec: "Custom authentication and authorization" in the AWS IoT Core developer gu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -32,7 +32,8 @@ class CustomAuthorizer:
 
     Args:
         name: The name of the authorizer; None for the default one of the domain.
-        token: The token, or a callable that returns it for each connection. Not in the `repr`.
+        token: The token, or a callable that returns it for each attempt to connect, and may block: with asyncio it is
+            called in a thread. Not in the `repr`.
         token_key: The name of the token's parameter.
         signature: The token's signature, in base64; None if the authorizer requires none. Not in the `repr`.
         via: Where the parameters are sent: "headers", "query" or "username".
@@ -54,6 +55,14 @@ class CustomAuthorizer:
     def __post_init__(self) -> None:
         if self.via not in ("headers", "query", "username"):
             raise ValueError(f"via is {self.via!r}; expected 'headers', 'query' or 'username'")
+
+    def for_attempt(self) -> CustomAuthorizer:
+        """Return the same authorizer with the token of one attempt, a str. May block."""
+        return replace(self, token=self.token()) if callable(self.token) else self
+
+    def without_token(self) -> CustomAuthorizer:
+        """Return the same authorizer without a token, to check before an attempt what does not depend on it."""
+        return replace(self, token=None)
 
     def parameters(self) -> list[tuple[str, str]]:
         """Return the parameters as (name, value) pairs, not encoded."""

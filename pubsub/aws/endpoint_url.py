@@ -8,7 +8,7 @@ For URLs with a Signature Version 4 see `sigv4`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -27,6 +27,7 @@ def unsigned_url(endpoint: str, authorizer: CustomAuthorizer | None) -> str:
     scheme, separator, rest = endpoint.partition("://")
     if not separator:
         scheme, rest = "wss", endpoint
+    scheme = scheme.lower()
     if authorizer is None and scheme == "wss":
         scheme = "mqtts"  # AWS IoT accepts client certificates only for MQTT over TLS
     authority, slash, behind = rest.partition("/")
@@ -51,7 +52,7 @@ def alpn_for(url: str, way: str) -> str | None:
     """
     scheme, _, rest = url.partition("://")
     port = rest.partition("/")[0].rpartition("@")[2].rpartition(":")[2]
-    return _ALPN[way] if scheme == "mqtts" and port == _HTTPS_PORT else None
+    return _ALPN[way] if scheme.lower() == "mqtts" and port == _HTTPS_PORT else None
 
 
 class FreshHeaders:
@@ -59,15 +60,19 @@ class FreshHeaders:
 
     Args:
         headers: The constant headers.
-        authorizer: The custom authorizer, whose parameters are added.
+        authorizer: Returns the custom authorizer of the latest attempt, whose parameters are added. Must not block.
     """
 
-    def __init__(self, headers: Mapping[str, str] | Iterable[tuple[str, str]], authorizer: CustomAuthorizer) -> None:
+    def __init__(
+        self,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]],
+        authorizer: Callable[[], CustomAuthorizer],
+    ) -> None:
         self._headers = list(headers.items() if isinstance(headers, Mapping) else headers)
         self._authorizer = authorizer
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter([*self._headers, *self._authorizer.parameters()])
+        return iter([*self._headers, *self._authorizer().parameters()])
 
 
 def _user_information(authorizer: CustomAuthorizer) -> str:

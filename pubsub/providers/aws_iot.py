@@ -146,6 +146,7 @@ class AWSIoTProvider(Provider):
         self._check_region()
         self._signers: tuple[tuple[list[str], str | None], list[IotUrlSigner]] | None = None
         self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
+        self._authorizer: CustomAuthorizer | None = None  # with the token of the latest attempt
         self._ends: datetime | None = None
         self._discarded_at: float | None = None
 
@@ -210,19 +211,25 @@ class AWSIoTProvider(Provider):
         way = self._way()
         if way == "signed":
             return ask(self.name, self._settings["aws_pubsub_endpoint"])
-        if way != "credentials":
-            return one_or_all(self._plain_urls())
-        return self._sign(fetch(self._source()))
+        if way == "credentials":
+            return self._sign(fetch(self._source()))
+        if way == "custom_authorizer":
+            self._authorizer = self._settings["custom_authorizer"].for_attempt()
+        return one_or_all(self._plain_urls(self._authorizer))
 
     def url_async(self) -> Urls | Awaitable[Urls]:
         """Return the same as `url` without blocking. What may block is called in a thread, or awaited."""
-        if self._way() not in ("credentials", "signed"):
-            return one_or_all(self._plain_urls())
-        return self._url_signed_async()
+        authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
+        if self._way() == "certificate" or (authorizer is not None and not callable(authorizer.token)):
+            return self.url()
+        return self._url_later()
 
-    async def _url_signed_async(self) -> Urls:
-        if self._way() == "signed":
+    async def _url_later(self) -> Urls:
+        way = self._way()
+        if way == "signed":
             return await ask_async(self.name, self._settings["aws_pubsub_endpoint"])
+        if way == "custom_authorizer":
+            return await asyncio.to_thread(self.url)
         source = self._source()
         awaited = getattr(source, "get_frozen_credentials_async", None)
         return self._sign(await awaited() if awaited is not None else await fetch_async(source, asyncio.to_thread))
@@ -249,9 +256,8 @@ class AWSIoTProvider(Provider):
         except SigningError as error:
             raise ProviderError(f"{self.name}: {error}") from None
 
-    def _plain_urls(self) -> list[str]:
-        """Return the URLs for a certificate or a custom authorizer."""
-        authorizer = self._settings.get("custom_authorizer")
+    def _plain_urls(self, authorizer: CustomAuthorizer | None) -> list[str]:
+        """Return the URLs for a certificate, or for a custom authorizer."""
         return [unsigned_url(endpoint, authorizer) for endpoint in self._endpoints()]
 
     def _endpoints(self) -> list[str]:
@@ -306,10 +312,11 @@ class AWSIoTProvider(Provider):
             self._url_signers()
             self._source()
         elif way != "signed":
-            self._plain_urls()
+            self._endpoints()
         authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
         if authorizer is not None and authorizer.via == "headers":
-            options["headers"] = FreshHeaders(options.get("headers", ()), authorizer)
+            without = authorizer.without_token()
+            options["headers"] = FreshHeaders(options.get("headers", ()), lambda: self._authorizer or without)
         if "tls" not in options:
             tls = self._tls(way)
             if tls is not None:
@@ -361,7 +368,9 @@ class AWSIoTProvider(Provider):
     def _alpn(self, way: str) -> str | None:
         if way not in ("certificate", "custom_authorizer"):
             return None
-        first, *others = {alpn_for(url, way) for url in self._plain_urls()}
+        authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
+        urls = self._plain_urls(authorizer and authorizer.without_token())
+        first, *others = {alpn_for(url, way) for url in urls}
         if others:
             raise ProviderError(
                 f"{self.name}: its endpoints on port 443 need a protocol name in TLS (ALPN), but the others none; "

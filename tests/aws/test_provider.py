@@ -29,7 +29,9 @@ from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PubSub
 from pubsub.aws.cognito import CognitoIdentity
 from pubsub.aws.corrected_clock import CorrectedClock, read_date
 from pubsub.aws.custom_auth import CustomAuthorizer
+from pubsub.aws.endpoint_url import alpn_for, unsigned_url
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectRefused, Reason, UpgradeRefused
+from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.authorizers import AuthorizerGrant, LocalAuthorizer
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
 from pubsub.aws.local.identities import ALLOW_ALL, Identities
@@ -380,6 +382,63 @@ def test_custom_authorizers_on_the_wire(recorded: tuple[Broker, list[Peer], Any]
     )
     assert [(peer.context.username or "").partition("?")[0] for peer in peers] == ["u"] * 3
     assert [peer.context.password for peer in peers] == [b"p"] * 3
+
+
+@pytest.mark.parametrize("via", ["headers", "query", "username"])
+def test_the_token_of_a_custom_authorizer_is_fetched_once_an_attempt_and_never_in_the_event_loop(
+    via: Any, recorded: tuple[Broker, list[Peer], Any], tmp_path: Path
+) -> None:
+    broker, peers, authority = recorded
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    threads: list[threading.Thread] = []
+
+    def token() -> str:
+        threads.append(threading.current_thread())
+        return f"no-{len(threads)}."
+
+    made = AWSIoTProvider(
+        aws_pubsub_endpoint=broker.url,
+        custom_authorizer=CustomAuthorizer("demo", token, via=via),
+        ca_file=tmp_path / "ca.pem",
+        limits=IoTLimits(client_connect_rate=None),
+    )
+
+    async def run() -> None:
+        async with pubsub.aio.PubSub(made, timeout=30) as ps:
+            await ps.connect()
+            assert len(threads) == 1
+            ps.reauthenticate()
+            await ps.publish("a", 1, qos=1)
+
+    asyncio.run(run())
+    assert len(threads) == len(peers) == 2
+    assert threading.current_thread() not in threads
+    seen = [f"{peer.header('token')} {peer.target} {peer.context.username}" for peer in peers]
+    assert [number in text for number, text in zip(("no-1.", "no-2."), seen, strict=True)] == [True, True]
+
+
+def test_the_token_of_a_custom_authorizer_is_the_same_for_all_endpoints_of_an_attempt() -> None:
+    tokens = iter(["one", "two"])
+    endpoints = ["wss://a.example/mqtt", "wss://b.example/mqtt"]
+    custom = CustomAuthorizer(token=lambda: next(tokens), via="query")
+    made = AWSIoTProvider(aws_pubsub_endpoint=endpoints, custom_authorizer=custom)
+    made.client_options()
+    assert made.url() == [f"{endpoint}?token=one" for endpoint in endpoints]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "alpn"),
+    [
+        ("WSS://iot.example/Mqtt", "mqtts://iot.example", None),
+        ("WSS://iot.example:443/mqtt", "mqtts://iot.example:443", "x-amzn-mqtt-ca"),
+        ("MQTTS://iot.example:443", "mqtts://iot.example:443", "x-amzn-mqtt-ca"),
+    ],
+)
+def test_a_scheme_may_be_in_upper_case(endpoint: str, url: str, alpn: str | None) -> None:
+    """RFC 3986, 3.1: schemes are case-insensitive."""
+    assert unsigned_url(endpoint, None) == url
+    assert alpn_for(unsigned_url(endpoint, None), "certificate") == alpn
+    assert alpn_for(endpoint, "certificate") == (alpn if endpoint.startswith("MQTTS") else None)
 
 
 @pytest.mark.parametrize("alpn", [None, "x-amzn-mqtt-ca"])
