@@ -18,9 +18,9 @@ from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
 from mqttws.aio.publishing import Publisher
 from mqttws.aio.waits import NEXT_TURN
+from mqttws.client.attempt import check_url
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
-from mqttws.client.endpoints import check_url
 from mqttws.client.option_types import ClientOptions, TopicFilters
 from mqttws.client.options import CLOSE_TIMEOUT, Options, check_timeout
 from mqttws.client.state import State
@@ -52,8 +52,8 @@ class Client(Publisher):
     _network: Network
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
-        check_url(url)
         values = Options(**options)
+        check_url(url, values)
         for name, function in (
             ("url", url if callable(url) else None),
             *((name, getattr(values, name)) for name in ("on_message", "on_state", "on_error")),

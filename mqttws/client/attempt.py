@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from mqttws.client.endpoints import parse_urls
 from mqttws.client.layers import Link
 from mqttws.client.options import ENVIRONMENT, Options
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.codec import compiled
-from mqttws.codec.connecting import Connect
-from mqttws.errors import ConnectError, ConnectTimeout
+from mqttws.errors import ConnectError, ConnectTimeout, LocalProtocolError
 from mqttws.hints import TYPE_CHECKING
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
@@ -80,12 +80,13 @@ def make_attempt(
         log: A function that is called with a line for each packet; None: packets are not logged.
 
     Raises:
-        ConnectError: The URL is not valid, or HTTP does not allow the upgrade request.
+        ConnectError: The URL is not valid, has no user name for a password, or HTTP does not allow the upgrade request.
         ssl.SSLError, OSError: The TLS context cannot be created.
     """
     try:
         endpoint = parse_url(url)
-    except (TypeError, ValueError) as error:
+        connect = options.connect(client_id, endpoint)
+    except (TypeError, ValueError, LocalProtocolError) as error:
         raise ConnectError(str(error)) from None
     proxy = None
     if may_have_proxy(options, endpoint):
@@ -103,7 +104,7 @@ def make_attempt(
 
         machine_class = partial(LoggedMachine, log)
     machine = machine_class(
-        make_connect(options, client_id, endpoint),
+        connect,
         session,
         ping_timeout=options.ping_timeout,
         max_packet_size=options.max_packet_size,
@@ -134,19 +135,15 @@ def may_have_proxy(options: Options, endpoint: Endpoint) -> bool:
     return options.proxy is not None and options.unix_socket is None
 
 
-def make_connect(options: Options, client_id: str, endpoint: Endpoint | None = None) -> Connect:
-    """Return the CONNECT packet of a client.
-
-    Args:
-        options: The options of the client.
-        client_id: The client identifier.
-        endpoint: The source of user name and password, if the options have none.
+def check_url(url: object, options: Options) -> None:
+    """Check the URL argument of a client, and the options that depend on it. A callable is not called.
 
     Raises:
-        LocalProtocolError: The standard does not allow an option.
+        ValueError: A URL is malformed, or a sequence is empty; or no URL uses `tls` or `headers`, which are given.
+        LocalProtocolError: There is a password, but no user name.
+        TypeError: It is neither a str, nor a sequence of str, nor a callable.
     """
-    username, password = options.username, options.password_bytes
-    if username is None and endpoint is not None:
-        username = endpoint.username
-        password = endpoint.password
-    return Connect(client_id, options.clean_session, options.keep_alive, options.will, username, password)
+    endpoints = parse_urls(url)
+    options.check_use(endpoints)
+    for endpoint in endpoints:
+        options.connect(options.client_id, endpoint)

@@ -171,7 +171,7 @@ class Core(Generic[F]):
         self._turn: float | None = None  # the time reserved for the next attempt
         self._keeps_turn = False  # whether the next attempt uses the reserved time of the last one
         self._connected_at: float | None = None
-        attempt.make_connect(options, self.client_id)  # raise an error for invalid options now, not when connecting
+        options.connect(self.client_id)  # raise an error for invalid options now, not when connecting
 
     def check_waiting(self) -> None:
         """Check that the client is open or has ended, so that a call that waits can complete.

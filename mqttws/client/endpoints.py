@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from mqttws.client.url import parse_url
+from mqttws.client.url import Endpoint, parse_url
 from mqttws.errors import ConnectError
 from mqttws.hints import Any, TypeVar
 
@@ -27,10 +27,18 @@ class Endpoints:
         source: A URL, a sequence of URLs, or a callable that returns either, or an awaitable of either.
         order: The order of those that have not failed recently: "given" or "random".
         random: A function that returns a random number, uniformly distributed from 0 to 1.
+        check: A function that checks the valid URLs which a callable has returned; see `Options.check_use`.
     """
 
-    def __init__(self, source: Any, order: str, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        source: Any,
+        order: str,
+        random: Callable[[], float],
+        check: Callable[[list[Endpoint]], object] = lambda endpoints: None,
+    ) -> None:
         self._source = source
+        self._check = check
         self._shuffle = order == "random"
         self._random = random
         self._urls = _Failures()
@@ -55,12 +63,17 @@ class Endpoints:
             answer: The result of `ask`.
 
         Raises:
-            ConnectError: A callable returned an empty list.
+            ConnectError: A callable returned an empty list, or no URL that uses the options.
         """
         if answer is not self._round:
             urls = list(answer) if _is_several(answer) else [answer]
             if not urls:
                 raise ConnectError("the callable returned no URL")
+            if callable(self._source):
+                try:
+                    self._check([endpoint for endpoint in map(_parsed, urls) if endpoint is not None])
+                except ValueError as error:
+                    raise ConnectError(str(error)) from None
             self._round = self._sorted(urls, self._urls, key=_key)
         if not self._again:
             self._tried.clear()
@@ -143,8 +156,11 @@ class _Failures:
         return self._last.get(key, 0)
 
 
-def check_url(url: object) -> None:
-    """Check the URL argument of a client. A callable is not called.
+def parse_urls(url: object) -> list[Endpoint]:
+    """Parse the URL argument of a client. A callable is not called.
+
+    Returns:
+        Its URLs; none for a callable.
 
     Raises:
         ValueError: It is a malformed URL, or a sequence that is empty or contains one.
@@ -153,12 +169,12 @@ def check_url(url: object) -> None:
     if _is_several(url):
         if not url:
             raise ValueError("the list of URLs is empty; it needs at least one")
-        for each in url:  # type: ignore[attr-defined] # it is a sequence
-            parse_url(each)
-    elif isinstance(url, str):
-        parse_url(url)
-    elif not callable(url):
+        return [parse_url(each) for each in url]  # type: ignore[attr-defined] # it is a sequence
+    if isinstance(url, str):
+        return [parse_url(url)]
+    if not callable(url):
         raise TypeError(f"the URL must be a str, a sequence of str, or a callable, not {type(url).__name__}")
+    return []
 
 
 def _is_several(url: object) -> bool:
@@ -167,7 +183,13 @@ def _is_several(url: object) -> bool:
 
 def _key(url: Any) -> Hashable:
     """Return the part of a URL that identifies its endpoint. The query is omitted: a signed one differs each time."""
+    endpoint = _parsed(url)
+    return None if endpoint is None else str(endpoint)
+
+
+def _parsed(url: Any) -> Endpoint | None:
+    """Return the parsed URL; None if it is not valid, which the attempt reports."""
     try:
-        return str(parse_url(url))
-    except (TypeError, ValueError):  # the attempt reports the error
+        return parse_url(url)
+    except (TypeError, ValueError):
         return None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from mqttws.client.reconnect import Turns
     from mqttws.client.state import State
+    from mqttws.client.url import Endpoint
     from mqttws.errors import ConnectError, MQTTError
     from mqttws.protocol.ages import Age
     from mqttws.protocol.store import Store
@@ -48,8 +49,10 @@ class Options:
             tuple of its arguments, such as ("status", "gone", 1, True).
         username: A str, or bytes of UTF-8; None: from the URL, if it has one.
         password: Bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
-        tls: An `ssl.SSLContext`, see `tls_context`; None or True: the default context, if the URL requires TLS.
-        headers: Additional headers of the WebSocket upgrade request: a mapping, or (name, value) pairs.
+        tls: An `ssl.SSLContext`, see `tls_context`; True: the default context; None: the same, if the URL requires
+            TLS. A context and True are refused unless a URL with TLS, wss:// or mqtts://, is among those of the client.
+        headers: Additional headers of the WebSocket upgrade request: a mapping, or (name, value) pairs. They are
+            refused unless a URL with a WebSocket, ws:// or wss://, is among those of the client.
         reconnect: How to reconnect: a `Reconnect`, True for its defaults, False for no reconnecting.
         connect_budget: Schedules the attempts: a `ConnectBudget` shared by the clients of a process, so that they do
             not all reconnect to a restarted server at the same time. None: attempts start when they are due.
@@ -210,9 +213,7 @@ class Options:
             if isinstance(getattr(self, name), str):
                 _check_text(name, getattr(self, name))
         _check_local_addresses(self.bind_address, self.unix_socket)
-        if self.tls is True:
-            self.tls = None
-        if self.tls is not None:
+        if self.tls is not None and self.tls is not True:
             from mqttws.client.tls import check_context
 
             check_context(self.tls)
@@ -237,6 +238,45 @@ class Options:
     def password_bytes(self) -> bytes | None:
         """The password as it is sent."""
         return self.password.encode() if isinstance(self.password, str) else self.password
+
+    def connect(self, client_id: str | None = None, endpoint: Endpoint | None = None) -> Connect:
+        """Return the CONNECT packet of a client.
+
+        Args:
+            client_id: The client identifier; None: one that is drawn at random.
+            endpoint: Has the user name and the password that the options do not have. None: it is not known yet, so
+                that a password without a user name is accepted.
+
+        Raises:
+            LocalProtocolError: The standard does not allow an option.
+
+        Spec: §3.1
+        """
+        username, password = self.username, self.password_bytes
+        if endpoint is not None:
+            username = endpoint.username if username is None else username
+            password = endpoint.password if password is None else password
+        elif username is None and password is not None:
+            username = ""
+        named = client_id if client_id is not None else "drawn-at-random"
+        return Connect(named, self.clean_session, self.keep_alive, self.will, username, password)
+
+    def check_use(self, endpoints: Collection[Endpoint]) -> None:
+        """Check that one of the endpoints at least uses `tls` and `headers`, if they are given.
+
+        They are not ignored: a program that gives a TLS context expects that its password is encrypted.
+
+        Args:
+            endpoints: Those of the client; none if they are not known yet.
+
+        Raises:
+            ValueError: No endpoint does.
+        """
+        schemes = ", ".join(sorted({endpoint.scheme for endpoint in endpoints}))
+        if schemes and not any(endpoint.tls for endpoint in endpoints) and self.tls is not None:
+            raise ValueError(f"tls is given, but needs a URL that begins with wss:// or mqtts://, not {schemes}://")
+        if schemes and not any(endpoint.websocket for endpoint in endpoints) and self.header_pairs:
+            raise ValueError(f"headers are given, but need a URL that begins with ws:// or wss://, not {schemes}://")
 
     def age(self, expire_after: float | None, now: float, wall: float) -> Age | None:
         """Return the age of a message that is published now; None if it is not needed.
@@ -443,5 +483,4 @@ def check_options(
 
     _check_names(who, options, ConnectionOptions.__annotations__, others)
     made = Options(**options)
-    client_id = made.client_id if made.client_id is not None else "drawn-at-random"
-    Connect(client_id, made.clean_session, made.keep_alive, made.will, made.username, made.password_bytes)
+    made.connect(made.client_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from mqttws.errors import CertificateError, ConnectError
 from mqttws.protocol.outgoing import LONG
@@ -100,11 +100,11 @@ class TLSMemory:
     session is offered to the server only once, so that a server that cannot handle it gets a full handshake next.
 
     Args:
-        context: See `tls_context`; None: a default one is created when it is first needed.
+        context: See `tls_context`; None or True: a default one is created when it is first needed.
     """
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        self._context = context
+    def __init__(self, context: ssl.SSLContext | Literal[True] | None) -> None:
+        self._context = None if context is True else context
         self._last: dict[tuple[str, int], TLSPipe] = {}
 
     def pipe(self, host: str, port: int, now: float) -> TLSPipe:

@@ -14,9 +14,9 @@ from _weakrefset import WeakSet  # all of `weakref` would delay the first messag
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from mqttws.client.attempt import check_url
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
-from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, Options, check_timeout
 from mqttws.client.state import State
 from mqttws.client.timings import Timings
@@ -58,8 +58,8 @@ class Client(Publisher):
     _network: Network
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
-        check_url(url)
         values = Options(**options)
+        check_url(url, values)
         for name, function in (
             ("url", url if callable(url) else None),
             *((name, getattr(values, name)) for name in ("on_message", "on_state", "on_error")),

@@ -115,7 +115,7 @@ class Network(Owner):
 
     def __init__(self, options: Options, url: Url) -> None:
         self._options = options
-        self.endpoints = Endpoints(url, options.url_order, self.random)
+        self.endpoints = Endpoints(url, options.url_order, self.random, options.check_use)
         self._has_lost_store = False
         self._begin()
 

@@ -405,8 +405,8 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, bytes | None]:
     if arguments.ask_password:
         return username, ask_secret(f"password of {username or 'the user'}: ").encode()
     password = None if arguments.password is None else os.fsencode(arguments.password)
-    if password is None and arguments.username is None and password_in_url is not None:
-        return None, None  # the client takes both from the URL
+    if password is None and password_in_url is not None:
+        return arguments.username, None  # the client takes from the URL what is missing
     if password is None and username is not None:
         in_environment = os.environ.get(PASSWORD)
         password = None if in_environment is None else os.fsencode(in_environment)

@@ -188,6 +188,7 @@ def test_the_value_of_an_option_may_be_any_text(text: str) -> None:
         (["mqtt://al%20ice@h"], {PASSWORD: "p"}, ("al ice", b"p")),
         (["mqtt://alice:own@h"], {PASSWORD: "p"}, (None, None)),
         (["mqtt://alice@h", "-u", "bob"], {PASSWORD: "p"}, ("bob", b"p")),
+        (["mqtt://alice:own@h", "-u", "bob"], {PASSWORD: "p"}, ("bob", None)),  # the client has the URL's password
         (["mqtt://h", "-u", "bob", "-P", "q"], {PASSWORD: "p"}, ("bob", b"q")),
         (["mqtt://h"], {USERNAME: "eve", PASSWORD: "p"}, ("eve", b"p")),
     ],

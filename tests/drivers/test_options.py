@@ -18,7 +18,7 @@ from drivers import PATIENCE
 from scripted import Scripted, connected
 
 import mqttws
-from mqttws import Connect, Message, MQTTError, Publish, Reconnect, State, TimedOut
+from mqttws import Connect, ConnectError, Message, MQTTError, Publish, Reconnect, State, TimedOut
 from mqttws.client.option_types import ClientOptions
 from mqttws.client.options import Options
 
@@ -111,17 +111,77 @@ def test_errors_of_options_contain_no_secret(make: Make) -> None:
 
 
 def test_equivalent_forms_of_an_option(make: Make, tcp_server: Scripted) -> None:
-    client = make(
-        tcp_server.url, client_id="c", will=("w", "gone", 1, True), username=b"ada", password=b"\xff", tls=True
-    )
+    client = make(tcp_server.url, client_id="c", will=("w", "gone", 1, True), username=b"ada", password=b"\xff")
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept()
     assert end.receive() == Connect("c", will=Message("w", b"gone", 1, True), username="ada", password=b"\xff")
     end.send("20 02 00 00")
     opening.result(PATIENCE)
-    context = ssl.create_default_context()
-    assert Options(tls=context).tls is context
-    assert Options(tls=True).tls is None
+
+
+PLAIN = ["mqtt://127.0.0.1:1", "ws://127.0.0.1:1", ["mqtt://127.0.0.1:1", "ws://127.0.0.1:1"]]
+WITHOUT_UPGRADE = ["mqtt://127.0.0.1:1", "mqtts://127.0.0.1:1", ["mqtt://127.0.0.1:1", "mqtts://127.0.0.1:1"]]
+UNUSED = [
+    *((url, {"tls": tls}) for url in PLAIN for tls in (True, ssl.create_default_context())),
+    *((url, {"headers": headers}) for url in WITHOUT_UPGRADE for headers in ({"A": "b"}, [("A", "b")])),
+    ("mqtt://127.0.0.1:1", {"tls": True, "unix_socket": "socket"}),
+]
+
+
+@pytest.mark.parametrize(("url", "options"), UNUSED)
+def test_tls_and_headers_that_no_url_uses_are_refused(make: Make, url: Any, options: Any) -> None:
+    """A password must not be sent in plain text where TLS was requested."""
+    with pytest.raises(ValueError, match=r"given, but needs? a URL that begins with "):
+        make(url, username="u", password="p", **options)
+    make([*([url] if isinstance(url, str) else url), "wss://127.0.0.1:1"], **options)
+    make(url, tls=None, headers={})
+
+
+@pytest.mark.parametrize("options", [{"tls": True}, {"headers": {"A": "b"}}])
+@pytest.mark.parametrize("bad", [[], ["nonsense"]])
+def test_a_callable_without_a_url_that_uses_them_fails(
+    make: Make, tcp_server: Scripted, options: Any, bad: list[str]
+) -> None:
+    with pytest.raises(ConnectError, match=r"given, but needs? a URL that begins with "):
+        make(lambda: [*bad, tcp_server.url], username="u", password="p", **options).open()
+    tcp_server._listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        tcp_server._listener.accept()
+    tcp_server._listener.settimeout(PATIENCE)
+    opening = tcp_server.soon(make(lambda: [tcp_server.url, "wss://127.0.0.1:1"], **options).open)
+    tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["a str", "a callable"])
+@pytest.mark.parametrize(
+    ("user", "options", "sent"),
+    [
+        ("alice", {"password": "p"}, ("alice", b"p")),
+        ("x:p", {"username": "alice"}, ("alice", b"p")),
+        ("x:y", {"username": "alice", "password": "p"}, ("alice", b"p")),
+        (":p", {}, ("", b"p")),
+        ("alice:p", {}, ("alice", b"p")),
+    ],
+)
+def test_the_url_has_the_user_name_and_the_password_that_the_options_do_not_have(
+    make: Make, tcp_server: Scripted, fresh: bool, user: str, options: Any, sent: tuple[str, bytes]
+) -> None:
+    url = tcp_server.url.replace("mqtt://", f"mqtt://{user}@")
+    opening = tcp_server.soon(make((lambda: url) if fresh else url, client_id="c", **options).open)
+    end = tcp_server.accept()
+    assert end.receive() == Connect("c", username=sent[0], password=sent[1])
+    end.send("20 02 00 00")
+    opening.result(PATIENCE)
+
+
+def test_a_password_needs_a_user_name_with_every_url(make: Make) -> None:
+    for url in (NOWHERE, [NOWHERE.replace("mqtt://", "mqtt://alice@"), NOWHERE]):
+        with pytest.raises(mqttws.LocalProtocolError, match="password"):
+            make(url, password="p")
+    with pytest.raises(ConnectError, match="password"):
+        make(lambda: NOWHERE, password="p").open()
+    mqttws.check_options(password="p")
 
 
 def test_a_percent_encoded_byte_of_the_url_is_that_byte(make: Make, tcp_server: Scripted) -> None:
@@ -259,7 +319,7 @@ def test_a_type_checker_finds_wrong_options(tmp_path: Path) -> None:
         "import mqttws, mqttws.aio\n"
         "mqttws.connect('ws://h/', kep_alive=5)\n"
         "mqttws.Client('ws://h/', client_id=5)\n"
-        "client = mqttws.Client('ws://h/', headers={'a': 'b'}, will=('a', b'x'), tls=True, end_on=ValueError)\n"
+        "client = mqttws.Client('wss://h/', headers={'a': 'b'}, will=('a', b'x'), tls=True, end_on=ValueError)\n"
         "granted: int = client.subscribe('a')\n"
         "codes: tuple[int, ...] = client.subscribe(['a', ('b', 1)])\n"
         "wrong: str = client.subscribe('a')\n"

@@ -154,10 +154,13 @@ def test_a_certificate_that_becomes_invalid_ends_the_client_with_end_on(
     assert states.names[-2:] == ["connecting", "disconnected"]
 
 
-def test_without_a_context_the_system_authorities_are_used(make: Make, listen, authority: Authority) -> None:
+@pytest.mark.parametrize("options", [{}, {"tls": None}, {"tls": True}])
+def test_without_a_context_the_system_authorities_are_used(
+    make: Make, listen, authority: Authority, options: Any
+) -> None:
     server = listen(authority.issue("127.0.0.1").server_context())
     with pytest.raises(CertificateError):
-        make(server.url()).open()
+        make(server.url(), **options).open()
 
 
 def test_the_name_is_sent_and_an_address_is_not(make: Make, listen, authority: Authority) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
+import mqttws
 from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, Provider, ProviderError, PublishFailed, PubSub, Sharded
 
@@ -200,6 +201,17 @@ def test_options_are_passed_to_the_driver(make: Callable[..., Api], world: Any) 
     [(peer, connect)] = seen
     assert (connect.client_id, connect.username, connect.password, connect.keep_alive) == ("c1", "u", b"p", 7)
     assert peer.header("x-one") == "1"
+
+
+@pytest.mark.parametrize("options", [{"tls": True}, {"headers": {"X-One": "1"}}])
+def test_tls_and_headers_that_no_endpoint_uses_are_refused(
+    make: Callable[..., Api], world: Any, options: dict[str, Any]
+) -> None:
+    broker = world._stack.enter_context(Broker())
+    api = make(MqttOverWSProvider(broker.url_of("mqtt"), **options))
+    with pytest.raises(mqttws.ConnectError, match="given, but need"):
+        api.call(api.ps.connect)
+    assert not broker.sessions()
 
 
 def test_a_custom_provider(world: Any) -> None:
