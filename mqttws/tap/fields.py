@@ -54,6 +54,8 @@ def fields_of(record: Record) -> list[Field]:
     if not data:
         return []
     if record.layer == MQTT:
+        if record.name == "CONNECT" and not record.readable:
+            return _unread_connect_fields(data, record.size)
         if "version" in record.notes and record.packet is None:
             return _foreign_fields(data, record.name)
         return packet_fields(data, record.size)
@@ -108,6 +110,32 @@ def _split(found: Dissected) -> list[tuple[int, bytes, int | str | bytes]]:
 def _rest_of_publish(data: bytes, end: int) -> list[Field]:
     """Return the field for the kept part of the payload of a PUBLISH that is too long to keep whole."""
     return [Field(end, len(data) - end, "payload", data[end:], "PUBLISH/payload")]
+
+
+def _unread_connect_fields(data: bytes, size: int) -> list[Field]:
+    """Return the fields of a CONNECT that is malformed or of another MQTT version: the rest may contain a password."""
+    start = start_of_secrets(data)
+    fields = [field for field in packet_fields(data, size) if field.start + field.size <= start]
+    end = fields[-1].start + fields[-1].size
+    if end < len(data):
+        fields.append(Field(end, len(data) - end, "not read", data[end:], "CONNECT/not read", True))
+    return fields
+
+
+def start_of_secrets(data: bytes) -> int:
+    """Return the offset from which a CONNECT that cannot be decoded may contain secrets: after its protocol level.
+
+    Args:
+        data: The bytes of the packet, or the first ones.
+    """
+    try:
+        header = decode_remaining_length(data, 1)
+    except MalformedPacket:
+        header = None
+    if header is None:
+        return 1
+    name = next((name for name in (b"\x00\x04MQTT", b"\x00\x06MQIsdp") if data.startswith(name, header[1])), None)
+    return header[1] if name is None else min(header[1] + len(name) + 1, len(data))
 
 
 def _foreign_fields(data: bytes, packet: str) -> list[Field]:

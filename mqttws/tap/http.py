@@ -16,17 +16,8 @@ from typing import Final, NamedTuple
 from mqttws.tap.record import Broken, Field
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: Headers whose values are or can contain credentials.
-_SECRET_HEADERS: Final = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "x-amz-security-token",
-        "x-amz-customauthorizer-signature",
-    }
-)
+#: Headers of a response whose values are credentials.
+_SECRET_HEADERS: Final = frozenset({"set-cookie", "set-cookie2", "authorization", "x-amz-security-token"})
 #: Parameters of a signed URL that are not secret; every other value in a query is hidden.
 _PLAIN_PARAMETERS: Final = frozenset({"x-amz-algorithm", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"})
 #: The headers that have an explanation; the others share one.
@@ -37,6 +28,11 @@ KNOWN_HEADERS: Final = frozenset(
         "content-length", "transfer-encoding", "server", "user-agent",
     }
 )  # fmt: skip
+#: The headers of a request whose values are shown. Any other may be a token: that of a custom authorizer has any name.
+_PLAIN_HEADERS: Final = KNOWN_HEADERS | {
+    "accept", "accept-encoding", "accept-language", "cache-control", "content-type", "pragma", "x-amz-date",
+    "x-amz-content-sha256", "x-amz-customauthorizer-name",
+}  # fmt: skip
 _LINE_END: Final = re.compile(rb"\r?\n")
 
 
@@ -152,7 +148,7 @@ def head_fields(data: bytes) -> list[Field]:
             _cut_header(cutter, match.start())
         name = "blank line" if blank else "end of line"
         cutter.take(match.end(), name, f"HTTP/{name}")
-    cutter.take(len(data), "beginning of a line", "HTTP/rest")
+    cutter.take(len(data), "beginning of a line", "HTTP/rest", True)
     return cutter.fields
 
 
@@ -177,7 +173,7 @@ def _cut_target(cutter: _Cutter, end: int) -> None:
         cutter.take(cutter.position + 1, "separator of the query", "HTTP/query separator")
         stop = cutter.until(b"&", end)
         equals = cutter.until(b"=", stop)
-        name = cutter.take(equals, "name of a parameter", "HTTP/parameter name")
+        name = cutter.take(equals, "name of a parameter", "HTTP/parameter name", equals == stop)
         if equals < stop:
             cutter.take(equals + 1, "equals sign", "HTTP/query separator")
             cutter.take(stop, name, "HTTP/parameter value", name.lower() not in _PLAIN_PARAMETERS)
@@ -185,11 +181,18 @@ def _cut_target(cutter: _Cutter, end: int) -> None:
 
 def _cut_header(cutter: _Cutter, end: int) -> None:
     colon = cutter.until(b":", end)
-    name = cutter.take(colon, "header name", "HTTP/header name").lower()
+    if cutter.data[cutter.position] in b" \t":  # the line continues the value before it
+        colon = end
+    name = cutter.take(colon, "header name", "HTTP/header name", colon == end).strip().lower()
     if colon < end:
         stop = colon + 1
         while stop < end and cutter.data[stop] in b" \t":
             stop += 1
         cutter.take(stop, "colon", "HTTP/colon")
         key = f"HTTP/{name}" if name in KNOWN_HEADERS else "HTTP/header value"
-        cutter.take(end, name, key, name in _SECRET_HEADERS)
+        response = cutter.data.startswith(b"HTTP/")
+        secret = name in _SECRET_HEADERS if response else name not in _PLAIN_HEADERS
+        if name == "location":  # the query of a signed URL is a credential
+            cutter.take(cutter.until(b"?", end), name, key)
+            secret = True
+        cutter.take(end, name, key, secret)

@@ -12,7 +12,7 @@ the first contains the header, the others, named "rest of", more of the payload.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Final
 
@@ -24,10 +24,24 @@ from mqttws.codec.wire import decode_remaining_length
 from mqttws.errors import MalformedPacket, MQTTError
 from mqttws.protocol.frames import BINARY_FRAME, header_size, parse_header
 from mqttws.protocol.masking import mask
-from mqttws.tap.fields import fields_of
+from mqttws.tap.fields import fields_of, start_of_secrets
 from mqttws.tap.frame import BINARY, TEXT, check_frame, key_at, opcode_name, turned
-from mqttws.tap.http import Head, check_request, check_response, read_head
-from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, TCP, Broken, Place, Record, Span
+from mqttws.tap.http import Head, check_request, check_response, head_fields, read_head
+from mqttws.tap.record import (
+    CLIENT,
+    FRAME,
+    HTTP,
+    MQTT,
+    OTHER,
+    OTHER_END,
+    SERVER,
+    TCP,
+    Broken,
+    Field,
+    Place,
+    Record,
+    Span,
+)
 from mqttws.tap.state import Ends
 
 #: How many bytes of one packet are kept.
@@ -36,6 +50,10 @@ LIMIT: Final = 1024 * 1024
 _MAX_HEAD: Final = 64 * 1024
 _METHOD: Final = re.compile(rb"[A-Z]{3,10} ")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z]{0,10}")
+#: The first bytes of TLS, which has no secrets to hide, and whose first byte is also that of a CONNECT with flags.
+_TLS: Final = re.compile(rb"\x16\x03[\x00-\x04]")
+#: The types of packets with credentials: CONNECT, and AUTH of MQTT 5.
+_WITH_SECRETS: Final = (1, 15)
 _MQTT_3_1: Final = b"\x00\x06MQIsdp"
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 
@@ -44,6 +62,9 @@ NAMES: Final = {number: packet.__name__.upper() for number, packet in PACKETS.it
 
 # The modes of a stream.
 _UNKNOWN, _HEAD, _BODY, _FRAMES, _MQTT, _LOST = "unknown", "head", "body", "frames", "mqtt", "lost"
+
+
+_Found = dict[int, tuple[Record, list[Span]]]  # secret bytes by the number of their record
 
 
 class SessionReader:
@@ -70,10 +91,13 @@ class SessionReader:
         self._limit = limit
         self._streams = {end: _Stream(self, end, _FRAMES if frames else _UNKNOWN) for end in (CLIENT, SERVER)}
         self._records: list[Record] = []
+        self._last = 0  # the number of the last record
         # The lower records of the current unit of each end, in case it contains secrets to hide in them as well.
         # Bounded: a head and a CONNECT, which can contain secrets, are shorter than the limit.
         self._below: dict[str, dict[int, Record]] = {CLIENT: {}, SERVER: {}}
         self._below_size = {CLIENT: 0, SERVER: 0}
+        # What is hidden in them because the current unit may contain secrets, until it can be decoded.
+        self._concealed: dict[str, list[tuple[Record, list[Span]]]] = {CLIENT: [], SERVER: []}
 
     def opened(self, time: float, **notes: str | int) -> list[Record]:
         """Record that the connection is open.
@@ -113,7 +137,9 @@ class SessionReader:
         """
         if data:
             stream = self._streams[sender]
+            known = self._last
             yield from stream.receive(data, time)
+            self._conceal(sender, stream.secret_places(known))
             if not stream.under_way:
                 self._below[sender].clear()
                 self._below_size[sender] = 0
@@ -168,6 +194,7 @@ class SessionReader:
         """Create and return the next record. Called by the streams."""
         record = Record(next(self._numbers), time, self.connection, sender, layer, name, offset, data, size, parts)
         self._records.append(record)
+        self._last = record.number
         if layer in (TCP, FRAME) and self._below_size[sender] < 2 * self._limit:
             self._below[sender][record.number] = record
             self._below_size[sender] += len(data)
@@ -188,12 +215,41 @@ class SessionReader:
         Args:
             record: The record.
         """
-        for field in fields_of(record):
-            if field.secret:
-                self._hide(record, field.start, field.size)
+        self.hide_fields(record, fields_of(record))
 
-    def _hide(self, record: Record, start: int, size: int, key: bytes = b"") -> None:
-        record.hidden += (Span(start, size, key),)
+    def hide_fields(self, record: Record, fields: Iterable[Field]) -> None:
+        """Mark the secret ones of some fields of a record, as `hide` does."""
+        if record.cut:  # its last parts are not known: leave them hidden
+            self._concealed[record.sender].clear()
+        self.reveal(record.sender)
+        found: _Found = {}
+        for field in fields:
+            if field.secret:
+                self._find(record, field.start, field.size, b"", found)
+        for made, spans in found.values():
+            made.hidden += tuple(spans)
+
+    def reveal(self, sender: str) -> None:
+        """End `_conceal`: the unit of an end can be decoded, or is known to have no secrets."""
+        for record, spans in self._concealed[sender]:
+            concealed = set(map(id, spans))
+            record.hidden = tuple(span for span in record.hidden if id(span) not in concealed)
+        self._concealed[sender].clear()
+
+    def _conceal(self, sender: str, places: Iterable[Place]) -> None:
+        """Hide parts of an incomplete unit that may contain secrets: a live view shows the lower records now."""
+        found: _Found = {}
+        for number, start, size in places:
+            below = self._below[sender].get(number)
+            if below is not None:
+                self._find(below, start, size, key_at(below, start) if below.layer == FRAME else b"", found)
+        for record, spans in found.values():
+            record.hidden += tuple(spans)
+        self._concealed[sender] += found.values()
+
+    def _find(self, record: Record, start: int, size: int, key: bytes, found: _Found) -> None:
+        """Find some bytes of a record in it and in the lower records."""
+        found.setdefault(record.number, (record, []))[1].append(Span(start, size, key))
         at = 0  # of the part in the record
         for part in record.parts:
             first, last = max(start, at), min(start + size, at + part.size)
@@ -201,7 +257,7 @@ class SessionReader:
             if first < last and below is not None:
                 place = part.start + first - at
                 carried = key_at(below, place) if below.layer == FRAME else turned(key, first - start)
-                self._hide(below, place, last - first, carried)
+                self._find(below, place, last - first, carried, found)
             at += part.size
 
     def taken(self) -> list[Record]:
@@ -236,6 +292,16 @@ class _Cutter:
     def under_way(self) -> bool:
         """Whether a unit is incomplete."""
         return self._gathered > 0
+
+    @property
+    def parts(self) -> list[Place]:
+        """The parts of the incomplete unit, in lower records."""
+        return self._parts
+
+    @property
+    def first(self) -> int:
+        """The first byte of the incomplete unit; 0 if there is none."""
+        return self._kept[0] if self._kept else 0
 
     def take(self, data: bytes, position: int, record: int, start: int) -> tuple[Unit | None, int]:
         """Return the next unit, or keep the available part of it.
@@ -322,6 +388,7 @@ class _Stream:
         self._decoder = Decoder()
         self._first = True
         self._fault: MalformedPacket | None = None
+        self._hides = False  # whether what cannot be decoded may be the rest of a unit with secrets
 
     @property
     def under_way(self) -> bool:
@@ -348,6 +415,14 @@ class _Stream:
                 position = self._receive_head(data, position, record.number)
             yield
 
+    def secret_places(self, known: int) -> Iterator[Place]:
+        """Yield the parts of the incomplete unit in records after a number, if it may contain secrets."""
+        parts = self._packets.parts if self._packets.first >> 4 in _WITH_SECRETS else self._head_parts
+        for place in reversed(parts):
+            if place[0] <= known:
+                return
+            yield place
+
     def end(self, time: float, name: str) -> None:
         """Record the end of the stream, and any incomplete unit before it."""
         self._time = time
@@ -366,13 +441,31 @@ class _Stream:
     def _cut_short(self) -> None:
         """Record a unit that will not be completed."""
         if self._head:
-            self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts), "cut short")
-            self._head, self._head_parts = b"", []
+            self._lose_head("cut short")
         for cutter, layer in ((self._packets, "packet"), (self._frames, "frame")):
             if cutter.under_way:
                 offset, kept, size, parts = cutter.drop()
                 made = self._other(kept, 0, 0, offset, parts, "cut short", size)
                 made.notes["unit"] = layer
+                if cutter is self._packets:
+                    self._hide_packet(made)
+
+    def _lose_head(self, name: str) -> None:
+        """Record a head that will not be completed. Its last line may be the beginning of a secret."""
+        record = self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts), name)
+        self._reader.hide_fields(record, head_fields(self._head))
+        self._head, self._head_parts = b"", []
+        self._hides = True
+
+    def _hide_packet(self, record: Record) -> None:
+        """Hide what may be secret in a record of bytes that begin a packet and cannot be decoded."""
+        data = record.data
+        if data and data[0] >> 4 in _WITH_SECRETS and not _TLS.match(data):
+            start = start_of_secrets(data) if data[0] >> 4 == 1 else 1
+            self._reader.hide_fields(record, (Field(start, record.size - start, "", b"", "", True),))
+            self._hides = True
+        else:
+            self._reader.reveal(self._sender)
 
     # HTTP, and the detection of MQTT.
 
@@ -395,8 +488,7 @@ class _Stream:
             self._keep_head(head, number, position, len(data))
             if len(self._head) > _MAX_HEAD:
                 self._mode = _LOST
-                self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts))
-                self._head, self._head_parts = b"", []
+                self._lose_head("not MQTT")
             return len(data)
         end = position + found.end() - before
         parts = (*self._head_parts, (number, position, end - position))
@@ -412,6 +504,7 @@ class _Stream:
         """Pass on the first bytes, which were kept until the protocol was known."""
         head, parts = self._head, self._head_parts
         self._head, self._head_parts = b"", []
+        self._reader.reveal(self._sender)
         at = 0
         for record, start, size in parts:
             self._receive_mqtt(head[at : at + size], 0, record, start)
@@ -584,12 +677,16 @@ class _Stream:
         parts += ((number, start + position, len(data) - position),)
         record = self._other(kept + data[position:], 0, 0, offset, parts)
         record.broken = (Broken(fault.statement, fault.message),)
+        self._hide_packet(record)
 
     def _on_packet(self, offset: int, data: bytes, size: int, parts: tuple[Place, ...]) -> None:
-        reader = self._reader
-        record = reader.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
+        record = self._reader.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
+        self._read_packet(record, data, size)
         if data[0] >> 4 == 1:
-            reader.hide(record)
+            self._reader.hide(record)
+
+    def _read_packet(self, record: Record, data: bytes, size: int) -> None:
+        reader = self._reader
         if reader.ends.version > 4 and not (self._sender == CLIENT and data[0] >> 4 == 1):
             record.notes["version"] = reader.ends.version
             return
@@ -600,6 +697,9 @@ class _Stream:
             record.broken = (Broken(fault.statement, fault.message),)
             if data[0] >> 4 == 1:
                 self._note_version(record)
+                if reader.ends.version <= 4:  # what follows may be its rest
+                    self._fault, self._hides = fault, True
+                    self._mode = _LOST if self._mode is _MQTT else self._mode
         except MQTTError as error:  # the packet is not kept completely
             record.notes["unread"] = str(error)
         else:
@@ -635,7 +735,10 @@ class _Stream:
         if parts is None:
             parts = ((number, start, len(data)),)
         size = len(data) if size is None else size
-        return self._reader.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
+        record = self._reader.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
+        if self._hides:
+            self._reader.hide_fields(record, (Field(0, size, "", b"", "", True),))
+        return record
 
 
 def _kind(data: bytes, sender: str) -> str | None:
