@@ -179,17 +179,18 @@ class ChainProvider:
 class BotocoreProvider:
     """Credentials from botocore's whole chain: SSO, assumed roles, processes, containers, instances.
 
-    Needs the extra `botocore`, which is imported at the first fetch. botocore refreshes expiring credentials at each
-    fetch.
+    Needs the extra `botocore`, which is imported at the first fetch. Credentials that botocore refreshes are kept, and
+    refreshed when they are about to expire. All others are read again at each fetch.
 
     Args:
         profile: The profile's name; None lets botocore choose.
-        session: The `botocore.session.Session` to use; None creates one.
+        session: The `botocore.session.Session` to use, and its credentials if they were set; None creates one.
     """
 
     def __init__(self, profile: str | None = None, *, session: Any = None) -> None:
         self._profile = profile
         self._session = session
+        self._kept: Any = None  # a session of ours whose credentials refresh themselves
 
     def get_frozen_credentials(self) -> Credentials:
         """Return the credentials of botocore's chain. May use the network.
@@ -198,18 +199,27 @@ class BotocoreProvider:
             CredentialsUnavailable: botocore is not installed or found no credentials: for example, there is no such
                 profile, there was no login, or a role was refused.
         """
-        if self._session is None:
-            try:
-                session = import_module("botocore.session")
-            except ImportError:
-                raise CredentialsUnavailable(
-                    "botocore is not installed: pip install 'mqttws-pubsub[botocore]'"
-                ) from None
-            self._session = session.Session(profile=self._profile)
-        return fetch(self._ask)
+        try:
+            return fetch(self._ask)
+        except CredentialsUnavailable:
+            self._kept = None  # what it was made of, such as the keys that assume a role, may be written anew
+            raise
 
     def _ask(self) -> Any:
-        found = self._session.get_credentials()
+        session = self._session or self._kept or self._new_session()
+        found = session.get_credentials()
         if found is None:
             raise CredentialsUnavailable("botocore's chain found no credentials")
+        # A session keeps the credentials that it has found. Only these stay valid: they are refreshed, or were set.
+        if hasattr(found, "refresh_needed"):
+            self._kept = session
+        elif session is self._session and found.method != "explicit":
+            found = session.get_component("credential_provider").load_credentials()
         return found
+
+    def _new_session(self) -> Any:
+        try:
+            session = import_module("botocore.session")
+        except ImportError:
+            raise CredentialsUnavailable("botocore is not installed: pip install 'mqttws-pubsub[botocore]'") from None
+        return session.Session(profile=self._profile)

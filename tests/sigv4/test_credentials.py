@@ -406,6 +406,54 @@ def test_botocores_chain_is_used_and_its_tuple_copied(files, monkeypatch):
     assert SECRET not in repr(given)
 
 
+@pytest.mark.parametrize("form", ["own session", "given session"])
+def test_botocore_reads_keys_that_were_written_anew(monkeypatch, tmp_path, form):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    provider = BotocoreProvider(session=Session() if form == "given session" else None)
+    with pytest.raises(CredentialsUnavailable):
+        fetch(provider)
+    for key in "AKIDONE", "AKIDTWO":
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n")
+        assert fetch(provider) == Credentials(key, "s")
+    file.unlink()
+    with pytest.raises(CredentialsUnavailable):
+        fetch(provider)
+
+
+def test_credentials_that_were_set_in_a_session_of_botocore_are_kept():
+    session = Session()
+    session.set_credentials("AKIDSET", "s")
+    provider = BotocoreProvider(session=session)
+    assert [fetch(provider), fetch(provider)] == [Credentials("AKIDSET", "s")] * 2
+
+
+def test_credentials_that_botocore_refreshes_are_kept_until_that_fails(profiles, tmp_path):
+    """They come from a process here, whose runs are counted; others come over the network, which takes long."""
+    runs, end = tmp_path / "runs", datetime.now(UTC) + timedelta(days=1)
+    answer = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "s", "Expiration": end.isoformat()}
+    script = tmp_path / "process.py"
+    script.write_text(f"open(r'{runs}', 'a').write('x')\nprint({json.dumps(json.dumps(answer))})\n")
+    with (tmp_path / "config").open("a") as config:
+        config.write(f"[profile counted]\ncredential_process = {sys.executable} {script}\n")
+    provider = BotocoreProvider("counted")
+    assert [fetch(provider).expires_at for _ in range(3)] == [end] * 3
+    assert runs.read_text() == "x"
+    with (
+        mock.patch.object(
+            RefreshableCredentials, "get_frozen_credentials", side_effect=botocore.exceptions.BotoCoreError
+        ),
+        pytest.raises(CredentialsUnavailable),
+    ):
+        fetch(provider)
+    assert fetch(provider).expires_at == end
+    assert runs.read_text() == "xx"
+
+
 def test_botocore_without_credentials(monkeypatch):
     class Empty:
         def get_credentials(self):
