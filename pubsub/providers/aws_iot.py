@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
-from mqttws import HandshakeRejected, Reconnect, tls_context
+from mqttws import HandshakeRejected, Message, Reconnect, tls_context
 from pubsub.aws.connect_turns import ConnectTurns
 from pubsub.aws.corrected_clock import CorrectedClock, read_date
 from pubsub.aws.endpoint_url import FreshHeaders, alpn_for, unsigned_url
@@ -91,6 +91,7 @@ class AWSIoTProvider(Provider):
 
     Raises:
         ProviderError: More than one kind of authentication was given.
+        BeyondLimit: The will exceeds a limit of AWS IoT, which would refuse each attempt to connect.
         TypeError: There is no such option, or it has the wrong type.
         ValueError, LocalProtocolError: An option is out of its range, or breaks a rule of the standard.
     """
@@ -142,6 +143,7 @@ class AWSIoTProvider(Provider):
         self._last_asked: tuple[str, str] | None = None  # the last publish or subscription
         self._last_cut: ConnectionCut | None = None
         self._warned_of: tuple[str, str] | None = None
+        self._check_will()
         self._clamp_keep_alive()
         self._check_region()
         self._signers: tuple[tuple[list[str], str | None], list[IotUrlSigner]] | None = None
@@ -161,6 +163,16 @@ class AWSIoTProvider(Provider):
         changed = super().configure(settings)
         self._check_region()
         return changed
+
+    def _check_will(self) -> None:
+        given = self._options.get("will")
+        if given is None:
+            return
+        will = given if isinstance(given, Message) else Message(*given)
+        qos = min(will.qos, self._max_qos)  # as the client sends it
+        objection = self._limits.objection_to_publish(will.topic, len(will.payload), qos)
+        if objection is not None:
+            raise BeyondLimit(f"the will cannot be published: {objection}")
 
     def _clamp_keep_alive(self) -> None:
         asked = self._options.get("keep_alive")

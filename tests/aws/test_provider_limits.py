@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pubsub.aio
-from mqttws import ConnectionClosed, LimitExceeded, PublishRejected, Reconnect, SubscribeRejected
+from mqttws import ConnectionClosed, LimitExceeded, Message, PublishRejected, Reconnect, SubscribeRejected
 from pubsub import AWSIoTProvider, ProviderError, PublishFailed, PubSub
 from pubsub.aws.corrected_clock import CorrectedClock
 from pubsub.aws.errors import BeyondLimit, PublishRefused, Reason, SubscribeRefused, explain_error
@@ -63,6 +63,29 @@ def test_only_the_filter_beyond_a_limit_ends(iot: LocalIoTEndpoint, topic_filter
         assert errors.get(timeout=30) == "closed"
         ps.publish("good", "still here", qos=1)
         assert got.get(timeout=30).value == "still here"
+
+
+@pytest.mark.parametrize(
+    ("will", "says"),
+    [
+        (Message("a/b/c/d/e/f/g/h/i", b"x", 1), "8 slashes"),
+        (("a", "x", 2), "QoS 2"),
+        (Message("$aws/x", b"x", 1), "reserved"),
+        (("a", "ü" * 32_767), "65,534 bytes"),
+    ],
+)
+def test_a_will_beyond_a_limit_is_refused_before_connecting(will: Any, says: str) -> None:
+    limits = IoTLimits(max_payload=65_533)
+    with pytest.raises(BeyondLimit, match=f"the will cannot be published: .*{says}"):
+        AWSIoTProvider(aws_pubsub_endpoint=HOST, credentials=KEYS, will=will, limits=limits)
+
+
+def test_a_will_within_the_limits_is_accepted(iot: LocalIoTEndpoint) -> None:
+    for options in ({"will": ("a", "x", 2), "max_qos": 1}, {"will": ("1/2/3/4/5/6/7/8", b"x", 1, True)}):
+        with PubSub(provider_of(iot, **options), timeout=30) as ps:
+            ps.connect()
+    limits = IoTLimits(max_slashes=None)
+    AWSIoTProvider(aws_pubsub_endpoint=HOST, credentials=KEYS, will=("1/2/3/4/5/6/7/8/9", "x"), limits=limits)
 
 
 def test_of_several_filters_only_the_one_beyond_ends(iot: LocalIoTEndpoint) -> None:
