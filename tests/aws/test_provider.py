@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import pubsub.aio
-from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, LimitExceeded
+from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, LimitExceeded, MQTTError
 from mqttws.broker import Broker, Peer
 from mqttws.testing import mint_authority
 from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PubSub
@@ -501,3 +501,19 @@ def test_a_registered_certificate_at_the_endpoint(endpoint: LocalIoTEndpoint, ca
         pytest.raises(Exception, match="publishing failed"),
     ):
         ps.publish("bulb/on", 1, qos=1)
+
+
+def test_a_certificate_of_another_authority_is_trusted_once_it_is_registered(
+    endpoint: LocalIoTEndpoint, ca_file: Path, tmp_path: Path
+) -> None:
+    """Also while the endpoint runs, as with RegisterCertificateWithoutCA."""
+    device = mint_authority("factory").issue(common_name="device", identity_for="client")
+    certificate, key = device.write(tmp_path, "device")
+    given = {"certificate": certificate, "key": key, "aws_pubsub_endpoint": endpoint.mqtts_url}
+    with PubSub(provider(endpoint, ca_file, **given, reconnect=False), timeout=30) as ps:
+        with pytest.raises(MQTTError):
+            ps.connect()
+        for _ in range(2):  # a second registration is no error
+            endpoint.identities.add_certificate(device.certificate, policies=["all"])
+        ps.connect()
+        ps.publish("a", 1, qos=1)

@@ -321,10 +321,8 @@ class LocalIoTEndpoint:
         context.set_alpn_protocols(_ALPN)
         if client_certificates:
             context.verify_mode = ssl.CERT_OPTIONAL
-            # As with AWS IoT, a registered certificate is trusted directly, without an authority.
-            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-            for pem in (self._authority.certificate.decode(), *self.identities.certificates):
-                context.load_verify_locations(cadata=pem)
+            context.load_verify_locations(cadata=self._authority.certificate.decode())
+            self.identities.trust(context)
         return context
 
     def _host_name(self) -> str:

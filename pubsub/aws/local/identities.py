@@ -17,6 +17,7 @@ import hashlib
 import os
 import secrets
 import ssl
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -80,6 +81,7 @@ class Identities:
         self._pools: dict[str, _Pool] = {}
         self._attached: dict[str, list[str]] = {}  # principal -> IoT policies
         self._certificates: dict[str, str] = {}  # id -> PEM
+        self._contexts: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()  # of servers that trust them
         self._things: dict[str, _Thing] = {}
         self._authorizers: dict[str, LocalAuthorizer] = {}
 
@@ -241,6 +243,8 @@ class Identities:
         pem = certificate.decode() if isinstance(certificate, bytes) else certificate
         certificate_id = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
         with self._lock:
+            for context in self._contexts:
+                context.load_verify_locations(cadata=pem)
             self._certificates[certificate_id] = pem
         for name in policies:
             self.attach_policy(name, certificate_id)
@@ -270,11 +274,19 @@ class Identities:
         """Whether there is any custom authorizer."""
         return bool(self._authorizers)
 
-    @property
-    def certificates(self) -> list[str]:
-        """The clients' certificates, PEM."""
+    def trust(self, context: ssl.SSLContext) -> None:
+        """Let a TLS context trust the clients' certificates, and those that are added later.
+
+        As with AWS IoT, a registered certificate is trusted directly, without an authority.
+
+        Args:
+            context: The context of a server.
+        """
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         with self._lock:
-            return list(self._certificates.values())
+            for pem in self._certificates.values():
+                context.load_verify_locations(cadata=pem)
+            self._contexts.add(context)
 
     def authorizer(self, name: str | None) -> LocalAuthorizer | None:
         """Return a custom authorizer by its name, or the default one for None; None if there is none."""
