@@ -8,7 +8,7 @@ message of another publisher is dropped.
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 __all__ = ["BYTES", "JSON", "TEXT", "Codec"]
 
@@ -45,6 +45,11 @@ def check_codec(codec: Any) -> Any:
     return codec
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")  # RFC 8259, section 6
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # NaN, Infinity, -Infinity
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -66,7 +71,7 @@ class _JSON:
         except UnicodeDecodeError:
             return payload
         try:
-            return json.loads(text)
+            return _DECODER.decode(text)
         except (ValueError, RecursionError):
             return text
 

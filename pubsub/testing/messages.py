@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pprint import pformat
 from typing import Any, Final
 
 import mqttws
+from pubsub.codecs import JSON
 from pubsub.owned_lock import Condition
 
 #: The default maximum number of messages of a recorder.
@@ -41,14 +41,7 @@ class Recorded:
     @property
     def value(self) -> Any:
         """The payload as a JSON value; if it is not JSON, as text; if it is not text, as bytes."""
-        try:
-            text = self.payload.decode()
-        except UnicodeDecodeError:
-            return self.payload
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return text
+        return JSON.decode(self.payload)
 
     def __str__(self) -> str:
         publisher = f" from {self.client_id}" if self.client_id else ""
@@ -195,6 +188,17 @@ class Recorder:
         return f"\nthe last {min(most, len(messages))} of {len(messages)} messages:{shown}"
 
 
+def _are_equal(found: Any, value: Any) -> bool:
+    """Return whether two JSON values are equal. In JSON, unlike in Python, true is not 1 and false not 0."""
+    if isinstance(found, dict) and isinstance(value, dict):
+        return found.keys() == value.keys() and all(_are_equal(found[name], value[name]) for name in found)
+    if isinstance(found, list) and isinstance(value, list):
+        return len(found) == len(value) and all(map(_are_equal, found, value))
+    if isinstance(value, (int, float)) and isinstance(found, bool) is not isinstance(value, bool):
+        return False
+    return bool(found == value)
+
+
 def _differences(message: Recorded, value: Any, qos: int | None, retain: bool | None) -> list[str]:
     """Return the differences between a message and the expected values, as lines of text."""
     lines = []
@@ -206,7 +210,7 @@ def _differences(message: Recorded, value: Any, qos: int | None, retain: bool | 
         found = message.payload if isinstance(value, bytes) else message.value
         if isinstance(value, str) and found != value:  # compare "21.5" as text, although the payload is also JSON
             found = message.payload.decode(errors="backslashreplace")
-        if found != value:
+        if not _are_equal(found, value):
             pair = pformat(value).splitlines(), pformat(found).splitlines()
             lines += ["    " + line for line in difflib.unified_diff(*pair, "expected", "published", lineterm="")]
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -229,6 +230,29 @@ def test_values(payload: bytes, expected: object) -> None:
     for wrong in ({"qos": 2}, {"retain": True}, {"value": "other"}):
         with pytest.raises(AssertionError, match="differs"):
             recorder.assert_published("a", **wrong, timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "right", "wrong"),
+    [
+        (b"1", 1, True),
+        (b"1.0", 1, True),
+        (b"0", 0, False),
+        (b"false", False, 0),
+        (b"true", mock.ANY, 1.0),
+        (b'{"on": 1}', {"on": 1.0}, {"on": True}),
+        (b'{"on": [true, null]}', {"on": [True, mock.ANY]}, {"on": [1, None]}),
+        (b"[true]", [True], [True, True]),
+        (b'{"a": 1}', {"a": 1}, {"b": 1}),
+        (b"null", None, False),
+    ],
+)
+def test_values_are_compared_as_json_has_them(payload: bytes, right: object, wrong: object) -> None:
+    recorder = Recorder()
+    recorder.add(Recorded("a", payload))
+    recorder.assert_published("a", right, timeout=0)
+    with pytest.raises(AssertionError, match=r"differs:\n.*expected"):
+        recorder.assert_published("a", wrong, timeout=0)
 
 
 def test_the_error_for_too_few_messages() -> None:

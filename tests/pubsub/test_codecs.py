@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pubsub import BYTES, JSON, TEXT, Codec
+from pubsub.testing.messages import Recorded
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -27,6 +28,13 @@ def test_json_drops_nothing(payload: bytes) -> None:
     if isinstance(value, bytes):
         assert value == payload
     assert JSON.encode(payload) == payload, "bytes are a payload already"
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", '{"celsius":NaN}', "[1,-Infinity]"])
+def test_numbers_that_json_does_not_have_are_text(text: str) -> None:
+    """RFC 8259, section 6. What was received can be published again, unchanged."""
+    assert JSON.decode(text.encode()) == text
+    assert Recorded("a", text.encode()).value == text
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), float("inf"), {"a": float("nan")}, 1j])
