@@ -37,6 +37,7 @@ from mqttws.errors import (
     MQTTError,
     PacketTooLarge,
     PublishRejected,
+    RemoteProtocolError,
     SessionLost,
     SessionTakenOver,
     StoreError,
@@ -327,7 +328,7 @@ class Core(Generic[F]):
             elif isinstance(event, Stalled):
                 self._stalled(event, now)
             elif isinstance(event, Closed):
-                self.error = event.error
+                self.error = event.error if self._connected_at is not None else _failed_attempt(event.error)
         if came:
             # `_sort` has already counted the messages that it added to `calls`.
             size, (sorted_out, sorted_size) = self.link.take_received(), self._sorted_out
@@ -705,6 +706,15 @@ class Core(Generic[F]):
             self._log(DEBUG, "%s: %s", self.client_id, state.name)
             if self.options.on_state is not None:
                 self.callbacks.add(self._driver.call_back, self.options.on_state, state)
+
+
+def _failed_attempt(error: MQTTError | None) -> MQTTError | None:
+    """Return the error of an attempt that ended before the CONNACK, whatever the server has sent instead."""
+    if not isinstance(error, RemoteProtocolError):
+        return error
+    failure = ConnectError(str(error))
+    failure.__cause__ = error
+    return failure
 
 
 def _too_large(topic: str, size: int, most: int) -> PacketTooLarge:

@@ -121,9 +121,10 @@ def test_another_packet_than_connack_first_ends_the_attempt(subject, first):
     tested = subject()
     tested.end.receive()
     assert tested.end.send(first, ConnAck()).rest() == b""
-    with pytest.raises(RemoteProtocolError) as caught:
+    with pytest.raises(ConnectError) as caught:
         tested.opening.result(PATIENCE)
-    assert caught.value.statement == "MQTT-3.2.0-1"
+    assert isinstance(caught.value.__cause__, RemoteProtocolError)
+    assert caught.value.__cause__.statement == "MQTT-3.2.0-1"
 
 
 @pytest.mark.statement("U-12")
@@ -132,9 +133,10 @@ def test_an_unrequested_session_ends_the_attempt(subject):
     tested = subject()
     tested.end.receive()
     assert tested.end.send(ConnAck(0, True)).rest() == b""
-    with pytest.raises(RemoteProtocolError) as caught:
+    with pytest.raises(ConnectError) as caught:
         tested.opening.result(PATIENCE)
-    assert caught.value.statement == "MQTT-3.2.2-1"
+    assert isinstance(caught.value.__cause__, RemoteProtocolError)
+    assert caught.value.__cause__.statement == "MQTT-3.2.2-1"
 
 
 @pytest.mark.statement("U-2")

@@ -726,6 +726,40 @@ def test_a_malformed_packet_closes_the_connection_and_is_reported(make: Make, se
     assert error.statement == "MQTT-3.3.1-4"
 
 
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", mqttws.MalformedPacket),
+        (b"\x20\x02\x00\x09", mqttws.MalformedPacket),
+        (b"\x90\x03\x00\x01\x00", mqttws.RemoteProtocolError),  # a SUBACK
+    ],
+)
+def test_a_server_that_does_not_answer_with_a_connack_is_a_failed_attempt(
+    make: Make, server: Scripted, answer: bytes, cause: type[Exception]
+) -> None:
+    asked: list[MQTTError] = []
+    states = States()
+
+    def recover(error: mqttws.ConnectError) -> bool:
+        asked.append(error)
+        return len(asked) == 1
+
+    client = make(server.url, recover=recover, on_state=states)
+    opening = server.soon(client.open)
+    for _ in range(2):
+        end = server.accept()
+        assert isinstance(end.receive(), Connect)
+        end.send(answer)
+        end.rest()
+    with pytest.raises(mqttws.ConnectError) as caught:
+        opening.result(PATIENCE)
+    for error in (caught.value, states.wait("disconnected").error, *asked):
+        assert isinstance(error, mqttws.ConnectError)
+        assert isinstance(error.__cause__, cause)
+        assert str(error) == str(error.__cause__)
+    assert len(asked) == 2
+
+
 @pytest.mark.statement("MQTT-6.0.0-1")
 def test_a_text_message_is_answered_with_1003(make: Make) -> None:
     states = States()
