@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from sigv4.errors import CredentialsUnavailable, RegionUnknown, SigningError, SigV4Error
     from sigv4.explaining import Explanation, explain
-    from sigv4.iot import IOT_SERVICE, IotUrlSigner, SignedUrl, presign_iot_url, region_from_endpoint
+    from sigv4.iot import IOT_SERVICE, IotUrlSigner, SignedUrl, dns_suffix, presign_iot_url, region_from_endpoint
     from sigv4.presigning import Presigned, SignedHeaders, presign, sign_headers
     from sigv4.providers import BotocoreProvider, ChainProvider, EnvironmentProvider, SharedFileProvider
     from sigv4.signing import EMPTY_SHA256, UNSIGNED_PAYLOAD
@@ -40,7 +40,7 @@ _HOLDS = {
     "credentials": "Credentials CredentialsLike CredentialsProvider CredentialsSource fetch fetch_async",
     "errors": "CredentialsUnavailable RegionUnknown SigningError SigV4Error",
     "explaining": "Explanation explain",
-    "iot": "IOT_SERVICE IotUrlSigner SignedUrl presign_iot_url region_from_endpoint",
+    "iot": "IOT_SERVICE IotUrlSigner SignedUrl dns_suffix presign_iot_url region_from_endpoint",
     "presigning": "Presigned SignedHeaders presign sign_headers",
     "providers": "BotocoreProvider ChainProvider EnvironmentProvider SharedFileProvider",
     "signing": "EMPTY_SHA256 UNSIGNED_PAYLOAD",
@@ -73,6 +73,7 @@ __all__ = [
     "SignedUrl",
     "SigningError",
     "Verified",
+    "dns_suffix",
     "explain",
     "fetch",
     "fetch_async",

@@ -23,7 +23,7 @@ from .errors import RegionUnknown, SigningError
 from .presigning import AUTH_PARAMETERS, checked_expires, presign
 from .signing import ALGORITHM, SigningKey, amz_date, check_scope, signing_key
 
-__all__ = ["IOT_SERVICE", "IotUrlSigner", "SignedUrl", "presign_iot_url", "region_from_endpoint"]
+__all__ = ["IOT_SERVICE", "IotUrlSigner", "SignedUrl", "dns_suffix", "presign_iot_url", "region_from_endpoint"]
 
 IOT_SERVICE: Final = "iotdevicegateway"
 SIGNERS_CACHED: Final = 16
@@ -137,6 +137,19 @@ def region_from_endpoint(endpoint: str) -> str:
             "give the region, for example region='eu-west-1'"
         )
     return region
+
+
+def dns_suffix(region: str) -> str:
+    """Return the DNS suffix of AWS's services in a region, by its partition.
+
+    Args:
+        region: The region, for example `eu-west-1`.
+
+    Returns:
+        The suffix, for example `amazonaws.com`, which is also that of an unknown region; in China `amazonaws.com.cn`.
+    """
+    known = (suffixes[0] for suffixes, regions in _PARTITIONS if regions.fullmatch(region))
+    return next(known, "amazonaws.com")
 
 
 def _region_of(host: str) -> str | None:

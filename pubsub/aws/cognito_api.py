@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 from pubsub.aws.corrected_clock import read_date
 from pubsub.aws.http import Response, TransferError, check_url, post
-from sigv4 import Credentials, CredentialsUnavailable
+from sigv4 import Credentials, CredentialsUnavailable, dns_suffix
 
 __all__ = ["CognitoAPI", "CognitoError", "Granted"]
 
@@ -91,7 +91,7 @@ class CognitoAPI:
         if account_id is not None and not re.fullmatch(r"\d{12}", account_id):
             raise ValueError(f"account_id is {account_id!r}; expected twelve digits")
         region = found["region"]
-        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        domain = dns_suffix(region)
         self.identity_pool_id = identity_pool_id
         self._account_id = account_id
         self._endpoint = endpoint or f"https://cognito-identity.{region}.{domain}/"

@@ -661,7 +661,15 @@ def test_the_error_code_may_be_in_a_header(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("region", "domain"),
-    [("eu-west-1", "amazonaws.com"), ("us-gov-west-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")],
+    [
+        ("eu-west-1", "amazonaws.com"),
+        ("us-gov-west-1", "amazonaws.com"),
+        ("cn-north-1", "amazonaws.com.cn"),
+        ("eusc-de-east-1", "amazonaws.eu"),
+        ("us-iso-east-1", "c2s.ic.gov"),
+        ("us-isob-east-1", "sc2s.sgov.gov"),
+        ("moon-1", "amazonaws.com"),
+    ],
 )
 def test_the_services_of_each_partition(region: str, domain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers(monkeypatch)
