@@ -3,9 +3,8 @@
 A provider opens no connection and keeps none. Its methods return the URL (`url`, called at each attempt), the options
 (`client_options`), the messages and Topic Filters that the server would not accept (`objection_to_publish`,
 `objections_to_subscribe`), the explanation of an error (`explain`), and whether another attempt should be made
-immediately after a failed one (`recover`). What it does keep are the settings of `PubSub.configure`, the corrected
-clock and the like, which belong to one `PubSub`. So each `PubSub` uses a copy (`own_copy`), and several can be given
-one provider.
+immediately after a failed one (`recover`). What it does keep, such as the settings of `PubSub.configure`, belongs to
+one `PubSub`. So each `PubSub` uses a copy (`own_copy`), and several can be given one provider.
 """
 
 from __future__ import annotations
