@@ -10,7 +10,6 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Iterable
 from functools import lru_cache
-from sys import intern
 
 #: The maximum size of the head of a request or a response, in bytes.
 MAX_HEAD = 16 * 1024
@@ -105,8 +104,15 @@ def texts_of(headers: Lines) -> tuple[tuple[str, str], ...]:
     return tuple(_alike(name, value) if name in _ALIKE else _text_of(name, value) for name, value in headers)
 
 
+# Strings are shared by caches of bounded size. They are not interned: Python 3.12 never frees an interned string, so a
+# client could fill the memory with headers.
 def _text_of(name: bytes, value: bytes) -> tuple[str, str]:
-    return intern(name.decode("latin-1").lower()), intern(value.decode("latin-1"))
+    return _name_of(name), value.decode("latin-1")
+
+
+@lru_cache(maxsize=64)
+def _name_of(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 _alike = lru_cache(maxsize=64)(_text_of)
