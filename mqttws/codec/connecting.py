@@ -147,7 +147,10 @@ class Connect(Packet):
             raise UnsupportedLevel(level, name.decode())
         connect_flags = reader.uint8("the connect flags")
         if level == 3:
-            connect_flags &= ~_RESERVED  # MQTT 3.1 uses neither this bit nor the flags of the fixed header
+            # MQTT 3.1 uses neither this bit nor the flags of the fixed header, nor those of the will without a will.
+            connect_flags &= ~_RESERVED
+            if not connect_flags & _WILL:
+                connect_flags &= ~(_WILL_QOS | _WILL_RETAIN)
         elif flags:
             raise MalformedPacket(f"the flags of Connect are {flags:04b}; they must be 0000", cls.flags_statement)
         _check_connect_flags(connect_flags)
@@ -161,8 +164,9 @@ class Connect(Packet):
                 (connect_flags & _WILL_QOS) >> 3,
                 bool(connect_flags & _WILL_RETAIN),
             )
-        username = reader.string("the user name") if connect_flags & _USERNAME else None
-        password = reader.binary("the password") if connect_flags & _PASSWORD else None
+        # In MQTT 3.1 §3.1 the remaining length takes precedence over these two flags: the strings may be missing.
+        username = reader.string("the user name") if connect_flags & _USERNAME and (level > 3 or reader) else None
+        password = reader.binary("the password") if connect_flags & _PASSWORD and (level > 3 or reader) else None
         reader.end()
         clean_session = bool(connect_flags & _CLEAN_SESSION)
         if not client_id and not clean_session:

@@ -19,7 +19,7 @@ from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingR
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
 from mqttws.codec.packets import check_first_byte
-from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
+from mqttws.codec.subscribing import FAILURE, SubAck, Subscribe, UnsubAck, Unsubscribe
 from mqttws.errors import (
     ConnectionRefused,
     KeepAliveTimeout,
@@ -148,6 +148,11 @@ class ServerMachine(Machine):
                 self._ahead = None
                 self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
 
+    @property
+    def has_more_than_connect(self) -> bool:
+        """Whether bytes after the CONNECT wait until it is answered."""
+        return self.state is CONNECTING and self._ahead is not None
+
     def resume_reading(self, now: float) -> None:
         """Record that the driver has resumed reading; see `Machine.resume_reading`."""
         super().resume_reading(now)
@@ -220,10 +225,13 @@ class ServerMachine(Machine):
 
         Args:
             packet_id: The packet identifier of the SUBSCRIBE.
-            return_codes: For each Topic Filter, in order, the granted QoS, or 0x80 for a failure.
+            return_codes: For each Topic Filter, in order, the granted QoS, or 0x80 for a failure. MQTT 3.1 has no
+                return code for a failure: a client of that version gets 0 instead.
 
-        Spec: [MQTT-3.8.4-1], [MQTT-3.8.4-5]
+        Spec: [MQTT-3.8.4-1], [MQTT-3.8.4-5]; MQTT 3.1 §3.8
         """
+        if self._decoder.lenient:  # MQTT 3.1
+            return_codes = [0 if code == FAILURE else code for code in return_codes]
         self._send(SubAck(packet_id, return_codes))
 
     def unsuback(self, packet_id: int) -> None:

@@ -301,3 +301,36 @@ def test_a_protocol_violation_closes_only_its_connection(client, bad):
     assert peer.send(bad, Publish("after", b"")).rest() == b""
     assert other.messages(1) == [Publish("w", b"violated")]
     other.quiet()
+
+
+@pytest.mark.parametrize(
+    ("flags", "rest"),
+    [
+        ("82", ""),  # a user name is announced and missing
+        ("c2", ""),  # and a password
+        ("c2", "00 01 75"),  # the password is missing
+        ("0a", ""),  # a will QoS without a will, whose value is disregarded
+        ("22", ""),  # a will retain without a will
+    ],
+)
+def test_what_a_connect_of_mqtt_3_1_may_lack_or_set_in_vain(wire, flags, rest):
+    """MQTT 3.1 §3.1: the remaining length takes precedence over the flags of the user name and the password."""
+    peer = wire().send(f"10 {15 + len(bytes.fromhex(rest)):02x}", MQTT_3_1, flags, "00 3c 00 01 63", rest)
+    peer.expect("20 02 00 00")
+    peer.quiet()
+
+
+@pytest.mark.parametrize("rest", ["00", "00 02 75"])
+def test_a_string_that_is_cut_short_is_malformed_in_mqtt_3_1(wire, rest):
+    size = 15 + len(bytes.fromhex(rest))
+    assert wire().send(f"10 {size:02x}", MQTT_3_1, "82 00 3c 00 01 63", rest).rest() == b""
+
+
+def test_a_client_of_mqtt_3_1_gets_a_positive_suback(start, wire):
+    """MQTT 3.1 §3.8: the server has no way of informing it, and must acknowledge positively."""
+    broker = start(authorizer=lambda peer, access: access.topic != "no")
+    peer = wire(broker).send("10 0f", MQTT_3_1, "02 00 3c 00 01 63")
+    peer.expect("20 02 00 00")
+    peer.send("82 0b 00 01 00 02 6e 6f 01 00 01 61 01").expect("90 04 00 01 00 01")
+    broker.publish("no", b"x")
+    peer.quiet()
