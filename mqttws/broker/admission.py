@@ -1,13 +1,16 @@
 """Admission of connections: limits in total and for each address, which apply from the first byte to the last.
 
 A connection is pending until it gets a CONNACK 0. Pending connections have limits for each address and for the bytes
-that are buffered for all of them. Beyond a limit, or if the broker is full, the oldest pending connection is closed. A
-new connection is refused only if none is pending: a client that has been accepted is never closed for a pending one.
+that are buffered for all of them. Beyond a limit, or if the broker is full, the oldest pending connection is closed;
+one whose CONNECT waits for an answer of a hook only if there is no other. A new connection is refused only if none is
+pending: a client that has been accepted is never closed for a pending one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from mqttws.broker.limits import Limits
@@ -28,14 +31,17 @@ class Admission(Generic[C]):
 
     Args:
         limits: The limits.
+        most: How many connections the system allows.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, most: float = inf) -> None:
         self._limits = limits
+        self._most = min(limits.max_connections, most)
         self._hosts: dict[C, str] = {}
         self._by_address: Counter[str] = Counter()
         self._pending: dict[C, int] = {}  # the oldest first -> the bytes buffered for it
         self._pending_by_address: dict[str, dict[C, None]] = {}
+        self._silent: dict[C, None] = {}  # those of them whose CONNECT has not arrived
         self._held = 0
 
     def __len__(self) -> int:
@@ -52,22 +58,35 @@ class Admission(Generic[C]):
         limits = self._limits
         pending = self._pending_by_address.get(host)
         if pending is not None and len(pending) >= limits.max_pending_per_address:
-            next(iter(pending)).evict(f"{len(pending):,} connections from this address have sent no CONNECT")
+            self._evict(pending, f"{len(pending):,} connections from this address wait to be accepted")
         most = limits.max_connections_per_address
         if most is not None and self._by_address[host] >= most:
             pending = self._pending_by_address.get(host)
             if not pending:
                 return f"{most:,} connections from this address are already open"
-            next(iter(pending)).evict(f"{most:,} connections from this address are open, and it has sent no CONNECT")
-        if len(self._hosts) >= limits.max_connections:
+            self._evict(pending, f"{most:,} connections from this address are open")
+        if len(self._hosts) >= self._most:
             if not self._pending:
                 return f"{len(self._hosts):,} clients are already connected"
-            next(iter(self._pending)).evict("the broker is full, and it has sent no CONNECT")
+            self._evict(self._silent or self._pending, "the broker is full")
         self._hosts[connection] = host
         self._by_address[host] += 1
         self._pending[connection] = 0
+        self._silent[connection] = None
         self._pending_by_address.setdefault(host, {})[connection] = None
         return None
+
+    def _evict(self, connections: Iterable[C], reason: str) -> None:
+        """Close the oldest of some pending connections; one whose CONNECT has arrived only if there is no other."""
+        silent = next(filter(self._silent.__contains__, connections), None)
+        if silent is not None:
+            silent.evict(f"{reason}, and it has sent no CONNECT")
+        else:
+            next(iter(connections)).evict(f"{reason}, and its CONNECT has not been answered")
+
+    def asked(self, connection: C) -> None:
+        """Record that a hook was asked about a pending connection's CONNECT."""
+        self._silent.pop(connection, None)
 
     def hold(self, connection: C, size: int) -> None:
         """Record the bytes buffered for a pending connection. Beyond the limit for all, close the oldest ones."""
@@ -82,6 +101,7 @@ class Admission(Generic[C]):
     def accept(self, connection: C) -> None:
         """Record that a pending connection has been accepted as a client."""
         self._held -= self._pending.pop(connection, 0)
+        self._silent.pop(connection, None)
         host = self._hosts[connection]
         pending = self._pending_by_address.get(host, {})
         pending.pop(connection, None)

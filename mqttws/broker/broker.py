@@ -335,8 +335,8 @@ class Broker:
         if hook is not None:
             hook(None, message)
         given = self._router.publish_at_once(message)
-        if self._store is not None:
-            self._store.commit()
+        if self._router.persistence is not None:
+            self._router.persistence.commit()
         return given
 
     def disconnect(self, client_id: str, *, will: bool = True, forget: bool = False) -> bool:

@@ -31,7 +31,7 @@ from mqttws.broker.hooks import Accepted, Peer, Refused, Rejection, contain
 from mqttws.broker.hub import Hub
 from mqttws.broker.notices import Notices
 from mqttws.broker.origin import objection_to_origin
-from mqttws.broker.router import is_sys
+from mqttws.broker.router import Review, is_sys
 from mqttws.broker.stored import StoredPace
 from mqttws.broker.subscriber import IDENTIFIER, Outlet, Subscriber
 from mqttws.broker.subscriptions import Unfinished
@@ -78,6 +78,9 @@ class Line(Outlet, Protocol):
 
     def release(self, reason: str) -> None:
         """Resume reading, unless another reason still holds it."""
+
+    def asked(self) -> None:
+        """Record that a hook was asked about the CONNECT."""
 
     def accepted(self) -> None:
         """Record that the client is accepted."""
@@ -137,7 +140,8 @@ class Handler:
         self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets are allowed now
         self._allowance_at = 0.0  # when `_allowance` was computed
         self._held = False  # whether reading is paused until the next PUBLISH is allowed
-        self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # an unfinished lookup, and what follows it
+        # An unfinished lookup, what follows it, and the message if it is of QoS 1 or 2.
+        self._routing: tuple[Unfinished, Callable[[], None], Publish | None] | None = None
         self._stored: StoredPace | None = None  # of a resumed session, if stored messages have a rate
 
     def receive_data(self, data: bytes, now: float) -> bool:
@@ -158,7 +162,7 @@ class Handler:
         try:
             router.publish_run(self.peer, topic, payloads, packets)
         except (Unfinished, MQTTError) as problem:
-            self._interrupt(problem, partial(router.publish_run, self.peer, topic, payloads, packets), now)
+            self._interrupt(problem, partial(router.publish_run, self.peer, topic, payloads, packets), None, now)
             return False
         return True
 
@@ -192,11 +196,16 @@ class Handler:
 
     def cut(self, error: MQTTError, now: float) -> None:
         """Close the connection and discard the client's events that have not been handled."""
-        self._routing = None
+        if self._routing is not None:
+            self._disown(self._routing[2])
+            self._routing = None
         if self._hub.router.departures.names_limits and isinstance(error, LimitExceeded) and not error.close_reason:
             error.close_reason = error.message
         events = self._connection.machine.events
         closed = [event for event in events if isinstance(event, Closed)]
+        for event in events:
+            if isinstance(event, Publish):
+                self._disown(event)
         events.clear()
         events.extend(closed)
         self._connection.close(error, now)
@@ -266,10 +275,14 @@ class Handler:
             self._log("clients refused", text, peer, answer.return_code, answer.reason)
             connection.refuse(answer.return_code, now)
             return
-        self.subscriber, session_present = registry.attach(peer, connect, answer, self._line)
-        sender, stored_rate = self.subscriber.session.sender, self._hub.limits.stored_rate
-        if stored_rate is not None and sender.waiting:
-            self._stored = StoredPace(self._hub.loop, sender, stored_rate, self._line.wake)
+        subscriber, session_present = registry.attach(peer, connect, answer, self._line)
+        self.subscriber = subscriber
+        review = self._hub.router.review(subscriber)
+        if review is None:
+            self._pace_stored(subscriber)
+        else:
+            subscriber.session.sender.allowance = 0.0
+            self._hub.turns.defer(_Reviewing(review, partial(self._reviewed, subscriber)))
         connection.accept(self.subscriber.session, session_present, now, keep_alive=answer.keep_alive)
         connection.machine.trim()
         self._line.accepted()
@@ -277,12 +290,26 @@ class Handler:
         if self._hub.hooks.on_connected is not None:
             self._hub.hooks.on_connected(peer)
 
+    def _reviewed(self, subscriber: Subscriber) -> None:
+        """Send the stored messages, which the authorizer has permitted."""
+        subscriber.session.sender.allowance = inf
+        self._pace_stored(subscriber)
+        self._line.wake()
+
+    def _pace_stored(self, subscriber: Subscriber) -> None:
+        """Limit the rate of the stored messages, if there is such a limit."""
+        sender, rate = subscriber.session.sender, self._hub.limits.stored_rate
+        if rate is not None and sender.waiting:
+            self._stored = StoredPace(self._hub.loop, sender, rate, self._line.wake)
+
     # The hooks that may be asynchronous.
 
     def _ask(self, answer: Any, then: Callable[[Any, float], None], now: float) -> None:
         """Call `then` with a hook's answer: immediately, or once an awaitable answer is available."""
         if isawaitable(answer):
             self._line.hold("hook")
+            if self._connect is not None:
+                self._line.asked()
             self._asked = self._hub.loop.create_task(_contained(answer))
             if iscoroutine(answer):  # if the task is cancelled before it starts, Python would warn of this coroutine
                 self._asked.add_done_callback(lambda _: answer.close())
@@ -323,14 +350,17 @@ class Handler:
                 router.publish_run(self.peer, publish.topic, payloads, first=publish)
             except (Unfinished, MQTTError) as problem:
                 rest = partial(router.publish_run, self.peer, publish.topic, payloads, first=publish)
-                self._interrupt(problem, rest, now)
+                self._interrupt(problem, rest, None, now)
             return
         try:
             if publish.qos == 2:
                 self._check_unreleased()
             taken = router.publish_from(self.peer, publish)
         except (Unfinished, MQTTError) as problem:
-            self._interrupt(problem, partial(self._publish_at_last, publish), now)
+            self._interrupt(problem, partial(self._publish_at_last, publish), publish, now)
+        except BaseException:
+            self._disown(publish)
+            raise
         else:
             (self._connection.acknowledge if taken else self._connection.discard)(publish)
 
@@ -346,12 +376,23 @@ class Handler:
         if unreleased > self._hub.limits.max_unreleased or not self._hub.router.memory.allows(subscriber, IDENTIFIER):
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
 
-    def _interrupt(self, problem: Unfinished | MQTTError, deliver: Callable[[], None], now: float) -> None:
+    def _interrupt(
+        self, problem: Unfinished | MQTTError, deliver: Callable[[], None], publish: Publish | None, now: float
+    ) -> None:
         """Keep a PUBLISH whose recipients are still to be looked up; close the connection for any other problem."""
         if isinstance(problem, Unfinished):
-            self._routing = problem, deliver
+            self._routing = problem, deliver, publish
         else:
+            self._disown(publish)
             self.cut(problem, now)
+
+    def _disown(self, publish: Publish | None) -> None:
+        """Forget a message that was not routed, so that it is routed when the client sends it again.
+
+        Spec: [MQTT-4.4.0-1], [MQTT-4.3.3-2]
+        """
+        if publish is not None and publish.qos and self.subscriber is not None:
+            self.subscriber.session.receiver.discard(publish)
 
     def _publish_at_last(self, publish: Publish) -> None:
         """Route and acknowledge a PUBLISH that has passed all checks."""
@@ -361,11 +402,18 @@ class Handler:
     def _route(self, until: float) -> bool:
         """Continue the lookup of a PUBLISH, and deliver it once that is complete. Return whether it is."""
         assert self._routing is not None
-        unfinished, deliver = self._routing
+        unfinished, deliver, publish = self._routing
         if not self._hub.router.go_on(unfinished, until):
             return False
         self._routing = None
-        deliver()
+        try:
+            deliver()
+        except MQTTError as error:
+            self._disown(publish)
+            self.cut(error, self._hub.now())
+        except BaseException:
+            self._disown(publish)
+            raise
         return True
 
     def _take_run(self, publish: Publish) -> list[bytes]:
@@ -399,9 +447,12 @@ class Handler:
         return False
 
     def _go_on(self) -> None:
+        # First the messages that were read, then the transport. If reading is resumed and paused again at once, the TLS
+        # of asyncio loses what the client has sent before it closed the connection.
         self._held = False
-        self._line.release("rate")
         self._line.act(lambda now: None)
+        if not self._held:
+            self._line.release("rate")
 
     def _on_subscribe(self, event: SubscribeReceived, now: float) -> None:
         subscribe, subscriber = event.subscribe, self.subscriber
@@ -419,7 +470,11 @@ class Handler:
 
     def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:
         assert self.subscriber is not None
-        self._hub.router.unsubscribe(self.subscriber, event.unsubscribe.topic_filters)
+        try:
+            self._hub.router.unsubscribe(self.subscriber, event.unsubscribe.topic_filters)
+        except MQTTError as error:
+            self.cut(error, now)
+            return
         self._connection.unsuback(event.unsubscribe.packet_id)
 
     # The end of the connection.
@@ -437,6 +492,7 @@ class Handler:
             return
         if self._stored is not None:
             self._stored.stop()
+        subscriber.session.sender.allowance = inf  # an incomplete review ends with the connection, too
         wanted = event.error is not None and not self._hub.stopping
         will = self._hub.registry.detach(subscriber, now, will=wanted)
         if will is not None:
@@ -462,6 +518,22 @@ class Handler:
         """Log a line about this client; before it is accepted, and after its end, about its address."""
         client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
         self._hub.notices.log(kind, client, text, *arguments, level=level, error=error)
+
+
+class _Reviewing:
+    """The authorizer's review of stored messages as work of its own; see `turns.Worker`."""
+
+    def __init__(self, review: Review, then: Callable[[], None]) -> None:
+        self._review = review
+        self._then = then
+
+    def work(self, until: float) -> bool:
+        """See `turns.Worker.work`."""
+        if self._review.work(until):
+            return True
+        if self._review.complete:
+            self._then()
+        return False
 
 
 def _log_failure(notices: Notices, peer: Peer, asked: asyncio.Future[Any]) -> None:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection
 from contextvars import copy_context
+from math import inf
 from time import monotonic
 from typing import Protocol
 
 from mqttws.broker import admission
 from mqttws.broker.hooks import Access, Hooks, Peer, contain
 from mqttws.broker.limits import Limits
-from mqttws.broker.registry import Registry
+from mqttws.broker.registry import Expiry, Registry
 from mqttws.broker.router import Router
 from mqttws.broker.status import Status
 from mqttws.broker.subscriptions import Unfinished
 from mqttws.broker.turns import Turns
 from mqttws.codec.publishing import Message
-from mqttws.errors import ConnectionClosed, MQTTError
+from mqttws.errors import ConnectionClosed, MQTTError, StoreError
 
 #: Seconds between two searches for expired sessions.
 _SWEEP = 1.0
+#: How many file descriptors stay free for the rest of the process, such as those of the store and of look-ups.
+_SPARE_DESCRIPTORS = 48
 #: Seconds that connections may take to close when the broker stops.
 _STOP_TIMEOUT = 0.5
 
@@ -68,7 +72,7 @@ class Hub:
         self.limits: Limits = router.limits
         self.metrics = router.metrics
         self.notices = router.notices
-        self.store = None if router.persistence is None else router.persistence.store
+        self.persistence = router.persistence
         self.paths = paths
         self.allowed_origins = allowed_origins
         self.loop = asyncio.get_running_loop()
@@ -76,8 +80,9 @@ class Hub:
         self.context = copy_context()
         self.status = Status(router, registry, self.now())
         self.stopping = False
-        self.turns = Turns(self.loop, self.store, self.notices)
-        self.admission: admission.Admission[Connection] = admission.Admission(self.limits)
+        self.turns = Turns(self.loop, self.persistence, self.notices)
+        self.admission: admission.Admission[Connection] = admission.Admission(self.limits, _descriptors_left())
+        self._expiry: Expiry | None = None  # the sessions that are being dropped
         self._empty = asyncio.Event()
         self._empty.set()
         self._duties = [self.loop.create_task(self._every(_SWEEP, self._sweep))]
@@ -122,12 +127,27 @@ class Hub:
             self.router.publish(will.topic, will.payload, will.qos, will.retain)
         except Unfinished as unfinished:
             self.turns.defer(_Will(self.router, will, unfinished))
+        except StoreError as error:
+            text = "client %s: the will to %r is not published: %s"
+            self.notices.log("a will is not stored", peer.client_id, text, peer, will.topic, error)
 
     def _sweep(self, now: float) -> None:
-        self.registry.expire(now)
         self.notices.sweep()
-        if self.store is not None:
-            self.store.commit()
+        if self._expiry is None:
+            expiry = self.registry.expire(now)
+            if expiry is not None:
+                self._expiry = expiry
+                self.turns.defer(self)
+        self.turns.commit()
+
+    def work(self, until: float) -> bool:
+        """Drop expired sessions; see `turns.Worker.work`."""
+        assert self._expiry is not None
+        more = self._expiry.work(until)
+        self.turns.commit()  # what one slice has changed, so that the commit is short, too
+        if not more:
+            self._expiry = None
+        return more
 
     async def _every(self, interval: float, duty: Callable[[float], None]) -> None:
         """Call a function periodically. A failure is logged and does not stop the later calls."""
@@ -154,6 +174,22 @@ class Hub:
             for connection in self.admission.all:
                 connection.abort()
         await empty
+
+
+def _descriptors_left() -> float:
+    """Return how many connections the process can open with the descriptors that the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return inf
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return inf
+    try:
+        used = len(os.listdir("/dev/fd"))
+    except OSError:
+        used = 0
+    return max(1, most - used - _SPARE_DESCRIPTORS)
 
 
 def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -33,8 +33,9 @@ class Limits:
         max_packet_size: Bytes of one packet from a client, fixed header included. Beyond: the connection is closed as
             soon as the header has arrived.
         max_connect_size: Bytes of a CONNECT, fixed header included. Beyond: the same.
-        max_connections: Open Network Connections. Beyond: the oldest connection without a CONNACK is closed; if there
-            is none, the new connection.
+        max_connections: Open Network Connections; fewer if the process may not open enough file descriptors. Beyond:
+            the oldest connection without a CONNACK is closed, first those that have sent no CONNECT; if there is none,
+            the new connection.
         max_connections_per_address: The same for one address; None by default, because all clients behind a proxy have
             the same address.
         max_pending_per_address: Connections from one address without a CONNACK. Beyond: the oldest of them is closed.
@@ -43,7 +44,8 @@ class Limits:
         packet_timeout: Seconds from the first byte of a packet to its last. The bytes of an incomplete packet count
             as activity for the keep alive, but not for longer than this. Beyond: closed.
         stall_timeout: Seconds in which a client must read some of the data that waits for it. Beyond: closed.
-        max_write_buffer: Bytes that wait to be written to one connection. Beyond: QoS 0 messages for it are dropped.
+        max_write_buffer: Bytes that wait to be written to one connection, with 50 for the memory overhead of a QoS 0
+            packet. Beyond: QoS 0 messages for it are dropped.
         max_in_flight: Unacknowledged QoS 1 and 2 messages for one client, 1 to 65,535. Beyond: further messages wait.
         max_queued: Messages that wait for one client, connected or not. Beyond: the newest is dropped.
         max_queued_bytes: Bytes of topics and payloads that wait for one client. Beyond: the newest is dropped.
@@ -55,10 +57,11 @@ class Limits:
             because it is the address of all clients behind a proxy on this machine.
         session_expiry: Seconds for which the session of a disconnected client is kept; None keeps it as long as the
             broker runs.
-        max_session_bytes: Bytes of all sessions together: queued and in-flight messages, Topic Filters and packet
-            identifiers. The memory overhead is included: 250 bytes for a message, 300 for a level of a Topic Filter,
-            100 for an identifier. Beyond: sessions that use more than their share get no more messages (QoS 0 or
-            queued) and no more Topic Filters (SUBACK 0x80).
+        max_session_bytes: Bytes of all sessions together: queued and in-flight messages, Topic Filters, packet
+            identifiers, and the user names of sessions that are kept. The memory overhead is included: 250 bytes for a
+            message (50 for one of QoS 0), 300 for a level of a Topic Filter, 100 for an identifier. Beyond: sessions
+            that use more than their share get no more messages (QoS 0 or queued) and no more Topic Filters (SUBACK
+            0x80), and no session is kept for a further user name (CONNACK 3).
         max_unreleased: Packet identifiers of QoS 2 that one client has used and not released. Beyond: closed.
         max_retained: Retained messages. Beyond: a message is delivered but not retained.
         max_retained_bytes: Bytes of their topics and payloads. Beyond: the same.

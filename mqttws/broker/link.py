@@ -31,6 +31,7 @@ from typing import cast
 from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer, contain
 from mqttws.broker.hub import Hub
+from mqttws.broker.subscriber import PACKET
 from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
@@ -241,14 +242,16 @@ class Link(asyncio.Protocol):
         size = len(data)
         if self._pace is not None:
             self._count(self._pace, size)
-        # Defer the data if it cannot be handled now (TLS handshake), is too much for one slice, must not overtake other
-        # data of this client, or if other clients have deferred work.
-        if handler is None or size > self._piece or self._queued or hub.turns.crowded:
+        # Defer the data if it cannot be handled now (TLS handshake, a hook), is too much for one slice, must not
+        # overtake other data of this client, or if other clients have deferred work.
+        if handler is None or size > self._piece or self._queued or self._holds or hub.turns.crowded:
             if self._backlog is _NO_BACKLOG:
                 self._backlog = deque()
             self._backlog.append(data)
             self._backlog_size += size
             if handler is not None:
+                if handler.subscriber is None:
+                    hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
                 self._start_work()
             return
         started, now = perf_counter(), hub.now()
@@ -330,7 +333,7 @@ class Link(asyncio.Protocol):
         # With a store the answers wait for the end of the iteration, so that all connections share one commit;
         # without one they are written now. The client's close frame needs no answer, but it may end the connection.
         machine = self._connection.machine
-        if self._hub.store is not None:
+        if self._hub.persistence is not None:
             self.wake()
         elif machine.state is CLOSED or self._connection.has_output:
             self.flush()
@@ -412,10 +415,12 @@ class Link(asyncio.Protocol):
             now = perf_counter()
         self._spent += now - started
         if self._transport is not None:
-            if self._hub.store is None:
+            if self._hub.persistence is None:
                 self.flush()
             else:
                 self.wake()
+            if self._connection.machine.packet_begun is not None:  # `packet_timeout` applies from now on
+                self._arm()
         self._queued = more or self._may_send_retained()
         return self._queued
 
@@ -437,17 +442,20 @@ class Link(asyncio.Protocol):
                 self._handle_piece(now)
                 handler.take_events(now, until)
                 return True
-            if self._eof and not self._eof_passed and (self._lost or not self._backlog):
+            # A client may send a message and DISCONNECT without waiting for the CONNACK. If it has sent only the
+            # CONNECT and has closed the connection, no hook need answer.
+            waits = self._backlog or connection.machine.has_more_than_connect
+            if self._eof and not self._eof_passed and not waits:
                 self._eof_passed = True
                 connection.receive_eof(now)
                 return True
         except BaseException as error:
             self._fail(handler, error, now)
             return True
-        if self._lost:
+        if self._lost and self._eof_passed:
             self._go()
             return False
-        return self.send_retained(until)
+        return not self._lost and self.send_retained(until)
 
     def _is_held(self) -> bool:
         """Return whether the client's data must wait. A full transport does not matter once the client is lost."""
@@ -512,27 +520,42 @@ class Link(asyncio.Protocol):
             self._hub.loop.call_later(pace.ready_at(now, 0) - now, self._read_on, pace)
 
     def _read_on(self, pace: TokenBucket) -> None:
-        self.release(_RATE)
-        if self._transport is not None:
-            self._count(pace, 0)  # more may have been written in the meantime
+        now = self._hub.now()
+        if self._transport is not None and pace.available(now) < 0:  # more has been written in the meantime
+            self._hub.loop.call_later(pace.ready_at(now, 0) - now, self._read_on, pace)
+        else:
+            self.release(_RATE)
 
     def hold(self, reason: str) -> None:
-        """See `Line.hold`."""
-        if not self._holds and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-            self._connection.pause_reading()
+        """See `Line.hold`. While a hook is asked, reading goes on, so that the end is noticed."""
+        was_paused = self._is_paused
         if reason not in self._holds:
             self._holds += (reason,)
+        transport = self._transport
+        if self._is_paused and not was_paused and transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            self._connection.pause_reading()
 
     def release(self, reason: str) -> None:
         """See `Line.release`."""
+        was_paused = self._is_paused
         self._holds = tuple(held for held in self._holds if held != reason)
-        if not self._holds and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        transport = self._transport
+        if was_paused and not self._is_paused and transport is not None and not transport.is_closing():
+            transport.resume_reading()
             self._connection.resume_reading(self._hub.now())
             self._arm()
-        if self._backlog:
+        if self._backlog or self._lost:
             self._defer()
+
+    @property
+    def _is_paused(self) -> bool:
+        """Whether reading is paused."""
+        return any(reason != "hook" for reason in self._holds)
+
+    def asked(self) -> None:
+        """See `Line.asked`."""
+        self._hub.admission.asked(self)
 
     def accepted(self) -> None:
         """See `Line.accepted`."""
@@ -596,12 +619,16 @@ class Link(asyncio.Protocol):
         return True
 
     def _may_wait(self, size: int) -> bool:
+        """Return whether packets may wait for a transport that is full. Count their overhead if so."""
         subscriber = self._handler.subscriber if self._handler is not None else None
-        return (
-            self._pending < self._hub.limits.max_write_buffer
-            and subscriber is not None
-            and self._hub.router.memory.allows(subscriber, size)
-        )
+        if (
+            self._pending >= self._hub.limits.max_write_buffer
+            or subscriber is None
+            or not self._hub.router.memory.allows(subscriber, size + PACKET)
+        ):
+            return False
+        self._pending += PACKET
+        return True
 
     def wake(self) -> None:
         """See `Outlet.wake`."""
@@ -675,7 +702,7 @@ class Link(asyncio.Protocol):
             self._drop(error)
 
     def _flush(self, transport: asyncio.Transport, now: float) -> None:
-        connection, machine, store = self._connection, self._connection.machine, self._hub.store
+        connection, machine, stored = self._connection, self._connection.machine, self._hub.persistence is not None
         # Write pieces until the transport is full, nothing is left, or the share of this iteration is used up. A closed
         # connection writes even to a full transport: its last output is small, and nothing follows.
         for _ in range(_PIECES_A_TURN):
@@ -683,7 +710,7 @@ class Link(asyncio.Protocol):
                 break
             size = self._write(now)
             # Without a store a short piece is the last one. Between `prepare` and `flush`, more may have been queued.
-            if not size or (size < PIECE and store is None) or not connection.has_output:
+            if not size or (size < PIECE and not stored) or not connection.has_output:
                 break
         else:
             self.wake()  # the other connections write first

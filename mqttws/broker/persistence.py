@@ -48,6 +48,17 @@ class Persistence:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._has_failed = False  # whether the last commit has
+
+    def commit(self) -> None:
+        """Commit all changes; see `Store.commit`.
+
+        Raises:
+            StoreError: That is not possible.
+        """
+        self._has_failed = True
+        self.store.commit()
+        self._has_failed = False
 
     def keep(self, subscriber: Subscriber) -> None:
         """Store the metadata of a session that is kept after its connection."""
@@ -74,6 +85,15 @@ class Persistence:
                     f"a session in the store cannot be read ({error!r}); it may be from another program"
                 ) from None
             yield session
+
+    def check_writable(self) -> None:
+        """If the last commit failed, try again: changes that nothing acknowledges must not fill the memory.
+
+        Raises:
+            StoreError: It is still not possible.
+        """
+        if self._has_failed:
+            self.commit()
 
     def retain(self, topic: str, message: Message | None) -> None:
         """Store the retained message of a topic; None deletes it."""

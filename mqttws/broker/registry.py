@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
 from math import inf
+from time import perf_counter
 
 from mqttws.broker.hooks import Accepted, Access, Peer, Refused
 from mqttws.broker.limits import Limits
@@ -34,9 +34,6 @@ from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError, SessionTakenOver
 from mqttws.protocol.session import Session
-
-#: How many sessions are examined in the search for one that can be dropped.
-_LOOKED_AT = 1_000
 
 
 class Counts:
@@ -97,6 +94,7 @@ class Registry:
         self.connected = 0
         self._subscribers = router.subscribers
         self._away: dict[Subscriber, float] = {}  # disconnected, the longest first -> when the session expires
+        self._idle: dict[Subscriber, None] = {}  # those of them that may have no queued message, likewise
         self._kept = Counts(router.limits)
 
     def __len__(self) -> int:
@@ -110,23 +108,25 @@ class Registry:
             now: Seconds; the expiry of the sessions starts here.
 
         Raises:
-            StoreError: A record cannot be read.
+            StoreError: A record cannot be read; nothing has changed.
         """
         router, persistence = self._router, self._router.persistence
         if persistence is None:
             return
-        for message in persistence.retained():
-            router.retained.set(message)
-        for known in persistence.sessions():
-            session = self._new_session()
+        messages = list(persistence.retained())
+        sessions = [(known, self._new_session()) for known in persistence.sessions()]
+        for known, session in sessions:
             session.keep_in(persistence.store, known.client_id)
+        for message in messages:
+            router.recover_retained(message)
+        for known, session in sessions:
             peer = Peer("store", ("", 0))
             peer.client_id, peer.username = known.client_id, known.username
             subscriber = self._subscribers[known.client_id] = Subscriber(known.client_id, session, known.owner, peer)
             subscriber.clean_session = False
             subscriber.expiry = known.expiry
             subscriber.known = router.hooks.authorizer is None
-            self._away[subscriber] = inf if known.expiry is None else now + known.expiry
+            self._leave(subscriber, now)
             self._kept.add(subscriber)
             router.recover(subscriber)
 
@@ -155,20 +155,33 @@ class Registry:
             objection = self._make_space(owner, peer.address[0], now)
             if objection is not None:
                 return Refused(3, objection)
+        if not connect.clean_session and connect.username is not None:
+            subscriber = known or Subscriber(peer.client_id, Session(), owner, peer)
+            counted = "" if known is None or known.clean_session else known.peer.username or ""
+            more = len(connect.username.encode()) - len(counted.encode())
+            if more > 0 and not self._router.memory.allows(subscriber, more):
+                return Refused(3, "the sessions take too much memory to keep the user name")
         return None if connect.will is None else self._objection_to_will(peer, connect.will)
 
     def _make_space(self, owner: str | None, address: str, now: float) -> str | None:
         """Make space for one more kept session. Return the reason if that is impossible, or None."""
         while (bound := self._kept.limit_reached(owner, address)) is not None:
             objection, counts = bound
-            oldest = islice((away for away in self._away if counts(away)), _LOOKED_AT)
-            idle = next((away for away in oldest if away.empty or self._away[away] <= now), None)
+            idle = self._oldest_idle(counts, now)
             if idle is None:
                 return objection
             self._router.notices.log(
                 "sessions dropped", "", "the session of %r is dropped: %s", idle.client_id, objection
             )
             self._expire(idle)
+        return None
+
+    def _oldest_idle(self, counts: Callable[[Subscriber], bool], now: float) -> Subscriber | None:
+        """Return the session that can be dropped, of those that a limit counts; None if there is none."""
+        for subscriber in filter(counts, list(self._idle)):
+            if subscriber.empty or self._away[subscriber] <= now:
+                return subscriber
+            del self._idle[subscriber]  # what is queued stays queued while its client is away
         return None
 
     def _objection_to_will(self, peer: Peer, will: Message) -> Refused | None:
@@ -209,23 +222,24 @@ class Registry:
         present = known is not None
         if known is None:
             session = self._new_session()
-            known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
             if persistence is not None:
                 if connect.clean_session:
                     session.store = persistence.store  # its acknowledgements wait for the commit of others' messages
                 else:
-                    session.keep_in(persistence.store, client_id)
+                    session.keep_in(persistence.store, client_id)  # first: if this fails, there is no session
+            known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
         self._kept.remove(known)
         known.peer = peer
         known.clean_session = connect.clean_session
         if not known.clean_session:
             self._kept.add(known)
-        if not known.known:
-            self._router.authorize_queued(known)
         known.will = connect.will
         known.outlet = outlet
         known.expiry = limits.session_expiry if answer.session_expiry is None else answer.session_expiry
         self._away.pop(known, None)
+        self._idle.pop(known, None)
+        if present:
+            self._router.come_back(known)
         if persistence is not None and not connect.clean_session:
             persistence.keep(known)
         metrics = self._router.metrics
@@ -250,12 +264,21 @@ class Registry:
         if subscriber.clean_session or subscriber.expiry == 0:
             self._forget(subscriber)
         else:
-            self._away[subscriber] = inf if subscriber.expiry is None else now + subscriber.expiry
+            self._leave(subscriber, now)
         return message if will else None
 
-    def expire(self, now: float) -> None:
-        """Drop the sessions that have expired."""
-        for subscriber in [away for away, expires_at in self._away.items() if expires_at <= now]:
+    def _leave(self, subscriber: Subscriber, now: float) -> None:
+        self._away[subscriber] = inf if subscriber.expiry is None else now + subscriber.expiry
+        self._idle[subscriber] = None
+
+    def expire(self, now: float) -> Expiry | None:
+        """Return the work of dropping the sessions that have expired; None if there are none."""
+        due = [away for away, expires_at in self._away.items() if expires_at <= now]
+        return Expiry(self, iter(due), now) if due else None
+
+    def expire_one(self, subscriber: Subscriber, now: float) -> None:
+        """Drop a session, unless its client has come back."""
+        if self._away.get(subscriber, inf) <= now:
             self._expire(subscriber)
 
     def _expire(self, subscriber: Subscriber) -> None:
@@ -267,9 +290,27 @@ class Registry:
     def _forget(self, subscriber: Subscriber) -> None:
         """End a session. Spec: [MQTT-3.1.2-6]."""
         self._away.pop(subscriber, None)
+        self._idle.pop(subscriber, None)
         self._kept.remove(subscriber)
         self._router.forget(subscriber)
         subscriber.session.erase()
         if self._router.persistence is not None:
             self._router.persistence.forget(subscriber.client_id)
         del self._subscribers[subscriber.client_id]
+
+
+class Expiry:
+    """Sessions that have expired, which are dropped as there is time; see `turns.Worker`."""
+
+    def __init__(self, registry: Registry, due: Iterator[Subscriber], now: float) -> None:
+        self._registry = registry
+        self._due = due
+        self._now = now
+
+    def work(self, until: float) -> bool:
+        """Drop sessions until the time `until` of `time.perf_counter`. Return whether there are more."""
+        for subscriber in self._due:
+            self._registry.expire_one(subscriber, self._now)
+            if perf_counter() >= until:
+                return True
+        return False

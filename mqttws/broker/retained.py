@@ -18,6 +18,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 
 from mqttws.codec.publishing import Message
+from mqttws.protocol.outgoing import size_of
 
 
 class _Node:
@@ -161,7 +162,8 @@ class Retained:
 class Walk:
     """A depth-first search of the tree. It finds the messages that existed when it started and still exist.
 
-    Messages stored later are skipped, because the subscriber receives them as they are published.
+    Messages stored later are skipped, because the subscriber receives them as they are published; except those that
+    were stored while it was away (`catch_up`).
     """
 
     __slots__ = ("_levels", "_number", "_path")
@@ -177,6 +179,10 @@ class Walk:
     def done(self) -> bool:
         """Whether the search is complete."""
         return not self._path
+
+    def catch_up(self, number: int) -> None:
+        """Find also the messages up to a sequence number, `Retained.number`: the subscriber has come back."""
+        self._number = number
 
     def next(self, steps: int) -> Message | None:
         """Return the next message; None if `steps` steps are not enough, or the search is complete."""
@@ -206,7 +212,7 @@ class Walk:
 
 
 def _size(message: Message) -> int:
-    return len(message.topic) + len(message.payload)
+    return size_of(message.topic, message.payload)
 
 
 def _levels(message: Message) -> int:

@@ -38,6 +38,7 @@ from mqttws.broker.subscriptions import (
 from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
+from mqttws.protocol.outgoing import size_of
 
 #: How often, plus one, the retained messages of one Topic Filter can be due at the same time. More requests are merged.
 _REPEATS = 15
@@ -118,18 +119,24 @@ class Router:
         Spec: §3.8.4, [MQTT-3.8.4-3] to [MQTT-3.8.4-6]
         """
         topic_filters = list(topic_filters)
-        limits = self.limits
-        if limits.max_filters is not None and len(topic_filters) > limits.max_filters:
-            raise LimitExceeded(
-                f"a SUBSCRIBE contains {len(topic_filters)} Topic Filters; the maximum here is {limits.max_filters}"
-            )
-        for topic_filter, _ in topic_filters:
-            limits.check_topic(topic_filter, "a Topic Filter")
+        self._check_filters([topic_filter for topic_filter, _ in topic_filters], "a SUBSCRIBE")
         grants = [self._grant(subscriber.peer, topic_filter, qos) for topic_filter, qos in topic_filters]
         return [
             FAILURE if granted is None else self._subscribe(subscriber, topic_filter, granted)
             for (topic_filter, _), granted in zip(topic_filters, grants, strict=True)
         ]
+
+    def _check_filters(self, topic_filters: list[str], packet: str) -> None:
+        """Check the Topic Filters of a packet against the limits.
+
+        Raises:
+            MQTTError: A limit is exceeded.
+        """
+        most = self.limits.max_filters
+        if most is not None and len(topic_filters) > most:
+            raise LimitExceeded(f"{packet} contains {len(topic_filters)} Topic Filters; the maximum here is {most}")
+        for topic_filter in topic_filters:
+            self.limits.check_topic(topic_filter, "a Topic Filter")
 
     def _grant(self, peer: Peer, topic_filter: str, qos: int) -> int | None:
         """Return the QoS to grant to a Topic Filter; None to refuse it."""
@@ -199,7 +206,15 @@ class Router:
             self._grow(subscriber, topic_filter, qos)
 
     def unsubscribe(self, subscriber: Subscriber, topic_filters: Iterable[str]) -> None:
-        """Handle an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
+        """Handle an UNSUBSCRIBE.
+
+        Raises:
+            MQTTError: The connection must be closed; nothing has changed.
+
+        Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]
+        """
+        topic_filters = list(topic_filters)
+        self._check_filters(topic_filters, "an UNSUBSCRIBE")
         for topic_filter in topic_filters:
             if subscriber.session.discard_subscription(topic_filter):
                 self._subscriptions.discard(topic_filter, subscriber)
@@ -304,10 +319,10 @@ class Router:
                     self._note_dropped(subscriber, count)
         for group in groups:  # each message of the run goes to another member
             for payload in payloads:
-                chosen, _ = group.next()
-                if chosen.outlet is not None:
-                    sent = chosen.outlet.send(encode_publish(topic, payload))
-                    self.metrics.publish_sent += self._noted(chosen, sent)
+                choice = group.next()
+                if choice is not None and (outlet := choice[0].outlet) is not None:
+                    sent = outlet.send(encode_publish(topic, payload))
+                    self.metrics.publish_sent += self._noted(choice[0], sent)
 
     def _is_open(self, topic: str) -> bool:
         """Return whether clients may publish to a topic.
@@ -330,21 +345,25 @@ class Router:
 
         Raises:
             Unfinished: Finish the lookup, then repeat this call.
+            StoreError: The message cannot be retained, because the store cannot be written; nothing has changed.
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
         subscribers, groups, _ = self._subscriptions.find(topic, checked)
         if retain:
-            self._retain(Message(topic, payload, qos, True))
+            self._retain(Message(topic, payload, qos, True))  # first: if this fails, nothing is delivered
         # All subscribers share one encoded packet and one Message per QoS. RETAIN is not set on either: only messages
         # that are sent because of a new subscription have it [MQTT-3.3.1-9].
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
-        for subscriber, maximum in (*subscribers.items(), *map(Group.next, groups)) if groups else subscribers.items():
+        recipients: Iterable[tuple[Subscriber, int]] = subscribers.items()
+        if self.hooks.authorizer is not None:
+            recipients = [each for each in recipients if self._may_receive(each[0], topic, min(qos, each[1]), False)]
+        if groups:
+            recipients = (*recipients, *filter(None, [self._member(group, topic, qos) for group in groups]))
+        for subscriber, maximum in recipients:
             effective = min(qos, maximum)
-            if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):
-                continue
             if effective:
                 if effective not in messages:
                     messages[effective] = Message(topic, payload, effective)
@@ -358,6 +377,19 @@ class Router:
                     self._note_dropped(subscriber, 1)
         self.metrics.publish_sent += given
         return given
+
+    def _member(self, group: Group, topic: str, qos: int) -> tuple[Subscriber, int] | None:
+        """Return the member of a shared subscription that gets a message, with its granted QoS.
+
+        The message goes to another one if the authorizer denies it to the first. None if no member may have it.
+        """
+        for _ in range(len(group)):
+            choice = group.next()
+            if choice is None:
+                return None
+            if self.hooks.authorizer is None or self._may_receive(choice[0], topic, min(qos, choice[1]), False):
+                return choice
+        return None
 
     def publish_at_once(self, message: Message) -> int:
         """Deliver a message of the broker or the embedding program, however long that takes."""
@@ -379,19 +411,35 @@ class Router:
         return True
 
     def _retain(self, message: Message) -> None:
-        """Retain a message, or count it if a limit prevents that."""
+        """Retain a message, or count it if a limit prevents that.
+
+        Raises:
+            StoreError: The store cannot be written; nothing has changed.
+        """
+        persistence, known = self.persistence, self.retained.get(message.topic)
+        if persistence is not None:
+            persistence.check_writable()
         kept = self.retained.set(message)
-        if self.persistence is not None:
-            self.persistence.retain(message.topic, self.retained.get(message.topic))
+        if is_sys(message.topic):  # from the embedding program
+            self.sys.set(message if kept else Message(message.topic, b"", 0, True))
+        retained = self.retained.get(message.topic)
+        if persistence is not None and (known is not None or retained is not None):
+            persistence.retain(message.topic, retained)
         if not kept:
             self.metrics.retained_dropped += 1
             text = "the message to %r is not retained: a limit is reached with %d messages"
             self.notices.log("messages not retained", "", text, message.topic, len(self.retained))
 
+    def recover_retained(self, message: Message) -> None:
+        """Restore a stored retained message."""
+        self.retained.set(message)
+        if is_sys(message.topic):
+            self.sys.set(message)
+
     def enqueue(self, subscriber: Subscriber, message: Message) -> bool:
         """Queue a message in a session. Return False if a limit made the broker drop it."""
         try:
-            if not self.memory.allows(subscriber, len(message.topic) + len(message.payload) + MESSAGE):
+            if not self.memory.allows(subscriber, size_of(message.topic, message.payload) + MESSAGE):
                 return self._noted(subscriber, False)
             subscriber.session.publish(message)
         except QueueFull:
@@ -416,9 +464,11 @@ class Router:
         subscriber.overflowing = True
 
     def _may_receive(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool:
-        """Return whether the authorizer permits a delivery. See also `authorize_queued`."""
-        if not subscriber.known:
-            return True
+        """Return whether the authorizer permits a delivery. See also `Review`."""
+        return not subscriber.known or self._permits(subscriber, topic, qos, retain) is True
+
+    def _permits(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool | None:
+        """Return whether the authorizer permits a delivery; None if it failed, so that the connection was closed."""
         try:
             verdict = self.hooks.authorize(subscriber.peer, Access("receive", topic, qos, retain))
         except BaseException as error:
@@ -426,21 +476,22 @@ class Router:
             text = "the authorizer failed for client %s"
             self.notices.log("the authorizer failed", subscriber.client_id, text, subscriber.peer, error=error)
             self._end(subscriber, AccessDenied(f"the authorizer failed: {type(error).__name__}"))
-            return False
+            return None
         if not verdict.allowed:
             self._log_refusal(subscriber.peer, "delivery from %r denied: %s", topic, verdict.reason)
             if verdict.close:
                 self._end(subscriber, AccessDenied(f"delivery from {topic!r} denied: {verdict.reason}"))
         return verdict.allowed
 
-    def authorize_queued(self, subscriber: Subscriber) -> None:
-        """Call the authorizer for the messages that were queued before the client connected to this process."""
-        subscriber.known = True
-        if self.hooks.authorizer is not None:
-            dropped = subscriber.session.sender.withdraw_unless(
-                lambda topic, qos, retain: self._may_receive(subscriber, topic, qos, retain)
-            )
-            self.metrics.publish_dropped += dropped
+    def review(self, subscriber: Subscriber) -> Review | None:
+        """Return the review of the messages that were queued before a client connected to this process.
+
+        None if there is nothing to review. Otherwise do its `work` before anything is sent to the client.
+        """
+        if subscriber.known or self.hooks.authorizer is None or not subscriber.session.sender.waiting:
+            subscriber.known = True
+            return None
+        return Review(self, subscriber)
 
     @staticmethod
     def _end(subscriber: Subscriber, error: MQTTError) -> None:
@@ -462,8 +513,7 @@ class Router:
                 subscriber.walk_qos, *again = subscriber.due.pop(topic_filter)
                 if again:
                     subscriber.due[topic_filter] = tuple(again)
-                store = self.sys if is_sys(topic_filter) else self.retained
-                walk = subscriber.walk = store.walk(topic_filter)
+                walk = subscriber.walk = self._retained_for(topic_filter).walk(topic_filter)
             message = walk.next(steps)  # None after many nodes without a match, so that others have their turn
             if walk.done:
                 subscriber.walk = None
@@ -481,9 +531,59 @@ class Router:
                 return Message(topic, message.payload, qos, True)
         return None
 
+    def _retained_for(self, topic_filter: str) -> Retained:
+        return self.sys if is_sys(topic_filter) else self.retained
+
+    def come_back(self, subscriber: Subscriber) -> None:
+        """Record that a client has connected again: a search for retained messages finds those stored meanwhile."""
+        for topic_filter in subscriber.session.subscriptions:
+            self._subscriptions.come_back(topic_filter, subscriber)
+        if subscriber.walk is not None:
+            subscriber.walk.catch_up(self._retained_for(subscriber.walk_filter).number)
+
     def _log_refusal(self, peer: Peer, text: str, *arguments: object) -> None:
         """Log that a request of a client was refused."""
         self.notices.log("requests refused", peer.client_id, "client %s: " + text, peer, *arguments)
+
+
+class Review:
+    """The authorizer's review of stored messages, after the client has connected to this process for the first time.
+
+    Until it is complete, none of them is sent, and the client is not `known`. If the connection ends before, the
+    messages stay in the session.
+
+    Attributes:
+        complete: Whether all messages have been reviewed.
+    """
+
+    def __init__(self, router: Router, subscriber: Subscriber) -> None:
+        self._router = router
+        self._subscriber = subscriber
+        self._left = iter(subscriber.session.sender.queued())
+        self._denied: list[int] = []
+        self.complete = False
+
+    def work(self, until: float) -> bool:
+        """Review messages until the time `until` of `time.perf_counter`. Return whether to call this again."""
+        subscriber, outlet = self._subscriber, self._subscriber.outlet
+        for token, topic, _, qos, retain in self._left:
+            permitted = self._router._permits(subscriber, topic, qos, retain)
+            if permitted is False:
+                self._denied.append(token)
+            if subscriber.outlet is not outlet:  # the authorizer failed, or has closed the connection
+                self._withdraw()
+                return False
+            if perf_counter() >= until:
+                return True
+        self.complete = subscriber.known = True
+        self._withdraw()
+        return False
+
+    def _withdraw(self) -> None:
+        """Withdraw the messages that were denied."""
+        self._subscriber.session.sender.take_out(self._denied)
+        self._router.metrics.publish_dropped += len(self._denied)
+        self._denied.clear()
 
 
 def _levels(topic_filter: str) -> int:

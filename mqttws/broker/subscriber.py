@@ -13,11 +13,12 @@ from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError
 from mqttws.protocol.session import Session
 
-#: Memory overhead in bytes: of a level of a Topic Filter, of a message that is queued or in flight, and of a packet
-#: identifier of QoS 2 that the client has not released.
+#: Memory overhead in bytes: of a level of a Topic Filter, of a message that is queued or in flight, of a packet
+#: identifier of QoS 2 that the client has not released, and of a QoS 0 packet that waits to be written.
 LEVEL = 300
 MESSAGE = 250
 IDENTIFIER = 100
+PACKET = 50
 
 
 class SessionInfo(NamedTuple):
@@ -148,8 +149,10 @@ class Subscriber:
 
     @property
     def size(self) -> int:
-        """The memory in bytes of queued and in-flight messages, Topic Filters and packet identifiers."""
+        """The memory in bytes of messages, Topic Filters and packet identifiers, and of the user name."""
         sender = self.session.sender
         size = sender.size + len(sender) * MESSAGE + len(self.session.receiver) * IDENTIFIER
         size += self.filter_bytes + self.levels * LEVEL
+        if self.peer.username is not None and not self.clean_session:
+            size += len(self.peer.username.encode())
         return size if self.outlet is None else size + self.outlet.held

@@ -40,19 +40,58 @@ class Subscription(NamedTuple):
 
 
 class Group:
-    """The members of a shared subscription, which receive messages in turn."""
+    """The members of a shared subscription, which receive messages in turn.
 
-    __slots__ = ("members",)
+    Members that were found disconnected are kept apart, so that a choice does not look at them again and again.
+    """
+
+    __slots__ = ("_absent", "_deaf", "_members")
 
     def __init__(self) -> None:
-        self.members: dict[Subscriber, int] = {}  # -> granted QoS; the next member comes first
+        # -> granted QoS; the next member comes first
+        self._members: dict[Subscriber, int] = {}
+        self._absent: dict[Subscriber, int] = {}  # the disconnected ones for which messages are queued
+        self._deaf: dict[Subscriber, int] = {}  # those for which none is: of QoS 0
 
-    def next(self) -> tuple[Subscriber, int]:
-        """Choose the member for the next message. Disconnected members are skipped, unless all are disconnected."""
-        members = self.members
-        chosen = next((member for member in members if member.outlet is not None), None)
-        if chosen is None:
-            chosen = next((member for member, qos in members.items() if qos), next(iter(members)))
+    def __len__(self) -> int:
+        return len(self._members) + len(self._absent) + len(self._deaf)
+
+    def set(self, subscriber: Subscriber, qos: int) -> bool:
+        """Add a member, or set its QoS. Return whether it is a new one."""
+        is_new = self.discard(subscriber) is None
+        self._members[subscriber] = qos
+        return is_new
+
+    def discard(self, subscriber: Subscriber) -> int | None:
+        """Remove a member. Return its QoS; None if it is not a member."""
+        for members in (self._members, self._absent, self._deaf):
+            qos = members.pop(subscriber, None)
+            if qos is not None:
+                return qos
+        return None
+
+    def come_back(self, subscriber: Subscriber) -> None:
+        """Record that a member has connected again."""
+        if subscriber not in self._members and (qos := self.discard(subscriber)) is not None:
+            self._members[subscriber] = qos
+
+    def next(self) -> tuple[Subscriber, int] | None:
+        """Choose the member for the next message. Disconnected members are skipped, unless all are disconnected.
+
+        Returns:
+            The member and its granted QoS; None if the last one has left while messages are being delivered.
+        """
+        while self._members:
+            chosen = next(iter(self._members))
+            qos = self._members.pop(chosen)
+            if chosen.outlet is not None:
+                self._members[chosen] = qos
+                return chosen, qos
+            (self._absent if qos else self._deaf)[chosen] = qos
+        members = self._absent or self._deaf
+        if not members:
+            return None
+        chosen = next(iter(members))
         qos = members[chosen] = members.pop(chosen)
         return chosen, qos
 
@@ -74,11 +113,12 @@ class Recipients(NamedTuple):
 class Unfinished(Exception):
     """A search was interrupted; `Subscriptions.go_on` continues it."""
 
-    def __init__(self, topic: str, search: Search[Subscription], checked: bool) -> None:
+    def __init__(self, topic: str, search: Search[Subscription], checked: bool, version: int) -> None:
         super().__init__(topic)
         self.topic = topic
         self.search = search
         self.checked = checked
+        self.version = version  # of the subscriptions when the search began
 
 
 def split_share(topic_filter: str) -> tuple[str, str] | None:
@@ -112,6 +152,7 @@ class Subscriptions:
         self.answers = self._answers.table
         self._results: dict[tuple[int, ...], Recipients] = {}  # by `checked`, the number of "/" and the nodes found
         self._named = 0
+        self._version = 0  # the number of changes
         self._finished: tuple[str, Recipients] | None = None  # the last search that was interrupted, once complete
 
     def __len__(self) -> int:
@@ -127,7 +168,7 @@ class Subscriptions:
             qos: The granted QoS.
             min_slashes: The minimum number of "/" in a matching Topic Name.
         """
-        self._forget()
+        self._change()
         share = split_share(topic_filter)
         if share is None:
             self._tree.set(topic_filter, subscriber, Subscription(qos, min_slashes))
@@ -136,22 +177,31 @@ class Subscriptions:
         if group is None:
             group = self._groups[topic_filter] = Group()
             self._tree.set(share[1], group, Subscription(2, min_slashes))
-        self._shared += subscriber not in group.members
-        group.members[subscriber] = qos
+        self._shared += group.set(subscriber, qos)
 
     def discard(self, topic_filter: str, subscriber: Subscriber) -> None:
         """Remove a subscription, if it exists."""
-        self._forget()
+        self._change()
         share = split_share(topic_filter)
         if share is None:
             self._tree.discard(topic_filter, subscriber)
             return
         group = self._groups.get(topic_filter)
-        if group is not None and group.members.pop(subscriber, None) is not None:
+        if group is not None and group.discard(subscriber) is not None:
             self._shared -= 1
-            if not group.members:
+            if not len(group):
                 del self._groups[topic_filter]
                 self._tree.discard(share[1], group)
+
+    def come_back(self, topic_filter: str, subscriber: Subscriber) -> None:
+        """Record that a subscriber has connected again. Only a shared subscription needs to know."""
+        group = self._groups.get(topic_filter)
+        if group is not None:
+            group.come_back(subscriber)
+
+    def _change(self) -> None:
+        self._version += 1
+        self._forget()
 
     def _forget(self) -> None:
         self._answers.clear()
@@ -171,11 +221,12 @@ class Subscriptions:
         """
         recipients = self.answers.get(topic)
         if recipients is None or (checked and not recipients.checked):
-            if self._finished is not None and self._finished[0] == topic:
-                return self._finished[1]
+            finished, self._finished = self._finished, None
+            if finished is not None and finished[0] == topic:
+                return finished[1]
             search = self._tree.search(topic)
             if not search.advance(STEPS):
-                raise Unfinished(topic, search, checked)
+                raise Unfinished(topic, search, checked, self._version)
             recipients = self._remember(topic, search.found, checked)
         return recipients
 
@@ -184,7 +235,11 @@ class Subscriptions:
         search, topic = unfinished.search, unfinished.topic
         if not search.advance(STEPS):
             return False
-        self._finished = topic, self._remember(topic, search.found, unfinished.checked)
+        if unfinished.version == self._version:
+            recipients = self._remember(topic, search.found, unfinished.checked)
+        else:  # it can lack a filter that was set meanwhile, which later messages must not miss
+            recipients = self._collect(topic.count("/"), search.found, unfinished.checked)
+        self._finished = topic, recipients
         return True
 
     def _remember(self, topic: str, found: list[dict[object, Subscription]], checked: bool) -> Recipients:

@@ -19,8 +19,8 @@ from time import perf_counter
 from typing import Protocol
 
 from mqttws.broker.notices import Notices
+from mqttws.broker.persistence import Persistence
 from mqttws.errors import StoreError
-from mqttws.protocol.store import Store
 
 #: Seconds of one iteration of the event loop that all deferred work together may take.
 _TURN = 0.008
@@ -50,16 +50,16 @@ class Turns:
 
     Args:
         loop: The event loop.
-        store: Committed before anything is written; None if there is none.
+        persistence: Its store is committed before anything is written; None if there is none.
         notices: The rate-limited log.
 
     Attributes:
         crowded: Whether deferred work waits.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store | None, notices: Notices) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, persistence: Persistence | None, notices: Notices) -> None:
         self._loop = loop
-        self._store = store
+        self._persistence = persistence
         self._notices = notices
         self._workers: deque[Worker] = deque()
         self._writers: list[Writer] = []
@@ -98,17 +98,23 @@ class Turns:
 
     def _flush(self) -> None:
         writers, self._writers = self._writers, []
-        if self._store is not None:
+        if self._persistence is not None:
             for writer in writers:
                 writer.prepare()
             # If this fails, each connection with output commits again in `flush` and closes if that fails, too.
-            try:
-                self._store.commit()
-            except StoreError as error:
-                text = "messages are no longer acknowledged: %s"
-                self._notices.log("the store failed", "", text, error, level=logging.ERROR)
-            except Exception as error:
-                text = "committing to the store failed"
-                self._notices.log("the store failed", "", text, level=logging.ERROR, error=error)
+            self.commit()
         for writer in writers:
             writer.flush()
+
+    def commit(self) -> None:
+        """Commit to the store, if there is one. A failure is logged, and the changes wait for the next commit."""
+        if self._persistence is None:
+            return
+        try:
+            self._persistence.commit()
+        except StoreError as error:
+            text = "messages are no longer acknowledged: %s"
+            self._notices.log("the store failed", "", text, error, level=logging.ERROR)
+        except Exception as error:
+            text = "committing to the store failed"
+            self._notices.log("the store failed", "", text, level=logging.ERROR, error=error)

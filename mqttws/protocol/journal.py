@@ -18,6 +18,7 @@ Spec: §3.1.2.4, §4.1
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from math import isfinite
 
 from mqttws.codec.publishing import Message
@@ -166,8 +167,17 @@ class Journal:
         except (ValueError, KeyError) as error:
             raise _unreadable("a subscription", error) from None
 
-    def erase(self) -> None:
-        """Delete all records of the session."""
-        for prefix in (self._outgoing, self._incoming, self._subscription):
-            for key, _ in self._store.load(prefix):
-                self._store.delete(key)
+    def erase(self, tokens: Iterable[int], packet_ids: Iterable[int], topic_filters: Iterable[str]) -> None:
+        """Delete all records of the session. Nothing is read, so that this cannot fail.
+
+        Args:
+            tokens: The tokens of the outgoing messages.
+            packet_ids: The identifiers of the incoming messages.
+            topic_filters: The subscriptions.
+        """
+        for token in tokens:
+            self.drop(token)
+        for packet_id in packet_ids:
+            self.released(packet_id)
+        for topic_filter in topic_filters:
+            self.unsubscribed(topic_filter)

@@ -22,7 +22,7 @@ them, next to the one call that adds or removes the message.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
@@ -302,19 +302,9 @@ class Sender:
                 self._identifiers.take(packet_id)
                 (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
 
-    def withdraw_unless(self, wanted: Callable[[str, int, bool], bool]) -> int:
-        """Withdraw the queued QoS 1 and 2 messages that are not wanted. Return their number.
-
-        Args:
-            wanted: A function that takes the topic, the QoS and RETAIN, and returns whether to keep the message.
-        """
-        unwanted = {
-            entry[TOKEN]
-            for entry in self.queue
-            if not isinstance(entry, Run) and not wanted(entry[1], entry[QOS], entry[4])
-        }
-        self.take_out(unwanted)
-        return len(unwanted)
+    def queued(self) -> list[Outgoing]:
+        """Return the queued QoS 1 and 2 messages."""
+        return [entry for entry in self.queue if not isinstance(entry, Run)]
 
     def take_out(self, tokens: Collection[int]) -> None:
         """Withdraw queued messages.

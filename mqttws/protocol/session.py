@@ -146,7 +146,7 @@ class Session:
     def erase(self) -> None:
         """Delete a session that has ended from its store, if it has one."""
         if self._journal is not None:
-            self._journal.erase()
+            self._journal.erase(self.sender.tokens, self.receiver.received, self.subscriptions)
             self._journal = self.sender.journal = self.receiver.journal = None
 
     def set_subscription(self, topic_filter: str, qos: int) -> None:

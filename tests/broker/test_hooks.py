@@ -8,8 +8,12 @@ import functools
 import gc
 import logging
 import math
+import socket
+import ssl
 import threading
+import time
 import types
+from urllib.parse import urlsplit
 
 import pytest
 from wire import PATIENCE
@@ -25,7 +29,7 @@ from mqttws import (
     Publish,
     compiled,
 )
-from mqttws.broker import Accepted, Access, Broker, Peer, Refused, Rejection, Verdict
+from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Refused, Rejection, Verdict
 from mqttws.broker.hooks import Hooks
 
 SECRET = "AKIDsecret"
@@ -681,3 +685,127 @@ def test_a_generator_function_is_refused(hook):
 
 def test_without_an_authorizer_everything_is_allowed():
     assert Hooks().authorize(Peer("ws", ("127.0.0.1", 1)), Access("publish", "a", 0, False)).allowed
+
+
+def test_a_qos_2_message_that_a_hook_failed_on_is_routed_when_it_is_sent_again(start, client):
+    """[MQTT-4.4.0-1], [MQTT-4.3.3-2]: the failed one was neither routed nor answered."""
+    routed: list[bytes] = []
+    failures = [OSError("the disk was full")]
+
+    def note(peer, message):
+        if failures:
+            raise failures.pop()
+        routed.append(message.payload)
+
+    broker = start(on_published=note)
+    peer = client("c", broker, clean_session=False)
+    assert peer.send("34 06 00 01 74 00 01 41", "34 06 00 01 74 00 02 42").rest() == b""
+    peer = client("c", broker, clean_session=False)
+    assert peer.session_present
+    peer.send("3c 06 00 01 74 00 01 41").expect("50 02 00 01")
+    peer.send("3c 06 00 01 74 00 02 42").expect("50 02 00 02")
+    peer.send("3c 06 00 01 74 00 01 41").expect("50 02 00 01")
+    assert routed == [b"A", b"B"]
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_client_that_has_closed_while_a_hook_was_asked_takes_over_no_session(start, client, wire, scheme):
+    asked: list[asyncio.Event] = []
+    begun = threading.Event()
+
+    async def slow_once(peer, connect):
+        if connect.client_id == "c" and not asked:
+            asked.append(asyncio.Event())
+            begun.set()
+            await asked[0].wait()
+        return True
+
+    broker = start(authenticator=slow_once)
+    watcher = client("watcher", broker)
+    watcher.subscribe(("will", 0))
+    dead = wire(broker, scheme).send(Connect("c", will=Message("will", b"w")))
+    assert begun.wait(PATIENCE)
+    dead.close()
+    alive = client("c", broker, will=Message("will", b"w"))
+    broker._call(asked[0].set)
+    alive.quiet()
+    watcher.quiet()
+    alive.quiet()
+    assert [session.client_id for session in broker.sessions() if session.connected] == ["watcher", "c"]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_a_client_has_sent_before_the_connack_and_a_close_is_handled(start, client, wire, server_tls, tls):
+    """§3.1.4: a client need not wait for the CONNACK. The hook answers after it has closed the connection."""
+    asked: list[asyncio.Event] = []
+    begun = threading.Event()
+
+    async def slow_once(peer, connect):
+        if connect.client_id == "device":
+            asked.append(asyncio.Event())
+            begun.set()
+            await asked[0].wait()
+        return True
+
+    broker = start(authenticator=slow_once, mqtts_port=0, tls=server_tls)
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 0))
+    data = b"".join([Connect("device").encode(), Publish("t", b"x").encode(), b"\xe0\x00"])
+    device = wire(broker, upgrade=False) if not tls else None
+    if device is not None:
+        device.send(data)
+        assert begun.wait(PATIENCE)
+        device.close()
+    else:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        port = urlsplit(broker.url_of("mqtts")).port
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain, context.wrap_socket(plain) as secure:
+            secure.sendall(data)
+            assert begun.wait(PATIENCE)
+    broker._call(asked[0].set)
+    watcher.expect(Publish("t", b"x"))
+
+
+def test_silent_connections_make_room_before_those_that_wait_for_a_hook(start, wire):
+    """Here for the newcomers of an attacker: none of them sends a CONNECT."""
+    asked: list[asyncio.Event] = []
+    begun = threading.Event()
+
+    async def slow(peer, connect):
+        asked.append(asyncio.Event())
+        begun.set()
+        await asked[0].wait()
+        return True
+
+    broker = start(authenticator=slow, limits=Limits(max_connections=4))
+    waiting = wire(broker).send(Connect("c"))
+    assert begun.wait(PATIENCE)
+    silent = [wire(broker) for _ in range(8)]
+    for connection in silent[:5]:  # three have room beside the one that waits
+        assert connection.rest() == b""
+    broker._call(asked[0].set)
+    assert waiting.receive() == ConnAck(0)
+
+
+def test_a_rate_and_tls_lose_nothing_that_a_client_has_sent_before_its_end(start, client, server_tls):
+    """[MQTT-3.1.2-10]: its DISCONNECT counts, too, so that its will is not published."""
+    broker = start(mqtts_port=0, tls=server_tls, limits=Limits(publish_rate=50))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 0))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    port = urlsplit(broker.url_of("mqtts")).port
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain, context.wrap_socket(plain) as secure:
+        secure.sendall(Connect("c", will=Message("will", b"w")).encode())
+        assert secure.recv(4) == ConnAck(0).encode()
+        messages = [Publish("t", bytes(1_000)).encode() for _ in range(70)]
+        secure.sendall(b"".join([*messages, b"\xe0\x00"]))
+        with contextlib.suppress(OSError):
+            secure.settimeout(0.01)
+            secure.unwrap()  # sends the close_notify, and does not wait for that of the broker
+    assert {message.topic for message in watcher.messages(70)} == {"t"}
+    deadline = time.monotonic() + PATIENCE
+    while len(broker.sessions()) > 1:
+        assert time.monotonic() < deadline
+    watcher.quiet()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from math import inf
 
 import pytest
 from wire import PATIENCE, Wire
 
-from mqttws import Connect, LimitExceeded, PubAck, Publish, RemoteProtocolError, SubAck, Subscribe
+from mqttws import Connect, LimitExceeded, PubAck, Publish, RemoteProtocolError, SubAck, Subscribe, Unsubscribe
 from mqttws.broker import Departures, Limits
+from mqttws.broker.hub import _descriptors_left
 
 
 @pytest.mark.parametrize("field", ["max_packet_size", "connect_timeout", "max_queued", "publish_rate", "byte_rate"])
@@ -354,3 +356,74 @@ def test_departures_dollar_topics(start, client):
     peer.send(Publish("$aws/x", b"1"), Publish("$SYS/broker/version", b"2"))
     assert peer.messages(1) == [Publish("$aws/x", b"1")]
     assert broker.metrics()["publish/messages/denied"] == 1
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["a/b/c/d"]])
+def test_filters_in_one_unsubscribe_are_bounded(start, client, names):
+    broker = start(limits=Limits(max_filters=2, max_topic_levels=3))
+    peer = client("c", broker, clean_session=False)
+    assert peer.subscribe(("a", 0), ("b", 0)) == (0, 0)
+    assert peer.send(Unsubscribe(1, names)).rest() == b""
+    assert broker.metrics()["subscriptions/count"] == 2  # none of them was removed
+
+
+def test_the_overhead_of_packets_for_a_slow_reader_counts(start, client):
+    """A packet of 6 bytes takes ten times as much memory while it waits."""
+    broker = start(limits=Limits(max_write_buffer=100_000))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("b", 0))
+    (link,) = broker._hub.admission.all
+
+    def waiting() -> int:
+        link._full = True  # as if the client did not read
+        try:
+            return sum(broker._router.publish("b", b"x") for _ in range(10_000))
+        finally:
+            link._full = False
+            link.wake()
+
+    assert broker._call(waiting) == 100_000 // (6 + 50) + 1
+    assert len(watcher.messages(100_000 // 56 + 1)) == 100_000 // 56 + 1
+
+
+def test_user_names_of_kept_sessions_count_as_memory(start, wire, client):
+    broker = start(limits=Limits(max_session_bytes=100_000, max_sessions_per_address=None))
+    names = ["u" * 40_000, "v" * 40_000]
+    for number, name in enumerate(names):
+        client(f"c{number}", broker, clean_session=False, username=name).send("e0 00").rest()
+    third = wire(broker).send(Connect("c2", clean_session=False, username="w" * 60_000))
+    assert third.rest() == bytes.fromhex("20 02 00 03")
+    client("c3", broker, clean_session=True, username="w" * 60_000).quiet()  # its name is not kept
+    client("c0", broker, clean_session=False, username=names[0]).quiet()
+
+
+def test_a_packet_that_was_read_with_much_other_data_must_be_completed_in_time(start, client):
+    """Beyond a slice, data is handled later; the time counts nevertheless."""
+    broker = start(limits=Limits(packet_timeout=0.2))
+    peer = client("c", broker, keep_alive=65_535)
+    began = time.monotonic()
+    peer.send("30 a0 8d 06 00 01 61", bytes(50_000))  # a PUBLISH of 100,000 bytes, half of it
+    assert peer.rest() == b""
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_connections_are_bounded_by_the_descriptors_of_the_process(start, client, wire, monkeypatch):
+    monkeypatch.setattr("mqttws.broker.hub._descriptors_left", lambda: 2)
+    broker = start()
+    client("a", broker)
+    silent = wire(broker)
+    client("b", broker)
+    assert silent.rest() == b""
+    assert wire(broker).rest() == b""  # both are accepted, and stay
+
+
+def test_the_descriptors_that_are_left_are_counted():
+    resource = pytest.importorskip("resource")
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = _descriptors_left()
+    if most == resource.RLIM_INFINITY:
+        assert before == inf
+        return
+    with socket.socket(), socket.socket():
+        assert _descriptors_left() <= before - 2
+    assert 1 <= before < most

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -269,6 +272,114 @@ def test_a_run_is_the_same_as_its_messages_one_by_one(runs, topic_filters):
     assert figures[0] == figures[1]
 
 
+def expire(registry: Registry, now: float) -> None:
+    """Drop all sessions that have expired."""
+    expiry = registry.expire(now)
+    assert expiry is None or not expiry.work(inf)
+
+
+def away(registry: Registry, client_id: str, limits: Accepted | None = None) -> Subscriber:
+    """Return a session whose client has disconnected."""
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = client_id
+    answer = limits or Accepted()
+    subscriber, _ = registry.attach(peer, Connect(client_id, clean_session=False), answer, Outlet())
+    registry.detach(subscriber, 0.0, will=False)
+    return subscriber
+
+
+def test_sessions_expire_as_there_is_time_unless_their_clients_come_back():
+    router = Router()
+    registry = Registry(router)
+    for number in range(4):
+        away(registry, f"c{number}", Accepted(session_expiry=10.0))
+    expiry = registry.expire(10.0)
+    assert expiry.work(0.0)  # no time left: one session at a time
+    assert len(registry) == 3
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "c1"
+    back, present = registry.attach(peer, Connect("c1", clean_session=False), Accepted(), Outlet())
+    assert present
+    while expiry.work(0.0):
+        pass
+    assert list(router.subscribers) == ["c1"]
+    assert registry.find("c1") is back
+    assert registry.expire(1e9) is None
+
+
+def test_an_idle_session_is_found_behind_any_number_of_busy_ones():
+    router = Router(Limits(max_sessions=2_000))
+    registry = Registry(router)
+    for number in range(1_999):
+        away(registry, f"busy{number}").session.publish(Message("a", b"x", 1))
+    away(registry, "idle")
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    for number in range(2):
+        peer.client_id = f"new{number}"
+        connect = Connect(peer.client_id, clean_session=False)
+        objection = registry.objection_to(peer, connect, Accepted(), 0.0)
+        assert (objection is None) is (number == 0)  # there is one idle session
+        if number == 0:
+            assert registry.find("idle") is None
+            registry.attach(peer, connect, Accepted(), Outlet())
+
+
+def test_a_lookup_that_began_before_a_subscription_is_not_remembered():
+    """[MQTT-3.3.5-1]: the message that caused the lookup came before the subscription, later ones come after it."""
+    routes, peer = Subscriptions(), Peer("mqtt", ("127.0.0.1", 1))
+    early, late, many = (Subscriber(name, Session(), None, peer) for name in ("early", "late", "many"))
+    topic = "/".join("a" * 12)
+    routes.set("#", early, 0, 0)
+    for levels in product("a+", repeat=10):  # they match nothing, but each is searched for
+        routes.set("/".join((*levels, "x", "y")), many, 0, 0)
+    with pytest.raises(Unfinished) as caught:
+        routes.find(topic)
+    routes.set("#", late, 0, 0)
+    while not routes.go_on(caught.value):
+        pass
+    assert early in routes.find(topic).subscribers
+    for _ in range(2):
+        with pytest.raises(Unfinished) as caught:
+            routes.find(topic)
+        while not routes.go_on(caught.value):
+            pass
+        assert set(routes.find(topic).subscribers) == {early, late}
+        routes.set("other", many, 0, 0)
+
+
+def test_bytes_of_retained_messages_are_bytes():
+    """Of characters, one of which takes four bytes in UTF-8, Limits.max_retained_bytes would not say how many."""
+    retained = Retained(max_bytes=10)
+    assert retained.set(Message("\N{THERMOMETER}", b"123456", 0, True))
+    assert retained.bytes == 10
+    assert not retained.set(Message("a", b"1", 0, True))
+
+
+def test_a_client_that_comes_back_gets_what_was_retained_while_it_was_away():
+    """[MQTT-3.3.1-6]: the search for its new subscription was not complete when its connection broke."""
+    router = Router()
+    registry = Registry(router)
+    for number in range(10):
+        router.publish(f"t/{number}", b"old", 0, True)
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "c"
+    connect = Connect("c", clean_session=False)
+    subscriber, _ = registry.attach(peer, connect, Accepted(), Outlet())
+    router.subscribe(subscriber, [("t/#", 0)])
+    assert router.next_retained(subscriber).payload == b"old"
+    registry.detach(subscriber, 0.0, will=False)
+    for number in range(10):
+        router.publish(f"t/{number}", b"new", 0, True)
+    subscriber, present = registry.attach(peer, connect, Accepted(), Outlet())
+    assert present
+    rest = []
+    while subscriber.has_retained:
+        message = router.next_retained(subscriber)
+        if message is not None:
+            rest.append((message.topic, message.payload))
+    assert rest == [(f"t/{number}", b"new") for number in range(1, 10)]
+
+
 def test_expiry_examines_only_disconnected_sessions():
     router = Router()
     registry = Registry(router)
@@ -278,14 +389,14 @@ def test_expiry_examines_only_disconnected_sessions():
     for start in (0.0, 100.0):
         subscriber, present = registry.attach(peer, Connect("c", clean_session=False), answer, Outlet())
         assert present is (start > 0)
-        registry.expire(start + 1000)  # it is connected, and does not expire
+        expire(registry, start + 1000)  # it is connected, and does not expire
         assert registry.find("c") is subscriber
         registry.detach(subscriber, start, will=True)
         if start == 0.0:
-            registry.expire(9.9)
-    registry.expire(109.9)
+            expire(registry, 9.9)
+    expire(registry, 109.9)
     assert registry.find("c") is subscriber
-    registry.expire(110.0)
+    expire(registry, 110.0)
     assert registry.find("c") is None
     assert router.metrics.sessions_expired == 1
 
@@ -297,7 +408,7 @@ def test_a_session_without_an_expiry_is_kept():
     peer.client_id = "c"
     subscriber, _ = registry.attach(peer, Connect("c", clean_session=False), Accepted(), Outlet())
     registry.detach(subscriber, 0.0, will=False)
-    registry.expire(1e12)
+    expire(registry, 1e12)
     assert registry.find("c") is subscriber
 
 

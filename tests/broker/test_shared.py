@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mqttws import PubAck, Publish, Session, Unsubscribe
-from mqttws.broker import Peer
+from mqttws import Connect, PubAck, Publish, Session, Unsubscribe
+from mqttws.broker import Accepted, Peer
+from mqttws.broker.registry import Registry
+from mqttws.broker.router import Router
 from mqttws.broker.subscriber import Subscriber
-from mqttws.broker.subscriptions import Subscriptions
+from mqttws.broker.subscriptions import Group, Subscriptions
 
 
 @pytest.mark.parametrize("qos", [0, 1])
@@ -110,10 +112,98 @@ def test_a_group_is_found_once_and_removed_with_its_last_member():
     routes.set("$share/g/a/#", one, 2, 0)
     assert len(routes) == 2
     (group,) = routes.find("a/b").groups
-    assert group.members == {one: 2, two: 0}
+    assert (len(group), group.discard(one)) == (2, 2)
+    group.set(one, 2)
     for _ in range(2):
         routes.discard("$share/g/a/#", one)
     assert len(routes) == 1
     routes.discard("$share/g/a/#", two)
     assert routes.find("a/b").groups == ()
     assert len(routes._tree) == len(routes) == 0
+
+
+class Somewhere:
+    """Stands in for the connection of a member."""
+
+
+def test_members_that_are_away_are_looked_at_once_until_they_come_back():
+    peer, group = Peer("mqtt", ("127.0.0.1", 1)), Group()
+    absent = [Counted(f"absent{number}", Session(), None, peer) for number in range(100)]
+    here = Counted("here", Session(), None, peer)
+    here.outlet = Somewhere()
+    for member in (*absent, here):
+        assert group.set(member, 0)
+    assert [group.next() for _ in range(50)] == [(here, 0)] * 50
+    assert sum(member.looks for member in absent) == 100
+    absent[7].outlet = Somewhere()
+    group.come_back(absent[7])
+    group.come_back(absent[7])
+    assert {group.next()[0] for _ in range(2)} == {here, absent[7]}
+    assert len(group) == 101
+
+
+def test_while_all_are_away_those_take_turns_for_which_messages_are_queued():
+    peer, group = Peer("mqtt", ("127.0.0.1", 1)), Group()
+    members = [Subscriber(str(number), Session(), None, peer) for number in range(4)]
+    for number, member in enumerate(members):
+        group.set(member, number % 2)
+    assert [group.next()[0] for _ in range(4)] == [members[1], members[3], members[1], members[3]]
+    for member in (members[1], members[3]):
+        group.discard(member)
+    assert group.next() == (members[0], 0)
+    for member in (members[0], members[2]):
+        group.discard(member)
+    assert group.next() is None
+
+
+class Counted(Subscriber):
+    """A subscriber that counts how often its connection is looked at."""
+
+    looks = 0
+
+    @property
+    def outlet(self):
+        self.looks += 1
+        return self._outlet
+
+    @outlet.setter
+    def outlet(self, outlet):
+        self._outlet = outlet
+
+
+@pytest.mark.parametrize("run", [True, False])
+def test_the_last_member_may_leave_while_messages_are_delivered(run):
+    """Here because the delivery to it fails, which ends its connection."""
+    router, publisher = Router(), Peer("mqtt", ("127.0.0.1", 2))
+    registry = Registry(router)
+
+    class Leaving:
+        held = 0
+
+        def send(self, packets):
+            registry.detach(member, 0.0, will=False)
+            return False
+
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "member"
+    member, _ = registry.attach(peer, Connect("member"), Accepted(), Leaving())
+    router.subscribe(member, [("$share/g/t", 0)])
+    if run:
+        router.publish_run(publisher, "t", [b"1", b"2", b"3"], first=Publish("t", b"1"))
+    else:
+        for _ in range(3):
+            router.publish_from(publisher, Publish("t", b"x"))
+    assert router.subscriptions == 0
+
+
+def test_a_member_that_may_not_receive_is_passed_over(start, client):
+    broker = start(authorizer=lambda peer, access: access.action != "receive" or peer.client_id == "may")
+    members = [client(name, broker) for name in ("may", "not")]
+    for member in members:
+        member.subscribe(("$share/g/t", 1))
+    for number in range(4):
+        assert broker.publish("t", b"%d" % number, 1) == 1
+    assert [message.payload for message in members[0].messages(4)] == [b"0", b"1", b"2", b"3"]
+    members[1].send("e0 00").rest()
+    members[0].send("e0 00").rest()
+    assert broker.publish("t", b"nobody", 1) == 0

@@ -154,7 +154,7 @@ def test_connections_without_a_connect_are_closed_first_the_oldest_before_others
     a, b, c, d, e, f = (Connection(admission) for _ in range(6))
     for connection in (a, b, c):
         assert admission.admit(connection, "x") is None
-    assert a.reasons == ["2 connections from this address have sent no CONNECT"]
+    assert a.reasons == ["2 connections from this address wait to be accepted, and it has sent no CONNECT"]
     admission.accept(b)
     assert admission.admit(d, "y") is None
     assert admission.admit(e, "y") is None

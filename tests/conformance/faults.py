@@ -406,7 +406,7 @@ fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._pub
 fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "packet_id not in self._received", "True"))
 fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "repeated.copies += 1", "repeated.copies = 1"))
 fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [(0, PubRel(packet_id)) for packet_id in self._released]", "= []"))
-fault("4.5.0-1", "the last subscriber is skipped", (ROUTER + "publish", "else subscribers.items():", "else list(subscribers.items())[:19]:"))
+fault("4.5.0-1", "the last subscriber is skipped", (ROUTER + "publish", "for subscriber, maximum in recipients:", "for subscriber, maximum in list(recipients)[:19]:"))
 fault(
     "4.5.0-2",
     "messages without a subscription are not answered",

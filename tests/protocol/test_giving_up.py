@@ -118,14 +118,14 @@ class TestWithdrawing:
         for message in (ONE, Message("secret", b"x", 1), Message("a", b"kept", 2, True), Message("secret", b"y", 2)):
             sender.enqueue(message)
         sender.enqueue_packet(b"of QoS 0")
-        asked: list[tuple[str, int, bool]] = []
-
-        def wanted(topic: str, qos: int, retain: bool) -> bool:
-            asked.append((topic, qos, retain))
-            return topic != "secret"
-
-        assert sender.withdraw_unless(wanted) == 2
-        assert asked == [("a", 1, False), ("secret", 1, False), ("a", 2, True), ("secret", 2, False)]
+        queued = sender.queued()
+        assert [(topic, qos, retain) for _, topic, _, qos, retain in queued] == [
+            ("a", 1, False),
+            ("secret", 1, False),
+            ("a", 2, True),
+            ("secret", 2, False),
+        ]
+        sender.take_out([token for token, topic, _, _, _ in queued if topic == "secret"])
         assert (sender.in_flight, sender.waiting) == (1, 3)
         assert len(store) == (3 if stored else 0)
         sender.puback(1)
@@ -137,10 +137,10 @@ class TestWithdrawing:
             [bytes.fromhex("35 09 0001 61 0003 6b657074"), b"of QoS 0"],
         ]
 
-    def test_selecting_all_changes_nothing(self) -> None:
+    def test_taking_out_nothing_changes_nothing(self) -> None:
         sender = Sender(Identifiers())
         sender.enqueue(ONE)
-        assert sender.withdraw_unless(lambda *_: True) == 0
+        sender.take_out([])
         assert (sender.waiting, sender.size) == (1, 2)
 
 

@@ -845,3 +845,10 @@ def test_a_plain_line_is_a_token_and_visible_ascii_with_single_spaces(line: byte
 )
 def test_which_hosts_are_sent(host: str, valid: bool) -> None:
     assert client_handshake._is_host(host) is valid
+
+
+def test_values_of_headers_are_freed_with_them() -> None:
+    """An interned string would stay in memory for ever with Python 3.12."""
+    ((name, value),) = heads.texts_of([(b"X-Token", b"of one request")])
+    assert name == "x-token"
+    assert sys.intern(" ".join(("of", "one", "request"))) is not value

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Verdict
+from mqttws.broker.hooks import Hooks
 from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -171,7 +173,8 @@ def test_a_killed_process_does_not_change_the_expiry_of_sessions(expiry: float |
     after = Registry(Router(persistence=Persistence(killed(store))))
     after.recover(1000.0)
     assert after.find("c") is not None
-    after.expire(1000.0 if expiry == 0 else 1e12)
+    expired = after.expire(1000.0 if expiry == 0 else 1e12)
+    assert expired is None or not expired.work(inf)
     assert (after.find("c") is not None) is kept
 
 
@@ -312,3 +315,168 @@ def test_aws_iot_has_no_store(tmp_path: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "--store is for the plain broker" in refused.stderr
+
+
+class Unreadable(MemoryStore):
+    """A store that cannot be read at some later time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads_left = inf
+
+    def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        self.reads_left -= 1
+        if self.reads_left == -1:
+            raise StoreError("the disk failed")
+        return super().load(prefix)
+
+
+def test_a_session_that_could_not_be_read_does_not_exist(start: Start) -> None:
+    """[MQTT-3.2.2-3]: the first attempt of a client has no effect."""
+    store = Unreadable()
+    broker, client = start(store=store)
+    store.reads_left = 0
+    with pytest.raises(AssertionError, match="closed the connection"):
+        client("c", clean_session=False)
+    assert broker.sessions() == []
+    peer = client("c", clean_session=False)
+    assert not peer.session_present
+    peer.subscribe(("t", 1))
+    second, _ = start(store=killed(store))
+    assert [session.subscriptions for session in second.sessions()] == [{"t": 1}]
+
+
+def test_a_session_ends_without_reading_the_store(start: Start) -> None:
+    store = Unreadable()
+    broker, client = start(store=store)
+    peer = client("c", clean_session=False)
+    peer.subscribe(("t", 2))
+    peer.send(Publish("t", b"x", 2, packet_id=7)).expect(PubRec(7), Publish("t", b"x", 2, packet_id=1))
+    peer.send("e0 00").rest()
+    broker.publish("t", b"y", 1)
+    store.reads_left = 0
+    client("c", clean_session=True).send("e0 00").rest()
+    store.reads_left = inf
+    store.commit()
+    assert len(store) == 0
+    assert not client("c", clean_session=False).session_present
+
+
+@pytest.mark.parametrize("reads", range(9))
+def test_a_start_that_fails_can_be_repeated(reads: int) -> None:
+    store = Unreadable()
+    before = Registry(Router(persistence=Persistence(store)))
+    for name in "ab":
+        peer = Peer("mqtt", ("127.0.0.1", 1))
+        peer.client_id = name
+        subscriber, _ = before.attach(peer, Connect(name, clean_session=False), Accepted(), Silent())
+        before._router.subscribe(subscriber, [("t", 1)])
+    before._router.publish("r", b"x", 0, True)
+    store.commit()
+    store.reads_left = reads
+    router = Router(persistence=Persistence(store))
+    registry = Registry(router)
+    if reads < 8:  # the retained messages, the sessions, and three kinds of records for each of two
+        with pytest.raises(StoreError):
+            registry.recover(0.0)
+        assert (len(registry), len(router.retained), router.subscriptions) == (0, 0, 0)
+    store.reads_left = inf
+    registry.recover(0.0)
+    assert (len(registry), len(router.retained), router.subscriptions) == (2, 1, 2)
+    assert router.publish("t", b"once", 1) == 2
+
+
+def test_retained_messages_that_cannot_be_stored_end_the_connection(start: Start) -> None:
+    """Nothing acknowledges a message of QoS 0, so that the changes would fill the memory."""
+    store = Failing()
+    broker, client = start(store=store)
+    peer = client("c")
+    peer.send(Publish("t", b"1", retain=True))
+    peer.quiet()
+    store.full = True
+    peer.send(Publish("u", b"1", retain=True))
+    with pytest.raises(StoreError):
+        broker.publish("v", b"1", retain=True)
+    assert peer.send(Publish("w", b"1", retain=True)).rest() == b""
+    known = len(store._pending)
+    for number in range(10):
+        with pytest.raises(StoreError):
+            broker.publish(f"x/{number}", b"1", retain=True)
+    assert len(store._pending) == known
+    store.full = False
+    client("c").send(Publish("w", b"1", retain=True)).quiet()
+    assert {message.topic for message in broker.retained()} >= {"t", "w"}
+
+
+def test_a_deletion_of_nothing_is_not_stored() -> None:
+    store = MemoryStore()
+    router = Router(persistence=Persistence(store))
+    router.publish("t", b"", 0, True)
+    assert not store._pending
+
+
+def test_a_retained_message_of_the_program_below_sys_is_found_also_after_a_restart(start: Start) -> None:
+    store = MemoryStore()
+    for number in range(2):
+        broker, client = start(store=store, sys_anonymous=True)
+        if not number:
+            broker.publish("$SYS/app/version", b"7", retain=True)
+        peer = client("c")
+        peer.subscribe(("$SYS/app/#", 0))
+        assert peer.messages(1) == [Publish("$SYS/app/version", b"7", retain=True)]
+        broker.stop()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_stored_messages_are_sent_only_after_the_authorizer_has_permitted_them(start: Start, fails: bool) -> None:
+    """If it fails, the connection ends, and the messages stay for the next one."""
+    store = MemoryStore()
+    broker, client = start(store=store)
+    peer = client("c", clean_session=False)
+    peer.subscribe(("t/#", 1))
+    peer.send("e0 00").rest()
+    for number in range(20):
+        broker.publish(f"t/{number % 2}", b"%d" % number, 1)
+    broker.stop()
+    asked: list[str] = []
+
+    def authorizer(peer: Peer, access: Access) -> bool:
+        if access.action == "receive":
+            asked.append(access.topic)
+            if fails and len(asked) == 5:
+                raise ConnectionError("the database is not up")
+        return access.topic != "t/1"
+
+    broker, client = start(store=store, authorizer=authorizer)
+    peer = client("c", clean_session=False)
+    if fails:
+        assert peer.rest() == b""
+        peer = client("c", clean_session=False)
+    assert [message.payload for message in peer.messages(10)] == [b"%d" % number for number in range(0, 20, 2)]
+    assert len(asked) == (5 + 18 if fails else 20)  # two had been denied, and withdrawn
+    broker.publish("t/0", b"new", 1)
+    assert peer.messages(1)[0].payload == b"new"
+
+
+def test_a_review_leaves_time_for_others() -> None:
+    store = MemoryStore()
+    before = Registry(Router(persistence=Persistence(store)))
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "c"
+    connect = Connect("c", clean_session=False)
+    subscriber, _ = before.attach(peer, connect, Accepted(), Silent())
+    before._router.subscribe(subscriber, [("t", 1)])
+    before.detach(subscriber, 0.0, will=False)
+    for number in range(5):
+        before._router.publish("t", b"%d" % number, 1)
+    store.commit()
+    router = Router(hooks=Hooks(authorizer=lambda peer, access: True), persistence=Persistence(killed(store)))
+    registry = Registry(router)
+    registry.recover(0.0)
+    subscriber, present = registry.attach(peer, connect, Accepted(), Silent())
+    assert present
+    review = router.review(subscriber)
+    assert review is not None
+    assert [review.work(0.0) for _ in range(6)] == [True] * 5 + [False]
+    assert (review.complete, subscriber.known, subscriber.session.sender.waiting) == (True, True, 5)
+    assert router.review(subscriber) is None
