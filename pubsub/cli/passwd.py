@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mqttws.broker import hash_password
@@ -28,18 +30,19 @@ def run(arguments: argparse.Namespace) -> int:
             "a user name must be printable and not empty, and must not begin with '#' or begin or end with a space",
             USAGE,
         )
+    added = None if arguments.delete else f"{name}:{hash_password(os.fsencode(_ask()))}"
     try:
         path = Path(arguments.file).resolve()  # a symbolic link stays one
         if path.is_symlink():
             raise Failure("the file cannot be changed: its symbolic links are a loop")
-        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.strip().rpartition(":")[0] != name]
-        if arguments.delete:
-            if len(kept) == len(lines):
+        with _lock(path.parent):
+            lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
+            kept = [line for line in lines if line.strip().rpartition(":")[0] != name]
+            if added is not None:
+                kept.append(added)
+            elif len(kept) == len(lines):
                 raise Failure(f"there is no user {name!r}")
-        else:
-            kept.append(f"{name}:{hash_password(os.fsencode(_ask()))}")
-        _write(path, "".join(line + "\n" for line in kept))
+            _write(path, "".join(line + "\n" for line in kept))
     except (OSError, RuntimeError) as error:  # before Python 3.13, a loop of symbolic links is a RuntimeError
         raise Failure(f"the file cannot be changed: {error}") from None
     except UnicodeDecodeError as error:
@@ -58,12 +61,33 @@ def _ask() -> str:
     return password
 
 
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Wait for others who change a file of this folder, and exclude them: the file itself is replaced."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: Path, text: str) -> None:
-    """Replace a file in one step; only its owner may read it."""
+    """Replace a file in one step. Owner, group and mode stay the same; only its owner may read a new one."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+            if path.exists() and hasattr(os, "fchown"):
+                old, new = path.stat(), os.stat(descriptor)
+                if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                os.fchmod(descriptor, old.st_mode & 0o777)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
