@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from mqttws.tap import Record, Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.aws_link import signed_taps
 from pubsub.cli.options import add_aws_link_arguments, check_without_aws, documentation, port, positive
+from pubsub.cli.printing import Printer
 from pubsub.cli.streams import complain, show
 from pubsub.look.comparing import MOST, compare
 from pubsub.look.ladder import Ladder, plain
@@ -86,16 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
     _check_targets(arguments)
     if len(arguments.what) == 2:
         return _compare(arguments.what[0], arguments.what[1], arguments.secrets)
+    if urls:
+        return _look_and_print(urls[0], arguments)
     with ExitStack() as stack:
-        if not urls:
-            _check_readable(arguments.what[0])  # before a file is overwritten
-        view = _view(arguments)
+        _check_readable(arguments.what[0])  # before a file is overwritten
+        view = _view(arguments, show)
         stack.callback(view.close)
-        if urls:
-            _look(urls[0], view, arguments)
-            code = OK
-        else:
-            code = _read(arguments.what[0], view, arguments)
+        code = _read(arguments.what[0], view, arguments)
         print("\n".join(view.totals.lines()))
         return code
 
@@ -138,7 +137,7 @@ def _refuse_live_options(arguments: argparse.Namespace) -> None:
             raise Failure(f"--{name.replace('_', '-')} is for a broker's URL, and has no effect on a file", USAGE)
 
 
-def _view(arguments: argparse.Namespace) -> View:
+def _view(arguments: argparse.Namespace, show: Callable[[str], None]) -> View:
     colour = arguments.colour == "always" or (
         arguments.colour == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     )
@@ -203,7 +202,23 @@ def _compare(one: str, other: str, secrets: bool) -> int:
 # With a broker's URL.
 
 
-def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
+def _look_and_print(url: str, arguments: argparse.Namespace) -> int:
+    """Show the traffic until a signal. What the reader of the output has not taken then is written until a second."""
+    printer = Printer()
+    view = _view(arguments, printer.show)
+    try:
+        try:
+            _look(url, view, arguments, printer)
+        finally:
+            view.close()  # before the reader is waited for
+    except Failure:
+        printer.finish()
+        raise
+    printer.finish("\n".join(view.totals.lines()))
+    return OK
+
+
+def _look(url: str, view: View, arguments: argparse.Namespace, printer: Printer) -> None:
     options: dict[str, Any] = {"host": arguments.host, "port": arguments.port, "keep": int(arguments.keep * _MIB)}
     secure = url.lower().startswith(("wss:", "mqtts:"))
     if not secure and (arguments.ca_file or arguments.insecure):
@@ -225,7 +240,7 @@ def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
     if faults is not None:
         options |= {"make_line": faults.make_line, "limit": faults.LIMIT}
     try:
-        asyncio.run(_until_asked(url, view, arguments, {**options, **made}))
+        asyncio.run(_until_asked(url, view, arguments, printer, {**options, **made}))
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
     except OSError as error:
@@ -255,8 +270,10 @@ def _faults(url: str, arguments: argparse.Namespace) -> Faults | None:
         raise Failure(f"{arguments.faults}: {error}", USAGE) from None
 
 
-async def _until_asked(url: str, view: View, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
-    """Show the traffic until Ctrl-C."""
+async def _until_asked(
+    url: str, view: View, arguments: argparse.Namespace, printer: Printer, options: dict[str, Any]
+) -> None:
+    """Show the traffic until Ctrl-C, or until nothing can be printed."""
     looking = asyncio.ensure_future(
         look(
             url,
@@ -268,6 +285,7 @@ async def _until_asked(url: str, view: View, arguments: argparse.Namespace, opti
         )
     )
     loop = asyncio.get_running_loop()
+    printer.on_failure = lambda: loop.call_soon_threadsafe(looking.cancel)
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
             loop.add_signal_handler(number, looking.cancel)

@@ -54,12 +54,16 @@ def show(text: str, flush: bool = False) -> None:
     """
     try:
         print(text, flush=flush)
-    except BrokenPipeError:
-        discard_output()
-        raise ReaderLeft from None
     except OSError as error:
-        discard_output()
-        raise Failure(f"cannot write to standard output: {error.strerror or error}") from None
+        raise output_failure(error) from None
+
+
+def output_failure(error: OSError) -> ReaderLeft | Failure:
+    """Discard buffered output, and return the reason why standard output cannot be written."""
+    discard_output()
+    if isinstance(error, BrokenPipeError):
+        return ReaderLeft()
+    return Failure(f"cannot write to standard output: {error.strerror or error}")
 
 
 def ask_secret(prompt: str) -> str:
@@ -170,12 +174,8 @@ class Output:
         try:
             self._stream.write(data)
             self._stream.flush()
-        except BrokenPipeError:
-            discard_output()
-            raise ReaderLeft from None
         except OSError as error:
-            discard_output()
-            raise Failure(f"cannot write to standard output: {error.strerror or error}") from None
+            raise output_failure(error) from None
 
     def check_reader(self) -> None:
         """Check that standard output still has a reader, if nothing is written for some time.

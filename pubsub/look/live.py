@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -27,7 +26,7 @@ class View:
     Args:
         ladder: Converts records to lines.
         savers: The writers of files; `close` closes them.
-        show: Prints a line; None: print no lines.
+        show: Prints the lines of an entry; None: print none.
 
     Attributes:
         explain: Returns an explanation of a record, or None.
@@ -47,9 +46,8 @@ class View:
         """Show, save and count records."""
         for record in records:
             self.totals.add(record)
-            if self._show is not None:
-                for line in self._ladder.lines(record):
-                    self._show(line)
+            if self._show is not None and (lines := "\n".join(self._ladder.lines(record))):
+                self._show(lines)
             meaning = self.explain(record) if self.explain is not None else None
             if meaning is not None and self._show is not None:
                 self._show(f"{'':30}! #{record.connection}: {plain(meaning)}")
@@ -120,7 +118,6 @@ async def look(
                 if failed.done():
                     failed.result()
                 view.report_waiting(time.time())
-                sys.stdout.flush()
         finally:
             if page is not None:
                 await page.stop()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -102,6 +103,61 @@ def test_a_live_look_ends_after_its_reader_has_closed(broker: Broker) -> None:
                 time.sleep(0.05)
         assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == ""
+
+
+@contextmanager
+def looking_without_a_reader(broker: Broker, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `look -vv`, and pass so much traffic through it that its output, which is not read, has no space left."""
+    with subprocess.Popen(
+        [*PUBSUB, "look", broker.url, "-vv", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stderr is not None
+            url = next(word for word in process.stderr.readline().decode().split() if "://" in word).rstrip(";")
+            with mqttws.connect(url, reconnect=False, timeout=PATIENCE) as client:
+                for number in range(1_000):
+                    client.publish_nowait(f"t/{number}", bytes(2_000), qos=1)
+                client.flush(PATIENCE)
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_end_of(page: Path) -> None:
+    """Wait until a saved page is complete: the first signal closes the files before it waits for the reader."""
+    deadline = time.monotonic() + PATIENCE
+    while b"</html>" not in page.read_bytes()[-200:]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_pager_stops_no_client(broker: Broker, tmp_path: Path) -> None:
+    page, saved = tmp_path / "session.html", tmp_path / "session.jsonl"
+    with looking_without_a_reader(broker, "--save", str(saved), "--save", str(page)) as process:
+        process.send_signal(signal.SIGINT)
+        wait_for_end_of(page)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, b"")
+    lines = out.decode().splitlines()
+    left_out = [int(line.split()[1].replace(",", "")) for line in lines if "entries are not shown" in line]
+    shown = sum("C ---> S  PUBLISH" in line for line in lines)
+    assert 0 < shown < 1_000
+    assert sum(left_out) >= 1_000 - shown
+    assert any(line.split()[:2] == ["PUBLISH", "1,000"] for line in lines[-20:])  # the summary is whole
+    assert saved.read_text().count('"name":"PUBLISH"') == 1_000
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_second_signal_ends_the_wait_for_a_pager(broker: Broker, number: int, code: int, tmp_path: Path) -> None:
+    page = tmp_path / "session.html"
+    with looking_without_a_reader(broker, "--save", str(page)) as process:
+        process.send_signal(number)
+        wait_for_end_of(page)
+        assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == code
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 def test_sigterm_ends_lines_as_ctrl_c_does(broker: Broker) -> None:
