@@ -10,7 +10,7 @@ from mqttws.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mqttws.budget import ConnectBudget
-    from mqttws.client.callbacks import is_coroutine_function, is_generator_function
+    from mqttws.client.callbacks import callback_name, is_coroutine_function, is_generator_function
     from mqttws.client.option_types import ClientOptions, ConnectionOptions
     from mqttws.client.options import check_options
     from mqttws.client.profiles import PROFILES, Profile, Rule
@@ -123,7 +123,7 @@ _HOLDS = {
     "protocol.client_handshake": "ClientWebSocket",
     "protocol.handshake": "ServerWebSocket",
     "budget": "ConnectBudget",
-    "client.callbacks": "is_coroutine_function is_generator_function",
+    "client.callbacks": "callback_name is_coroutine_function is_generator_function",
     "client.profiles": "PROFILES Profile Rule",
     "client.reconnect": "Reconnect Turns",
     "client.timings": "Timings",
@@ -237,6 +237,7 @@ __all__ = [
     "UpgradeRequested",
     "Waiting",
     "WouldDeadlock",
+    "callback_name",
     "check_options",
     "check_topic",
     "check_topic_filter",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from mqttws.client.callbacks import callback_name
 from mqttws.hints import Any
 
 # As `logging` numbers them.
@@ -29,7 +30,7 @@ def write(level: int, message: str, arguments: tuple[object, ...], *, exc_info: 
 
 def report(callback: Callable[..., Any]) -> None:
     """Log the exception of a callback. Call this in the except clause."""
-    write(_ERROR, "a callback raised an exception: %r", (callback,), exc_info=True)
+    write(_ERROR, "a callback raised an exception: %s", (callback_name(callback),), exc_info=True)
 
 
 def packet_log() -> Callable[[str, str], None] | None:

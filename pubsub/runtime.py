@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from mqttws import State, Waiting, WouldDeadlock, is_generator_function
+from mqttws import State, Waiting, WouldDeadlock, callback_name, is_generator_function
 from pubsub.owned_lock import OwnedLock
 
 __all__ = ["DONE", "Client", "Future", "Runtime", "check_seconds", "logger", "settle"]
@@ -293,7 +293,7 @@ class Runtime(ABC):
             TypeError: The callback is a generator function; or a coroutine function, and this is not asyncio.
         """
         if is_generator_function(callback):
-            raise TypeError(f"{callback!r} is a generator function: a call of it would not run its body")
+            raise TypeError(f"{callback_name(callback)} is a generator function: a call of it would not run its body")
 
     @abstractmethod
     def accept(self, result: Any) -> Any:

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (ROOT / package).rglob("*.py"))
 #: Layer -> its level: a layer imports only from itself and from lower levels.
 LAYERS = {
-    "hints": -1, "errors": 0, "locks": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "log": 3, "poll": 3,
-    "stores": 3, "budget": 3, "resolver": 4,
+    "hints": -1, "errors": 0, "locks": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "poll": 3,
+    "stores": 3, "budget": 3, "resolver": 4, "log": 4,
     "sync": 5, "aio": 5, "broker": 6,
     "tap": 7, "testing": 8,
 }  # fmt: skip

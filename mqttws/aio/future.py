@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from typing import Any
 
+from mqttws.client.callbacks import callback_name
 from mqttws.client.sent import HighWaterMark
 
 
@@ -151,9 +152,10 @@ def call_back(receipts: list[Receipt]) -> None:
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:
+                    message = f"Exception in callback {callback_name(fn)}"
                     context.run(  # the handler of the loop runs in it, as of Python 3.12
                         receipt.loop.call_exception_handler,
-                        {"message": f"Exception in callback {fn!r}", "exception": error, "future": receipt},
+                        {"message": message, "exception": error, "future": receipt},
                     )
     except BaseException:  # the loop ends, but it may run again
         receipts[0].loop.call_soon(call_back, receipts)

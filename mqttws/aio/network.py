@@ -25,7 +25,7 @@ from mqttws.aio.future import Receipt
 from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, Waits
-from mqttws.client.callbacks import WARNING
+from mqttws.client.callbacks import WARNING, accepted
 from mqttws.client.core import Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
@@ -101,7 +101,7 @@ class Network(Owner):
     def ask(question: Callable[[Any], bool], error: Exception) -> bool:
         """See `Driver.ask`."""
         try:
-            return bool(question(error))
+            return bool(accepted(question(error)))
         except (Exception, asyncio.CancelledError):  # the latter from the result of a cancelled future
             report_exception(question)
             return False

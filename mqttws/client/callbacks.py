@@ -83,6 +83,44 @@ def check_callback(callback: object, name: str = "the callback", *, awaited: boo
         raise TypeError(f"{name} is a generator function: a call of it would not run its body")
 
 
+def callback_name(callback: Any) -> str:
+    """Return the qualified name of a callback, for logs and errors; that of the type for an object without a name.
+
+    Its repr is not shown there: that of a bound method contains that of its object, and that of a `functools.partial`
+    the arguments. Both can contain secrets.
+
+    Args:
+        callback: The callback.
+
+    Examples:
+        >>> import functools, mqttws
+        >>> mqttws.callback_name(functools.partial(functools.reduce, token="secret"))
+        '_functools.reduce'
+    """
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    try:
+        return f"{callback.__module__ or 'builtins'}.{callback.__qualname__}"
+    except Exception:  # it has no name; the `__getattr__` of an object may raise anything
+        return f"{type(callback).__module__}.{type(callback).__qualname__}"
+
+
+def accepted(result: object) -> object:
+    """Return what a callback has returned to a client that does not await it.
+
+    A function that is no coroutine function may return the coroutine of one; then nothing of that has run.
+
+    Raises:
+        TypeError: It is awaitable.
+    """
+    if hasattr(result, "__await__"):
+        close = getattr(result, "close", None)
+        if close is not None:
+            close()  # prevents the warning about a coroutine that was never awaited
+        raise TypeError(f"the callback returned a {type(result).__name__}, which is not awaited here")
+    return result
+
+
 def is_coroutine_function(callback: object) -> bool:
     """Return whether a callback must be awaited to run.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from mqttws.client.callbacks import accepted
 from mqttws.client.core import CALLBACK_SLICE
 from mqttws.client.inbox import popleft
 from mqttws.codec.publishing import Publish
@@ -25,7 +26,8 @@ def deliver(owner: Owner) -> None:
                 continue
         else:
             try:
-                on_message(message)
+                if (result := on_message(message)) is not None:
+                    accepted(result)
             except BaseException:
                 report(on_message)
         if message.qos and not manual_ack:
@@ -41,7 +43,8 @@ def _call_takers(owner: Owner, message: Publish) -> bool:
         owner.notify(bool(core.inbox.messages))
     for callback in takers:
         try:
-            callback(message)
+            if (result := callback(message)) is not None:
+                accepted(result)
         except BaseException:
             report(callback)
     return bool(takers)

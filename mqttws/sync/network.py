@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from mqttws.client.attempt import Attempt
+from mqttws.client.callbacks import accepted
 from mqttws.client.core import Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
@@ -152,7 +153,7 @@ class Network(Owner):
     def ask(question: Callable[[Any], bool], error: Exception) -> bool:
         """See `Driver.ask`."""
         try:
-            return bool(question(error))
+            return bool(accepted(question(error)))
         except BaseException:  # `SystemExit`, too: this thread goes on
             report_exception(question)
             return False
@@ -167,7 +168,7 @@ class Network(Owner):
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
         """See `Driver.call_back`."""
         try:
-            callback(argument)
+            accepted(callback(argument))
         except Exception:
             report_exception(callback)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mqttws
-from mqttws import MQTTError
+from mqttws import MQTTError, callback_name
 from pubsub.aio.pool import Pool
 from pubsub.channel import Channel
 from pubsub.providers.base import Provider
@@ -104,7 +104,7 @@ class Tasks(Runtime):
         try:
             return callback(*arguments)
         except (Exception, asyncio.CancelledError):  # the latter from the result of a cancelled future
-            logger.exception("a callback raised an exception: %r", callback)
+            logger.exception("a callback raised an exception: %s", callback_name(callback))
             return None
 
     def accept(self, result: Any) -> Any:

@@ -244,18 +244,19 @@ class Threads(Runtime):
         try:
             return self.accept(callback(*arguments))
         except Exception:
-            logger.exception("a callback raised an exception: %r", callback)
+            logger.exception("a callback raised an exception: %s", mqttws.callback_name(callback))
         except BaseException as error:
             if not isinstance(threading.current_thread(), OwnThread):
                 raise
-            logger.exception("a callback raised %s, which does not end its thread: %r", type(error).__name__, callback)
+            text = "a callback raised %s, which does not end its thread: %s"
+            logger.exception(text, type(error).__name__, mqttws.callback_name(callback))
         return None
 
     def check_callback(self, callback: Callable[..., object] | None) -> None:
         """See `Runtime.check_callback`."""
         super().check_callback(callback)
         if mqttws.is_coroutine_function(callback):
-            raise TypeError(f"{callback!r} is a coroutine function, which only pubsub.aio awaits")
+            raise TypeError(f"{mqttws.callback_name(callback)} is a coroutine function, which only pubsub.aio awaits")
 
     def accept(self, result: Any) -> Any:
         """See `Runtime.accept`. A function that is not a coroutine function may return the coroutine of one."""

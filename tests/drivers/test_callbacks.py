@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import functools
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import pytest
-from drivers import PATIENCE, Blocking, States
+from drivers import PATIENCE, Blocking, States, wait_until
 from scripted import Scripted, connected
 
 import mqttws.aio
@@ -271,6 +274,111 @@ def test_a_callback_that_raises_is_reported_and_stops_nothing(
     client.close()
     raised = [record for record in caplog.records if "a callback raised an exception" in record.message]
     assert len(raised) >= 3
+
+
+@dataclass
+class Device:
+    """An object whose repr contains a secret."""
+
+    password: str
+
+    def fail(self, *arguments: Any, token: str = "") -> NoReturn:
+        raise RuntimeError("of the user's own")
+
+    __call__ = fail
+
+
+@pytest.mark.parametrize(
+    ("callback", "name"),
+    [
+        (Device("s3cret").fail, "Device.fail"),
+        (functools.partial(Device("").fail, token="s3cret"), "Device.fail"),
+        (functools.partial(functools.partial(Device("s3cret"), token="s3cret")), "Device"),
+    ],
+    ids=["a method", "a partial", "an object"],
+)
+def test_a_callback_that_raises_is_logged_by_its_name(
+    make: Make, broker: Broker, closed_port: int, caplog: pytest.LogCaptureFixture, callback: Any, name: str
+) -> None:
+    """The repr of a bound method has that of its object, and that of a partial its arguments."""
+    client = make(broker.url, on_message=callback, on_state=callback).open()
+    client.on("b", callback)
+    client.subscribe(["a", "b"], 1)
+    for topic in "ab":
+        client.publish(topic, b"x", 1)
+        wait_until(lambda: broker.sessions()[0].in_flight == 0)
+    if isinstance(client, Blocking):
+        client.publish_nowait("a").add_done_callback(callback)
+    client.close()
+    with pytest.raises(mqttws.ConnectError):
+        make(f"mqtt://127.0.0.1:{closed_port}", recover=callback).open()
+    logged = [record.getMessage() for record in caplog.records if "callback raised" in record.getMessage()]
+    assert all(line.endswith(f"{__name__}.{name}") for line in logged), logged
+    assert len(logged) >= 5
+    assert "s3cret" not in caplog.text
+    assert "of the user's own" in caplog.text, "the traceback is in the log"
+
+
+def test_a_callback_of_a_future_in_asyncio_is_logged_by_its_name(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with mqttws.aio.connect(broker.url) as client:
+            client.publish_nowait("a").add_done_callback(functools.partial(Device("").fail, token="s3cret"))
+            await client.publish("a", qos=1)
+
+    asyncio.run(main())
+    assert [record.getMessage().splitlines()[0] for record in caplog.records if record.name == "asyncio"] == [
+        f"Exception in callback {__name__}.Device.fail"
+    ]
+    assert "s3cret" not in caplog.text
+
+
+def test_a_coroutine_that_a_blocking_client_does_not_await_is_reported(
+    blocking: Make, broker: Broker, closed_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lambda is no coroutine function, but may return the coroutine of one, of which nothing has run."""
+    begun: list[object] = []
+
+    async def handle(argument: object) -> bool:
+        begun.append(argument)
+        return True
+
+    client = blocking(
+        broker.url, on_message=lambda message: handle(message), on_state=lambda state: handle(state)
+    ).open()
+    client.on("b", lambda message: handle(message))
+    client.subscribe(["a", "b"], 1)
+    for topic in "ab":
+        client.publish(topic, b"x", 1)
+    wait_until(lambda: broker.sessions()[0].in_flight == 0)  # as after an exception, the messages are acknowledged
+    client.close()
+    with pytest.raises(mqttws.ConnectError):  # and a coroutine is no reason for another attempt
+        blocking(f"mqtt://127.0.0.1:{closed_port}", recover=lambda error: handle(error)).open()
+    records = [record for record in caplog.records if "a callback raised an exception" in record.getMessage()]
+    assert len(records) >= 5
+    for record in records:
+        assert record.levelno == logging.ERROR
+        assert record.exc_info
+        assert str(record.exc_info[1]) == "the callback returned a coroutine, which is not awaited here"
+    assert not begun
+
+
+def test_a_name_is_found_for_every_callback() -> None:
+    class Odd:
+        def __getattr__(self, name: str) -> NoReturn:
+            raise RuntimeError(name)
+
+        def __call__(self, argument: object) -> None: ...
+
+    for callback, name in (
+        (queue.Queue().put, "queue.Queue.put"),
+        ([].append, "builtins.list.append"),
+        (Odd(), f"{__name__}.{Odd.__qualname__}"),
+        (print, "builtins.print"),
+        (Device, f"{__name__}.Device"),
+    ):
+        assert mqttws.callback_name(callback) == name
 
 
 @pytest.mark.parametrize("awaits", [False, True])

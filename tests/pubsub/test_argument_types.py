@@ -9,7 +9,7 @@ import functools
 import pickle
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 from unittest import mock
@@ -145,6 +145,38 @@ def test_a_generator_function_is_refused(api: Api, world: Any, callback: Any) ->
     with pytest.raises(TypeError, match="is a generator function"):
         api.call(api.ps.respond, "a", callback)
     assert world.connections == 0
+
+
+def generate(message: object, *, token: str) -> Iterator[None]:
+    yield
+
+
+async def await_it(message: object, *, token: str) -> None: ...
+
+
+@pytest.mark.parametrize("function", [generate, await_it])
+def test_a_refused_callback_is_named_without_its_arguments(api: Api, function: Callable[..., Any]) -> None:
+    callback = functools.partial(function, token="s3cret")
+    if isinstance(api, Loop) and function is await_it:
+        pytest.skip("asyncio awaits it")
+    with pytest.raises(TypeError, match=rf"^{__name__}\.{function.__name__} is a ") as caught:
+        api.ps.subscribe("a").subscribe(callback)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_callback_that_raises_is_logged_without_its_arguments(
+    api: Api, world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(message: object, token: str) -> None:
+        raise RuntimeError("of the user's own")
+
+    told = threading.Event()
+    caplog.handler.addFilter(lambda record: "a callback raised" not in record.getMessage() or told.set() is None)
+    api.call(lambda: api.ps.subscribe("a", qos=1).subscribe(functools.partial(fail, token="s3cret")).ready())
+    api.call(api.ps.publish, "a", 1, qos=1)
+    assert told.wait(PATIENCE)
+    assert f"a callback raised an exception: {__name__}.{fail.__qualname__}" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", [mock.Mock, mock.MagicMock])
