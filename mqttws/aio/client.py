@@ -142,7 +142,8 @@ class Client(Publisher):
         With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: Seconds; None: the attempt ends after the `timeout` of the options.
+            timeout: Seconds; None: the attempt ends after the `timeout` of the options, in which the wait for its turn
+                (`connect_budget`) is not included.
             wait: Whether to wait for the connection. If not, return immediately and make attempts until one succeeds,
                 as with `retry_first`.
 
@@ -166,8 +167,7 @@ class Client(Publisher):
             opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # no call reports it
             return self
         try:
-            # An attempt ends by itself after the `timeout` of the options, with a better error than TimedOut.
-            seconds = self._options.timeout + 1.0 if timeout is None else timeout
+            seconds = self._options.open_timeout if timeout is None else timeout
             await self._wait(opened, seconds, "there was no connection")
         except BaseException:
             opened.cancel()

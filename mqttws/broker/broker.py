@@ -39,6 +39,7 @@ from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.broker.subscriber import SessionInfo
+from mqttws.client.options import check_interface
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed
 from mqttws.protocol.store import Store
@@ -132,6 +133,7 @@ class Broker:
         ):
             if given is not None and not isinstance(given, kind):
                 raise TypeError(f"{name} must be {kind.__name__}, not {type(given).__name__}")
+        check_interface("store", store)
         if not host:
             raise ValueError("host is empty; an empty variable must not open all interfaces: 0.0.0.0 or :: does that")
         ports = {"ws": ws_port, "wss": wss_port, "mqtt": tcp_port, "mqtts": mqtts_port}

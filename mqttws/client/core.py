@@ -449,7 +449,8 @@ class Core(Generic[F]):
         if self.state.name == "connected":
             return ""
         reason = self._reason if self.error is None else str(self.error)
-        return f"the client is {self.state.name}{reason and ': '}{reason}"
+        turn = "" if self._turn is None else ", and waits for its turn (connect_budget)"
+        return f"the client is {self.state.name}{turn}{reason and ': '}{reason}"
 
     def late(self, failure: str, seconds: float) -> str:
         """Return the message of a timeout; it includes the reason if reading is paused, or there is no connection."""

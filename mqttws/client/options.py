@@ -201,10 +201,8 @@ class Options:
 
     def _convert(self) -> None:
         """Check the options that have several forms, and convert them."""
-        for name, (wanted, methods) in _INTERFACES.items():
-            value = getattr(self, name)
-            if value is not None and not all(hasattr(value, method) for method in methods):
-                raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+        for name in _INTERFACES:
+            check_interface(name, getattr(self, name))
         if isinstance(self.will, tuple):
             self.will = _as_will(self.will)
         if isinstance(self.username, bytes):
@@ -228,6 +226,15 @@ class Options:
     def has_profile(self) -> bool:
         """Whether messages and Topic Filters are checked before they are sent; see `Guard`."""
         return self.server != "plain" or self.max_qos != 2
+
+    @property
+    def open_timeout(self) -> float:
+        """The default timeout of `open`, in seconds.
+
+        An attempt ends by itself after `timeout`, with a better error than `TimedOut`. With a `connect_budget` it may
+        begin much later, when it is its turn.
+        """
+        return self.timeout + 1.0 if self.connect_budget is None else inf
 
     @property
     def header_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -377,6 +384,17 @@ def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
         return
     wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
     raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def check_interface(name: str, value: object) -> None:
+    """Check that an option with an interface, "store" or "connect_budget", has its methods, or is None.
+
+    Raises:
+        TypeError: A method is missing.
+    """
+    wanted, methods = _INTERFACES[name]
+    if value is not None and not all(hasattr(value, method) for method in methods):
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
 
 
 def _check_text(name: str, value: str) -> None:

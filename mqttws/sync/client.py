@@ -153,7 +153,8 @@ class Client(Publisher):
         With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: Seconds; None: the attempt ends after the `timeout` of the options.
+            timeout: Seconds; None: the attempt ends after the `timeout` of the options, in which the wait for its turn
+                (`connect_budget`) is not included.
             wait: Whether to wait for the connection. If not, return immediately and make attempts until one succeeds,
                 as with `retry_first`.
 
@@ -175,8 +176,7 @@ class Client(Publisher):
             opened = self._core.opened
             assert opened is not None
             if wait:
-                # An attempt ends by itself after the `timeout` of the options, with a better error than TimedOut.
-                seconds = self._options.timeout + 1.0 if timeout is None else timeout
+                seconds = self._options.open_timeout if timeout is None else timeout
                 self._wait(opened, seconds, "there was no connection")
         except BaseException:
             if self._core.opened is not before:  # otherwise the client was open before this call, and stays so

@@ -214,7 +214,14 @@ def test_a_path_that_no_request_has_is_refused(path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("host", 5), ("ws_port", "8083"), ("tls", "cert.pem"), ("limits", {"max_queued": 5}), ("departures", 5)],
+    [
+        ("host", 5),
+        ("ws_port", "8083"),
+        ("tls", "cert.pem"),
+        ("limits", {"max_queued": 5}),
+        ("departures", 5),
+        ("store", "x"),
+    ],
 )
 def test_an_argument_of_the_wrong_type_is_refused_by_name(name, value):
     with pytest.raises(TypeError, match=f"{name} must be .*, not {type(value).__name__}"):

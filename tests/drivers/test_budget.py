@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from drivers import PATIENCE
+from drivers import PATIENCE, core_of, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import Scripted
 
-from mqttws import Client, ConnectBudget
+from mqttws import Client, ConnectBudget, ConnectionClosed, TimedOut
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Peer
 
@@ -155,6 +156,38 @@ def test_a_client_that_waits_for_a_turn_can_be_closed(make: Make) -> None:
     begin = time.monotonic()
     client.close(0.2)
     assert time.monotonic() - begin < PATIENCE / 2
+
+
+class Later(ConnectBudget):
+    """A budget whose turns come a number of seconds later."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(1)
+        self.seconds = seconds
+
+    def reserve(self, now: float) -> float:
+        return now + self.seconds
+
+
+def test_the_wait_for_a_turn_is_no_part_of_the_attempt(make: Make, broker: Broker) -> None:
+    client = make(broker.url, connect_budget=Later(2.2), timeout=1)  # without a budget, `open` ends after two seconds
+    client.open()
+    assert client.state.name == "connected"
+
+
+def test_a_turn_that_comes_too_late_for_open_is_named(make: Make) -> None:
+    client = make("mqtt://127.0.0.1:1", connect_budget=Later(1_000))
+    with pytest.raises(TimedOut, match="the client is disconnected, and waits for its turn"):
+        client.open(timeout=0.05)
+
+
+def test_open_ends_when_a_client_that_waits_for_its_turn_is_closed(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url, connect_budget=Later(1_000))
+    opening = tcp_server.soon(client.open)
+    wait_until(lambda: core_of(client).unreachable.endswith("(connect_budget)"))
+    client.close(timeout=0.0)
+    with pytest.raises(ConnectionClosed):
+        opening.result(PATIENCE)
 
 
 def test_an_object_without_turns_is_refused(make: Make) -> None:
