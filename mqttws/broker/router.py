@@ -16,7 +16,7 @@ The router keeps subscriptions and retained messages, `registry` the subscribers
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from time import perf_counter
 
@@ -357,11 +357,8 @@ class Router:
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
-        recipients: Iterable[tuple[Subscriber, int]] = subscribers.items()
-        if self.hooks.authorizer is not None:
-            recipients = [each for each in recipients if self._may_receive(each[0], topic, min(qos, each[1]), False)]
-        if groups:
-            recipients = (*recipients, *filter(None, [self._member(group, topic, qos) for group in groups]))
+        plain = not groups and self.hooks.authorizer is None
+        recipients = subscribers.items() if plain else self._choose(subscribers, groups, topic, qos)
         for subscriber, maximum in recipients:
             effective = min(qos, maximum)
             if effective:
@@ -377,6 +374,16 @@ class Router:
                     self._note_dropped(subscriber, 1)
         self.metrics.publish_sent += given
         return given
+
+    def _choose(
+        self, subscribers: Mapping[Subscriber, int], groups: Iterable[Group], topic: str, qos: int
+    ) -> list[tuple[Subscriber, int]]:
+        """Return the subscribers, and a member of each shared subscription, that the authorizer lets have a message."""
+        recipients = list(subscribers.items())
+        if self.hooks.authorizer is not None:
+            recipients = [each for each in recipients if self._may_receive(each[0], topic, min(qos, each[1]), False)]
+        recipients += filter(None, [self._member(group, topic, qos) for group in groups])
+        return recipients
 
     def _member(self, group: Group, topic: str, qos: int) -> tuple[Subscriber, int] | None:
         """Return the member of a shared subscription that gets a message, with its granted QoS.
