@@ -866,6 +866,36 @@ class TestEnds:
         assert len(packets) == 31
         assert packets[-1] == Disconnect()
 
+    @pytest.mark.parametrize("answers", [True, False])
+    def test_a_disconnect_without_the_queue_sends_only_acknowledgements(self, answers: bool) -> None:
+        """What is queued stays in the session, for the next connection."""
+        session = Session()
+        machine = client(session=session)
+        if answers:
+            (publish,) = feed(machine, Publish("b", qos=1, packet_id=5))
+            machine.acknowledge(publish)  # type: ignore[arg-type]
+        machine.publish(Message("a", b"x"))
+        machine.disconnect(queued=False)
+        assert sends(machine) == ("40 02 00 05 e0 00" if answers else "e0 00")
+        assert take(machine) == [Closed(None)]
+        assert sends(client(session=session)) == "30 04 00 01 61 78"
+
+    def test_what_follows_a_connect_waits_until_it_is_answered(self) -> None:
+        machine = server(state=NEW)
+        feed(machine, Connect("c"))
+        assert not machine.has_more_than_connect
+        machine.receive_data(bytes.fromhex("30 04 00 01 61 78"), NOW)
+        assert machine.has_more_than_connect
+        machine.accept(Session(), False, NOW)
+        assert not machine.has_more_than_connect
+        assert take(machine) == [Publish("a", b"x")]
+
+    @pytest.mark.parametrize(("level", "answer"), [(3, "90 04 00 07 01 00"), (4, "90 04 00 07 01 80")])
+    def test_mqtt_3_1_has_no_return_code_for_a_failure(self, level: int, answer: str) -> None:
+        machine = server(Connect("c", protocol_level=level))
+        machine.suback(7, [1, 0x80])
+        assert sends(machine) == answer
+
     @pytest.mark.statement("MQTT-3.14.4-3")
     def test_a_disconnect_is_distinguished_from_a_loss(self) -> None:
         machine = server()
