@@ -39,6 +39,20 @@ def _parsers() -> Parsers:
     return commands_of(make_parser(*COMMANDS))
 
 
+def _with_verbs(parsers: Parsers) -> Parsers:
+    """Return the parsers of all commands, and of their verbs: `aws`, `aws whoami`."""
+    found: Parsers = {}
+    for name, parser in parsers.items():
+        verbs = _with_verbs(commands_of(parser))
+        found |= {name: parser, **{f"{name} {verb}": each for verb, each in verbs.items()}}
+    return found
+
+
+def _choices(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the words that a positional argument takes: choices, or verbs."""
+    return [str(word) for action in parser._get_positional_actions() for word in action.choices or ()]
+
+
 def _options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     return (action for action in parser._actions if action.option_strings and action.help != argparse.SUPPRESS)
 
@@ -96,51 +110,84 @@ compdef _pubsub pubsub
 
 
 def _bash(parsers: Parsers) -> str:
+    return _BASH.format(commands=" ".join(parsers), cases=_bash_cases(parsers, 2))
+
+
+def _bash_cases(parsers: Parsers, verb_at: int) -> str:
     lines = []
     for name, parser in parsers.items():
-        lines += [f"    {name})", '        case "$before" in']
+        lines.append(f"    {name})")
+        if verbs := commands_of(parser):
+            lines += [
+                f"        if [ $COMP_CWORD -gt {verb_at} ]; then",
+                f'        case "${{COMP_WORDS[{verb_at}]}}" in',
+            ]
+            lines += [_bash_cases(verbs, verb_at + 1), "        esac", "        return", "        fi"]
+        lines.append('        case "$before" in')
         for action in filter(_takes_value, _options(parser)):
             reply = 'compgen -f -- "$word"' if _takes_file(action) else ""
             if action.choices:
                 reply = f"compgen -W '{_words(action.choices)}' -- \"$word\""
             lines.append(f"        {'|'.join(action.option_strings)}) COMPREPLY=($({reply})); return ;;")
-        every = _words(option for action in _options(parser) for option in action.option_strings)
-        lines += ["        esac", f"        COMPREPLY=($(compgen -W '{every}' -- \"$word\")) ;;"]
-    return _BASH.format(commands=" ".join(parsers), cases="\n".join(lines))
+        every = [*_choices(parser), *(option for action in _options(parser) for option in action.option_strings)]
+        lines += ["        esac", f"        COMPREPLY=($(compgen -W '{_words(every)}' -- \"$word\")) ;;"]
+    return "\n".join(lines)
+
+
+_ZSH_ESCAPES = str.maketrans({"\\": "\\\\", "'": "'\\''", "[": "\\[", "]": "\\]", ":": "\\:"})
 
 
 def _zsh(parsers: Parsers) -> str:
-    escapes = str.maketrans({"\\": "\\\\", "'": "'\\''", "[": "\\[", "]": "\\]", ":": "\\:"})
-    commands = [f"        '{name}:{summary.translate(escapes)}'" for name, summary in COMMANDS.items()]
+    commands = [f"        '{name}:{summary.translate(_ZSH_ESCAPES)}'" for name, summary in COMMANDS.items()]
+    return _ZSH.format(commands="\n".join(commands), cases=_zsh_cases(parsers))
+
+
+def _zsh_cases(parsers: Parsers) -> str:
     lines = []
     for name, parser in parsers.items():
-        lines += [f"    {name})", "        _arguments \\"]
+        lines.append(f"    {name})")
+        if verbs := commands_of(parser):
+            lines += ["        if (( CURRENT > 2 )); then", "        local verb=$words[2]"]
+            lines += ["        shift words", "        (( CURRENT-- ))", "        case $verb in"]
+            lines += [_zsh_cases(verbs), "        esac", "        return", "        fi"]
+        lines.append("        _arguments \\")
         for action in _options(parser):
             value = ""
             if _takes_value(action):
                 choices = f"({_words(action.choices)})" if action.choices else "_files" if _takes_file(action) else " "
-                value = f":{str(action.metavar or action.dest).translate(escapes)}:{choices}"
-            says = _help(action).translate(escapes)
+                value = f":{str(action.metavar or action.dest).translate(_ZSH_ESCAPES)}:{choices}"
+            says = _help(action).translate(_ZSH_ESCAPES)
             lines += [f"            '*{option}[{says}]{value}' \\" for option in action.option_strings]
+        if words := _choices(parser):
+            lines.append(f"            '1: :({_words(words)})' \\")
         lines += ["            '*: :_default'", "        ;;"]
-    return _ZSH.format(commands="\n".join(commands), cases="\n".join(lines))
+    return "\n".join(lines)
 
 
 def _fish(parsers: Parsers) -> str:
     escapes = str.maketrans({"\\": "\\\\", "'": "\\'"})
     lines = ["# fish completion of pubsub", "complete -c pubsub -f"]
-    for name, parser in parsers.items():
-        summary = COMMANDS[name].translate(escapes)
-        lines.append(f"complete -c pubsub -n __fish_use_subcommand -a {name} -d '{summary}'")
+    for name, parser in _with_verbs(parsers).items():
+        verbs = commands_of(parser)
+        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in name.split())
+        if name in COMMANDS:
+            summary = COMMANDS[name].translate(escapes)
+            lines.append(f"complete -c pubsub -n __fish_use_subcommand -a {name} -d '{summary}'")
+        for verb, each in verbs.items():
+            unseen = f"{seen}; and not __fish_seen_subcommand_from {_words(verbs)}"
+            summary = (each.description or "").translate(escapes)
+            lines.append(f"complete -c pubsub -n '{unseen}' -a {verb} -d '{summary}'")
+        if (words := _choices(parser)) and not verbs:
+            lines.append(f"complete -c pubsub -n '{seen}' -a '{_words(words)}'")
         for action in _options(parser):
-            words = [f"complete -c pubsub -n '__fish_seen_subcommand_from {name}'"]
+            parts = [f"complete -c pubsub -n '{seen}'"]
             for option in action.option_strings:
-                words.append(f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}")
+                parts.append(f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}")
             if _takes_value(action):
-                words.append("-r -F" if _takes_file(action) else "-r")
+                parts.append("-r -F" if _takes_file(action) else "-r")
             if action.choices:
-                words.append(f"-a '{_words(action.choices)}'")
-            lines.append(" ".join([*words, f"-d '{_help(action).translate(escapes)}'"]))
+                parts.append(f"-a '{_words(action.choices)}'")
+            lines.append(" ".join([*parts, f"-d '{_help(action).translate(escapes)}'"]))
     return "\n".join([*lines, ""])
 
 
@@ -170,6 +217,7 @@ PUBSUB_URL, PUBSUB_USERNAME, PUBSUB_PASSWORD: defaults for what neither an optio
 def _manual(parsers: Parsers) -> str:
     """Return a page for man(7)."""
     lines = []
+    parsers = _with_verbs(parsers)
     for name, parser in parsers.items():
         lines += [f".SH PUBSUB {name.upper()}", _roff(parser.description or "")]
         for group in parser._action_groups:

@@ -12,9 +12,9 @@ from pubsub.cli.streams import show
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parser of each command."""
-    found = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(found.choices)
+    """Return the parser of each command, or of each verb of a command; none if it has no verbs."""
+    found = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(next(found, {}))
 
 
 def make_parser(*loaded: str) -> argparse.ArgumentParser:
