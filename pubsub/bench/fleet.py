@@ -13,6 +13,7 @@ import mqttws
 from mqttws.aio import Client
 from pubsub.bench.plan import HEADER, Plan
 from pubsub.bench.workers import Publisher, Subscriber, Tally
+from sigv4 import CredentialsUnavailable
 
 #: The number of connections that are opened at the same time, by all processes together.
 AT_ONCE = 100
@@ -191,7 +192,7 @@ class Fleet:
         began = self._clock()
         try:
             await client.open()
-        except (mqttws.MQTTError, OSError) as error:
+        except (mqttws.MQTTError, OSError, CredentialsUnavailable) as error:
             self._failures += 1
             self.failed(error)
             return

@@ -7,23 +7,27 @@ credentials that botocore finds; botocore is an extra: pip install 'mqttws-pubsu
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from typing import Any
 
 from pubsub.aws.cognito import CognitoError, CognitoIdentity
 from pubsub.aws.settings import SettingsError, read_settings
-from pubsub.cli import FAILED, OK, REFUSED, USAGE, Failure
+from pubsub.cli import FAILED, NO_CONNECTION, OK, REFUSED, USAGE, Failure
+from pubsub.cli.options import credentials_failure
 from sigv4 import BotocoreProvider, CredentialsUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `aws`."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    attach = verbs.add_parser("attach-policy", help="attach an AWS IoT policy to a Cognito identity")
+    says = "attach an AWS IoT policy to a Cognito identity"
+    attach = verbs.add_parser("attach-policy", help=says, description=says)
     attach.add_argument("--policy-name", required=True, metavar="NAME", help="name of the AWS IoT policy")
     attach.add_argument("--endpoint-url", metavar="URL", help="URL of AWS IoT's control plane (default: AWS's)")
     attach.add_argument("--profile", metavar="NAME", help="profile of the AWS configuration for the signature")
-    whoami = verbs.add_parser("whoami", help="print the identity and the source of its credentials")
+    says = "print the identity and the source of its credentials"
+    whoami = verbs.add_parser("whoami", help=says, description=says)
     whoami.add_argument(
         "--profile", metavar="NAME", help="profile of the AWS configuration, if there is no identity pool"
     )
@@ -46,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             _attach_policy(arguments, settings) if arguments.verb == "attach-policy" else _whoami(arguments, settings)
         )
     except CognitoError as error:
-        raise Failure(str(error), REFUSED) from None
+        raise credentials_failure(error) from None
     except CredentialsUnavailable as error:
         raise Failure(str(error), FAILED) from None
 
@@ -89,6 +93,8 @@ def _attach_policy(arguments: argparse.Namespace, settings: dict[str, str]) -> i
     except faults.ClientError as error:
         reason = error.response.get("Error", {})
         raise Failure(f"AWS IoT refused: {reason.get('Code')}: {reason.get('Message')}", REFUSED) from None
+    except (faults.ConnectionError, faults.HTTPClientError) as error:
+        raise Failure(str(error), NO_CONNECTION) from None
     except faults.BotoCoreError as error:
         raise Failure(str(error), FAILED) from None
     finally:
@@ -112,6 +118,8 @@ def _iot_client(region: str, endpoint_url: str | None, profile: str | None) -> t
 
 def _whoami(arguments: argparse.Namespace, settings: dict[str, str]) -> int:
     """Print the owner of the credentials, without anything secret."""
+    if sys.stdout is None:
+        raise Failure("there is no standard output to write to", FAILED)
     if "aws_cognito_identity_pool_id" in settings:
         identity = _identity(arguments, settings)
         credentials = identity.get_frozen_credentials()

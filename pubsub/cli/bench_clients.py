@@ -47,10 +47,13 @@ def make_clients(arguments: argparse.Namespace, plan: Plan) -> MakeClient:
         "max_queued": window,
         "max_queued_bytes": window * (plan.size + len(plan.topic_of(plan.publishers).encode()) + 16),
     }
-    if arguments.spread:
-        options["reconnect"] = mqttws.Reconnect(spread=arguments.spread)
-    if arguments.connect_budget is not None:
-        options["connect_budget"] = mqttws.ConnectBudget(max(1e-6, arguments.connect_budget / plan.processes))
+    try:
+        if arguments.spread:
+            options["reconnect"] = mqttws.Reconnect(spread=arguments.spread)
+        if arguments.connect_budget is not None:
+            options["connect_budget"] = mqttws.ConnectBudget(max(1e-6, arguments.connect_budget / plan.processes))
+    except ValueError as error:
+        raise Failure(str(error), USAGE) from None
     if options["tls"] is None and arguments.url.partition("://")[0].lower() in ("wss", "mqtts"):
         options["tls"] = mqttws.tls_context()  # shared: to read the system's authorities for each client takes long
 

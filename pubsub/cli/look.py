@@ -241,6 +241,8 @@ def _look(url: str, view: View, arguments: argparse.Namespace, printer: Printer)
         options |= {"make_line": faults.make_line, "limit": faults.LIMIT}
     try:
         asyncio.run(_until_asked(url, view, arguments, printer, {**options, **made}))
+    except UnicodeError:  # of the codec idna, or of a host that is not UTF-8
+        raise Failure(f"cannot listen: {arguments.host!r} is not a host", USAGE) from None
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
     except OSError as error:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # imported where it is needed, so that `pub` starts quickly
     import ssl
     from typing import Any
 
+#: The longest time in seconds, over 30 years: the system's clocks and timers have a limit.
+LONGEST = 1_000_000_000
 PASSWORD, USERNAME, URL = "PUBSUB_PASSWORD", "PUBSUB_USERNAME", "PUBSUB_URL"
 
 #: Option of Mosquitto's tools -> the reason why it is not supported.
@@ -58,14 +60,16 @@ def qos(text: str) -> int:
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a function that parses positive numbers."""
+    """Return a function that parses positive numbers; those with a fraction, which may be seconds, up to `LONGEST`."""
 
     def read(text: str) -> Any:
         try:
             number = kind(text)
         except ValueError:
             number = 0
-        if not 0 < number < float("inf"):
+        if number > LONGEST and kind is float:
+            raise wrong(f"{text!r} is too large; the maximum is {LONGEST:,}")
+        if not number > 0:
             raise wrong(f"{text!r} is not a number above 0")
         return number
 
@@ -348,6 +352,8 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
         arguments.id = f"{arguments.id_prefix}{os.getpid()}"
     if arguments.disable_clean_session and not arguments.id:
         raise Failure("--disable-clean-session needs --id, because a session belongs to a client identifier", USAGE)
+    if arguments.will_topic is None and (arguments.will_payload or arguments.will_qos or arguments.will_retain):
+        raise Failure("--will-payload, --will-qos and --will-retain need --will-topic", USAGE)
     try:
         will = None
         if arguments.will_topic is not None:
@@ -454,12 +460,17 @@ def failure_of(error: Exception, arguments: argparse.Namespace | None = None) ->
 
     error = getattr(arguments, "explain", lambda error: error)(error)
     if isinstance(error, CredentialsUnavailable):
-        return Failure(str(error), REFUSED)
+        return credentials_failure(error)
     if isinstance(error, (mqttws.ConnectionRefused, mqttws.HandshakeRejected)):
         return Failure(str(error), REFUSED)
     if isinstance(error, mqttws.ConnectError):
         return Failure(str(error), NO_CONNECTION)
     return Failure(str(error) or type(error).__name__, FAILED)
+
+
+def credentials_failure(error: Exception) -> Failure:
+    """Return the failure for missing credentials. An error of Cognito without an HTTP status had no answer."""
+    return Failure(str(error), NO_CONNECTION if getattr(error, "status", None) == 0 else REFUSED)
 
 
 def check_topics(topics: list[str], check: Callable[[str], object]) -> None:

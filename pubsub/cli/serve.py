@@ -158,6 +158,8 @@ def run(arguments: argparse.Namespace) -> int:
             _run(arguments)
     except StoreError as error:
         raise Failure(str(error)) from None
+    except UnicodeError:  # of the codec idna, or of a host that is not UTF-8
+        raise Failure(f"cannot listen: {arguments.host!r} is not a host", USAGE) from None
     except OSError as error:
         raise Failure(f"cannot listen: {error.strerror or error}") from None
     return OK

@@ -212,6 +212,27 @@ def test_the_user_name_of_the_environment_is_for_other_servers(
     assert main(["pub", keys.url, "a", "x", "-q", "1", "-u", "bob", *options(keys)]) == 2
 
 
+@pytest.mark.parametrize("way", ["pub", "bench", "whoami"])
+def test_cognito_that_does_not_answer(
+    way: str, closed_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody refused anything: a script may try again later."""
+    pool = "eu-west-1:12345678-1234-1234-1234-123456789012"
+    endpoint = f"http://127.0.0.1:{closed_port}/"
+    if way == "whoami":
+        assert main(["aws", "whoami", "--identity-pool-id", pool, "--cognito-endpoint-url", endpoint]) == 3
+    else:
+        from pubsub.aws.cognito_api import CognitoAPI
+
+        monkeypatch.setattr(CognitoAPI, "get_id", lambda self, logins: self._post("GetId", endpoint, {}, b""))
+        exports = tmp_path / "aws-exports.js"
+        exports.write_text(f'const awsmobile = {{"aws_cognito_identity_pool_id": "{pool}"}}; export default awsmobile;')
+        words = {"pub": ["t", "m"], "bench": ["--publishers", "1", "--duration", "1"]}[way]
+        url = "wss://abc-ats.iot.eu-west-1.amazonaws.com/mqtt"
+        assert main([way, url, *words, "--aws", "--cognito", str(exports), "--timeout", "5"]) == 3
+    assert "cannot reach 127.0.0.1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [["bench"], ["look"]])
 @pytest.mark.parametrize("option", ["--region", "--profile", "--cognito"])
 def test_options_without_an_effect_are_refused(

@@ -214,6 +214,14 @@ def test_exit_codes(start: type[Command], broker: list[str]) -> None:
     assert start("sub").end() == 2
 
 
+def test_the_exit_code_at_a_port_of_http(start: type[Command]) -> None:
+    with Scripted("mqtt") as server:
+        pub = start("pub", server.url, "a", "x")
+        end = server.accept()
+        end.socket.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert pub.end() == 3
+
+
 @pytest.mark.parametrize(("options", "window"), [([], 20), (["-M", "30"], 30)], ids=["default", "-M"])
 def test_messages_of_qos_2_in_flight(start: type[Command], options: list[str], window: int) -> None:
     with Scripted() as server:

@@ -283,10 +283,44 @@ def test_another_version_of_the_protocol_is_refused(version: str) -> None:
         ["--capath", "no-such-folder", "-h", "h"],
         ["--ciphers", "NONE-SUCH", "-L", "wss://h/"],
         ["-i", "a", "-I", "b"],
+        ["--will-payload", "gone"],
+        ["--will-qos", "1"],
+        ["--will-retain"],
     ],
 )
 def test_connection_options_without_an_effect_are_refused(words: list[str]) -> None:
     assert main(["pub", "-t", "a", "-m", "x", *words]) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pub", "ws://127.0.0.1:1", "t", "m", "--timeout", "1e12"],
+        ["pub", "ws://127.0.0.1:1", "t", "m", "--repeat", "2", "--repeat-delay", "1e12"],
+        ["sub", "ws://127.0.0.1:1", "t", "-W", "inf"],
+        ["bench", "ws://127.0.0.1:1", "--drain", "1e300"],
+        ["look", "ws://127.0.0.1:1", "--keep", "1e300"],
+    ],
+)
+def test_a_time_beyond_what_the_system_can_wait_is_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "is too large; the maximum is 1,000,000,000" in capsys.readouterr().err
+
+
+def test_a_rate_that_the_client_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "ws://127.0.0.1:1", "--connect-budget", "1e9"]) == 2
+    assert "attempts per second" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
+@pytest.mark.parametrize("words", [["serve", "--no-tcp", "--ws-port", "0"], ["serve", "--aws-iot"], ["look", "ws://h"]])
+def test_an_ill_formed_host_to_listen_on(host: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--host", host]) == 2
+    assert capsys.readouterr().err == f"pubsub {words[0]}: cannot listen: {host!r} is not a host\n"
 
 
 # sub and rr with a broker in this process.
@@ -493,13 +527,45 @@ def test_completion_is_a_script_of_its_shell(shell: str, capsys: pytest.CaptureF
         assert done.stdout == b"--tls-version\n"
 
 
-def test_the_manual_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "man"]) == 0
-    page = capsys.readouterr().out
-    for parser in commands_of(make_parser(*COMMANDS)).values():
+def every_parser(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for each in commands_of(parser).values():
+        yield each
+        yield from every_parser(each)
+
+
+@pytest.mark.parametrize("what", ["bash", "zsh", "fish", "man"])
+def test_every_option_and_choice_is_generated(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", what]) == 0
+    page = re.sub(r"\\f[BRI]", " ", capsys.readouterr().out.replace("\\-", "-"))
+    for parser in every_parser(make_parser(*COMMANDS)):
         for action in parser._actions:
             if action.help != argparse.SUPPRESS:
-                assert all(option.replace("-", "\\-") in page for option in action.option_strings)
+                found = {option.lstrip("-") if what == "fish" else option for option in action.option_strings}
+                if not action.option_strings:
+                    found = {str(word) for word in action.choices or ()}
+                assert all(re.search(rf"(?<![\w-]){re.escape(each)}(?![\w-])", page) for each in found), found
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["aws", ""], {"attach-policy", "whoami", "-h", "--help"}),
+        (["aws", "whoami"], {"whoami"}),
+        (["aws", "whoami", "--pro"], {"--profile"}),
+        (["aws", "attach-policy", "--pol"], {"--policy-name"}),
+        (["aws", "whoami", "--pol"], set()),
+        (["completion", "b"], {"bash"}),
+        (["look", "--colour", "al"], {"always"}),
+        (["pa"], {"passwd"}),
+    ],
+)
+def test_what_bash_offers(words: list[str], offered: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    script += '\nCOMP_WORDS=(pubsub "$@"); COMP_CWORD=$#; _pubsub; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", script, "bash", *words], stdout=subprocess.PIPE, check=True, timeout=30)
+    assert set(done.stdout.decode().split()) == offered
 
 
 TOOLS = {"mosquitto_pub": "pub", "mosquitto_sub": "sub", "mosquitto_rr": "rr"}

@@ -64,6 +64,14 @@ def test_commands_that_only_print_fail_without_an_output(words: list[str]) -> No
     assert (code, lines) == (1, [f"pubsub {words[0]}: there is no standard output to write to"])
 
 
+def test_whoami_fails_without_an_output(closed_port: int) -> None:
+    """It is checked before anything is asked for."""
+    pool = "eu-west-1:12345678-1234-1234-1234-123456789012"
+    words = ["aws", "whoami", "--identity-pool-id", pool, "--cognito-endpoint-url", f"http://127.0.0.1:{closed_port}/"]
+    code, lines = run('exec "$@" >&-', *words)
+    assert (code, lines) == (1, ["pubsub aws: there is no standard output to write to"])
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_serve_fails_if_it_cannot_print_its_urls() -> None:
     code, lines = run('exec "$@" >/dev/full', "serve", "--ws-port", "0")
