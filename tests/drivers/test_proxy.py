@@ -121,8 +121,9 @@ def test_connect_through_a_tunnel(
     port = port_of(broker.url_of(scheme))
     tunnel = proxy(b"HTTP/1.1 200 Connection established\r\n\r\n", ("127.0.0.1", port), drip)
     # The proxy resolves the name.
+    tls = authority.client_context() if scheme in ("wss", "mqtts") else None
     url = broker.url_of(scheme).replace("127.0.0.1", "broker.test")
-    client = make(url, proxy=f"http://127.0.0.1:{tunnel.port}", tls=authority.client_context())
+    client = make(url, proxy=f"http://127.0.0.1:{tunnel.port}", tls=tls)
     client.open()
     client.subscribe("a", 1)
     client.publish("a", b"x" * 100_000, 1)
