@@ -193,12 +193,19 @@ def _rules(service: str | None) -> dict[str, Any]:
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Split a URL into the scheme, the Host header that is sent for it, and the target."""
+    """Split a URL into the scheme in lower case, the Host header that is sent for it, and the target.
+
+    Raises:
+        ValueError: The host has a user name, which no client sends in the Host header. It is not shown.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "wss", url
+    scheme = scheme.lower()
     ends = [index for index in (rest.find("/"), rest.find("?")) if index >= 0]
     end = min(ends, default=len(rest))
+    if "@" in rest[:end]:
+        raise ValueError("expected a host without a user name and password")
     own_port = ":443" if scheme in ("https", "wss") else ":80"
     target = rest[end:]
     return scheme, rest[:end].lower().removesuffix(own_port), target if target.startswith("/") else f"/{target}"

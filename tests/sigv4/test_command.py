@@ -64,6 +64,25 @@ def test_other_services_by_https(sigv4):
     assert sigv4("verify", "--service", "s3", stdin=s3.stdout).returncode == 1
 
 
+def test_a_scheme_in_upper_case_is_the_same_scheme(sigv4):
+    """Spec: RFC 3986 §3.1."""
+    signed = sigv4("presign", ENDPOINT.replace("wss", "WSS"))
+    assert signed.returncode == 0
+    assert sigv4("verify", stdin=signed.stdout.replace("wss:", "WSS:")).returncode == 0
+    words = ("presign", "HTTPS://sts.eu-west-1.amazonaws.com:443/", "--region", "eu-west-1", "--service", "sts")
+    assert sigv4("verify", stdin=sigv4(*words).stdout).returncode == 0
+
+
+@pytest.mark.parametrize("scheme", ["https://", "wss://", ""])
+@pytest.mark.parametrize("command", ["presign", "verify", "explain"])
+def test_a_host_with_a_user_name_is_refused(sigv4, command, scheme):
+    """An HTTP client does not send it in the Host header."""
+    ran = sigv4(command, f"{scheme}user:BAIT@sts.eu-west-1.amazonaws.com/", "--region", "eu-west-1", "--service", "sts")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "expected a host without a user name" in ran.stderr
+    assert "BAIT" not in ran.stderr
+
+
 def test_a_profile(sigv4, tmp_path):
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "credentials").write_text("[work]\naws_access_key_id=WORK\naws_secret_access_key=s\n")
