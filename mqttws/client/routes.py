@@ -15,7 +15,10 @@ _SHARE = "$share/"
 
 
 class Routes:
-    """The callbacks of one client, each for a Topic Filter. Only the owner of the client's core may use it."""
+    """The callbacks of one client, each for a Topic Filter. Only the owner of the client's core may use it.
+
+    A call that an exception of a signal handler has interrupted can be repeated.
+    """
 
     def __init__(self) -> None:
         self._numbers = count()
@@ -34,12 +37,11 @@ class Routes:
             LocalProtocolError: The Topic Filter is not valid.
         """
         matched = _matched(topic_filter)
-        entries = self.entries.get(topic_filter)
-        if entries is None:
-            entries = self.entries[topic_filter] = []
-            self._tree.set(matched, topic_filter, entries)
+        entries = self.entries.get(topic_filter, [])
         if all(known != callback for _, known in entries):
             entries.append((next(self._numbers), callback))
+        self._tree.set(matched, topic_filter, entries)
+        self.entries[topic_filter] = entries
 
     def remove(self, topic_filter: str, callback: Callback | None) -> None:
         """Remove a callback of a Topic Filter, or all of them (None). Removing an unknown one has no effect.
@@ -50,8 +52,9 @@ class Routes:
         matched = _matched(topic_filter)
         entries = self.entries.get(topic_filter, [])
         entries[:] = [entry for entry in entries if callback is not None and entry[1] != callback]
-        if not entries and self.entries.pop(topic_filter, None) is not None:
+        if not entries:
             self._tree.discard(matched, topic_filter)
+            self.entries.pop(topic_filter, None)
 
     def takers(self, topic: str) -> list[Callback]:
         """Return the callbacks that match a topic, each once, in the order in which they were added."""

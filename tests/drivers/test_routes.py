@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import logging
 import os
 import queue
@@ -12,9 +14,10 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE, Asyncio
+from interrupts import interrupt
 
 import mqttws.aio
-from mqttws import LocalProtocolError, Publish
+from mqttws import LocalProtocolError, Publish, compiled
 from mqttws.broker import Broker
 from mqttws.client.routes import Routes
 
@@ -55,6 +58,23 @@ class TestRoutes:
         assert not routes
         assert routes.takers("a/b") == []
         assert len(routes._tree) == 0
+
+    @pytest.mark.skipif(compiled, reason="compiled code cannot be traced")
+    def test_an_interrupted_call_can_be_repeated(self) -> None:
+        for step in itertools.count():
+            routes, topic = Routes(), f"interrupted/{step}"  # of which none is cached
+            was_interrupted = interrupt(step, functools.partial(routes.add, topic, print))
+            routes.add(topic, print)
+            assert routes.takers(topic) == [print]
+            assert routes
+            was_interrupted |= interrupt(step, functools.partial(routes.remove, topic, print))
+            routes.remove(topic, print)
+            assert routes.takers(topic) == []
+            assert not routes
+            assert len(routes._tree) == 0
+            if not was_interrupted:
+                break
+        assert step > 10
 
     def test_a_shared_filter_matches_without_its_group(self) -> None:
         routes = Routes()
