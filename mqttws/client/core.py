@@ -650,18 +650,21 @@ class Core(Generic[F]):
         )
 
     def give_up(self, error: Exception | None) -> None:
-        """End the client: all futures fail, and the state is "disconnected"."""
-        if self.pending.ended is not None:
-            return
-        was_running, self.running = self.running, False
+        """End the client: all futures fail, and the state is "disconnected".
+
+        A second call has no effect, but it completes one that an exception of a signal handler has interrupted.
+        """
+        cause = self.pending.ended
+        if cause is None:
+            cause = error if self.running else error or self.error  # `self.error`: from an `open` that failed
+            cause = cause or ConnectionClosed("the client was closed before this was complete")
         self.link = self._connected_at = None
-        cause = error if was_running else error or self.error  # `self.error`: from an `open` that failed
-        cause = cause or ConnectionClosed("the client was closed before this was complete")
         self.pending.fail_all(cause)
         self.pending.resolve(self.opened, to_raise(cause))
-        if was_running:
+        if self.running:
             self.error = error
             self._set_state(State("disconnected", error=error))
+            self.running = False
 
     def fork(self, child: Core[F]) -> ConnectionClosed:
         """Prepare the core of a forked child process. The connection stays with the parent.

@@ -417,20 +417,24 @@ class Pending(Generic[F]):
                 del self._requests[token]
         # The messages of a queued run share the mark, so it is kept until they are sent.
         if not any(isinstance(entry, Run) for entry in self.sender.queue):
-            futures = self.sent.fail(error)
-            if futures:
-                self._callbacks.add(self._settle, futures, error)
-            self.sent = HighWaterMark()
+            self._fail_unsent(error)
         if self.flushes:
             self.check_flushes()
 
+    def _fail_unsent(self, error: Exception) -> None:
+        """Fail the futures of all QoS 0 messages that were not sent."""
+        self.sent.fail(error, lambda futures: self._callbacks.add(self._settle, futures, error))
+        self.sent = HighWaterMark()
+
     def fail_all(self, error: Exception) -> None:
-        """Fail all futures, and all that are created later."""
+        """Fail all futures, and all that are created later.
+
+        If an exception of a signal handler interrupts this, it can be called again.
+        """
         self.ended = error
         error = to_raise(error)  # the futures share it, and nothing else stores it
         self._session.abandon(keep_sent=not self._options.clean_session)
-        self._callbacks.add(self._settle, self.sent.fail(error), error)
-        self.sent = HighWaterMark()
+        self._fail_unsent(error)
         requests = {id(request): request.future for request in self._requests.values()}
         fate = _kept(error, self._options)
         kept = self.sender.tokens
@@ -447,7 +451,8 @@ class Pending(Generic[F]):
     def take_all(self, error: Exception) -> list[F]:
         """Remove and return all futures. The caller must fail them."""
         requests = {id(request): request.future for request in self._requests.values()}
-        futures = [*self._futures.values(), *requests.values(), *self.sent.fail(error)]
+        futures = [*self._futures.values(), *requests.values()]
+        self.sent.fail(error, futures.extend)
         futures += [future for _, future in self.flushes]
         self.flushes.clear()
         self._futures.clear()

@@ -9,6 +9,8 @@ removed from the dictionary once, by `pop`, and the thread that has removed it s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mqttws.hints import Generic, TypeVar
 
 #: The type of the futures of a driver.
@@ -64,8 +66,18 @@ class HighWaterMark(Generic[F]):
         tokens = sorted([each for each in list(watched) if each <= token])
         return [future for each in tokens if (future := watched.pop(each, None)) is not None]
 
-    def fail(self, error: Exception) -> list[F]:
-        """Record that no more messages will be sent. Return the futures to settle."""
+    def fail(self, error: Exception, settle: Callable[[list[F]], object]) -> None:
+        """Record that no more messages will be sent.
+
+        If an exception of a signal handler interrupts this, it can be called again.
+
+        Args:
+            error: The reason.
+            settle: A function that will settle the futures that it gets. It may get one twice.
+        """
         self.error = error
         watched = self._watched
-        return [future for each in sorted(watched) if (future := watched.pop(each, None)) is not None]
+        tokens = sorted(watched)
+        settle([future for each in tokens if (future := watched.get(each)) is not None])
+        for each in tokens:
+            watched.pop(each, None)

@@ -253,7 +253,7 @@ class TestReceipts:
         with pytest.raises(TimeoutError):
             awaited.result(0)
         error = LookupError("over")
-        LightFuture.settle_all(mark.fail(error), error)
+        mark.fail(error, lambda futures: LightFuture.settle_all(futures, error))
         assert sent.result(0) is None
         for receipt in (unsent, awaited):
             with pytest.raises(LookupError):

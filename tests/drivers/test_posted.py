@@ -11,7 +11,7 @@ from interrupts import interrupt
 
 import mqttws
 import mqttws.aio
-from mqttws import MQTTError, Publish, compiled
+from mqttws import ConnectionClosed, MQTTError, Publish, compiled
 from mqttws.broker import Broker
 
 
@@ -92,6 +92,26 @@ def test_an_interrupt_leaves_no_future_without_its_outcome(kind: Any) -> None:
         core.callbacks.run()
         assert future.done()
         assert str(future.exception()) == "over"
+        return was_interrupted
+
+    in_steps(kind, attempt)
+
+
+@pytest.mark.parametrize("kind", [mqttws.Client, mqttws.aio.Client])
+def test_an_interrupted_end_can_be_repeated_and_leaves_no_future_without_its_outcome(kind: Any) -> None:
+    def attempt(client: Any, step: int) -> bool:
+        network, core, called = client._network, client._core, list[Any]()
+        futures = [client.publish_nowait("a", b"1", qos) for qos in (0, 1, 2)]
+        futures += [client.subscribe_nowait("a"), network.request(core.pending.flush)]
+        futures[0].add_done_callback(called.append)
+        was_interrupted = interrupt(step, lambda: network.call(core.give_up, None))
+        network.call(core.give_up, None)
+        core.callbacks.run()
+        assert all(future.done() for future in futures)
+        assert [type(future.exception()) for future in futures] == [ConnectionClosed] * 5
+        assert kind is mqttws.aio.Client or called == futures[:1]  # a callback of asyncio is called in its next turn
+        assert core.state.name == "disconnected"
+        assert not core.session.has_incomplete(core.session.sender.next_token())
         return was_interrupted
 
     in_steps(kind, attempt)

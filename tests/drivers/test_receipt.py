@@ -46,7 +46,7 @@ class Asking:
         Owner.settle(self.mark.advance(8), None)
 
     def fail(self, error):
-        Owner.settle(self.mark.fail(error), error)
+        self.mark.fail(error, lambda futures: Owner.settle(futures, error))
 
 
 class Over(LookupError):
@@ -309,7 +309,8 @@ def test_settling_that_was_interrupted_is_repeated():
     async def main():
         made, called = Asking(), []
         made.future.add_done_callback(called.append)
-        futures = made.mark.fail(LookupError("over"))
+        futures = []
+        made.mark.fail(LookupError("over"), futures.extend)
         made.future.make_real()  # and then the exception of a signal handler
         for _ in range(2):
             Owner.settle(futures, made.mark.error)
