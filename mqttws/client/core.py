@@ -59,6 +59,7 @@ from mqttws.protocol.events import (
     Subscribed,
     Unsubscribed,
 )
+from mqttws.protocol.outgoing import size_of
 from mqttws.protocol.session import Session
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ class Core(Generic[F]):
         if not self.routes.takers(message.topic):
             self.inbox.messages.append(message)
             return
-        size = len(message.payload)
+        size = size_of(message.topic, message.payload)
         self.calls.note(1, size)
         self._sorted_out = (self._sorted_out[0] + 1, self._sorted_out[1] + size)
         self.calls.messages.append(message)  # last: if anything before it fails, the event is handled again
@@ -360,7 +361,7 @@ class Core(Generic[F]):
         if takers or on_message is not None:
             return takers or (on_message,)  # type: ignore[return-value]
         self.inbox.messages.append(message)
-        self.inbox.note(1, len(message.payload))
+        self.inbox.note(1, size_of(message.topic, message.payload))
         return ()
 
     def pass_time(self, now: float) -> None:

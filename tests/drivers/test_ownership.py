@@ -465,6 +465,31 @@ def test_waiting_messages_are_bounded_in_bytes(make: Make, server: Scripted) -> 
     assert sum(1 for _ in zip(range(300), client.messages(PATIENCE), strict=False)) == 300
 
 
+@pytest.mark.parametrize("routed", [True, False])
+def test_topics_of_waiting_messages_count(tcp_server: Scripted, routed: bool) -> None:
+    gate = threading.Event()
+
+    async def slow(message: Publish) -> None:
+        await asyncio.to_thread(gate.wait, PATIENCE)
+
+    options = {} if routed else {"on_message": slow}
+    client, end = connected(Asyncio, tcp_server, max_inbound_bytes=1_000_000, **options)
+    try:
+        if routed:
+            client.on("#", slow)
+        sending = tcp_server.soon(lambda: [end.send(Publish("t" * 60_000)) for _ in range(200)])
+        core = core_of(client)
+        wait_until(lambda: core.stalled or core.received == 200)
+        held = sum(len(message.topic) for message in core.calls.messages)
+        assert 1_000_000 - 2 * 64 * 1024 <= held <= 1_000_000 + 64 * 1024
+        gate.set()
+        wait_until(lambda: core.received == 200)
+        sending.result(PATIENCE)
+    finally:
+        gate.set()
+        client.end()
+
+
 # Callbacks of asyncio.
 
 
