@@ -179,7 +179,8 @@ class Client(Publisher):
                 seconds = self._options.open_timeout if timeout is None else timeout
                 self._wait(opened, seconds, "there was no connection")
         except BaseException:
-            if self._core.opened is not before:  # otherwise the client was open before this call, and stays so
+            # Otherwise the client was open before this call, or another thread has opened it meanwhile: it stays open.
+            if self._core.opened is not before and self._network.is_starter:
                 self.close(timeout=0.0)
                 with self._network.lock:
                     self._core.unopened()

@@ -89,10 +89,15 @@ class Owner:
         """Whether this is the network thread."""
         return threading.get_ident() == self._identity
 
+    @property
+    def is_starter(self) -> bool:
+        """Whether it was this thread that has started the network thread for the last time."""
+        return threading.get_ident() == self._starter
+
     def _is_starting(self) -> bool:
         """Return whether this is a signal handler or finalizer that has interrupted the start of the network thread."""
         thread = self._runner
-        return thread is not None and thread.ident is None and self._starter == threading.get_ident()
+        return thread is not None and thread.ident is None and self.is_starter
 
     def check_not_owned(self) -> None:
         """Check that this thread may wait for the lock, or for a thread that needs it.
