@@ -120,9 +120,13 @@ class Owner(ABC):
 
         Returns:
             That future; or, if the call was posted, another one that gets the same outcome.
+
+        Raises:
+            RuntimeError: There is no event loop for the future; nothing has changed.
         """
+        loop = self._loop or self.loop
         if self.busy:
-            future = self.loop.create_future()
+            future = loop.create_future()
             self.post(PostedRequest(future, self.settle, function, arguments))
             return future
         try:

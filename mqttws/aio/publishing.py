@@ -57,6 +57,7 @@ class Publisher:
             LocalProtocolError: The topic or the QoS is not valid.
             QueueFull: Too many messages are already waiting; nothing has changed.
             StoreError: The message cannot be stored; nothing has changed.
+            RuntimeError: No event loop runs, and the client was not used in one before; nothing has changed.
 
         Spec: §3.3, §4.3
         """

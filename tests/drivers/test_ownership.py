@@ -751,7 +751,56 @@ def test_a_second_open_leaves_the_client_open(broker: Broker) -> None:
         client.publish("a", b"x", 1, timeout=PATIENCE)
 
 
+def test_an_open_that_comes_second_leaves_the_client_to_the_thread_that_has_opened_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = mqttws.Client(broker.url_of("mqtt"))
+    start = client._network.start
+
+    def start_second(retries: bool) -> None:
+        monkeypatch.undo()
+        other = threading.Thread(target=client.open)
+        other.start()
+        other.join(PATIENCE)
+        start(retries)
+
+    monkeypatch.setattr(client._network, "start", start_second)
+    with pytest.raises(MQTTError, match="already open"):
+        client.open()
+    assert client.state.name == "connected"
+    client.publish("a", b"x", 1, timeout=PATIENCE)
+    client.close()
+
+
 # Event loops.
+
+
+CALLS: dict[str, Callable[[Any], object]] = {
+    "qos 0": lambda client: client.publish_nowait("a", b"x", 0),
+    "qos 1": lambda client: client.publish_nowait("a", b"x", 1),
+    "qos 2": lambda client: client.publish_nowait("a", b"x", 2),
+    "expires": lambda client: client.publish_nowait("a", b"x", 1, expire_after=PATIENCE),
+    "subscribe": lambda client: client.subscribe_nowait("a"),
+    "unsubscribe": lambda client: client.unsubscribe_nowait("a"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_without_an_event_loop_changes_nothing(tcp_server: Scripted, call: str) -> None:
+    client = mqttws.aio.Client(tcp_server.url)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        CALLS[call](client)
+    assert not client.session.has_incomplete(client.session.sender.next_token())
+
+    async def use() -> None:
+        async with client:
+            await client.publish("a", b"once", 1)
+
+    running = tcp_server.soon(lambda: asyncio.run(use()))
+    end = tcp_server.accept().welcome()
+    end.expect(Publish("a", b"once", 1, packet_id=1)).send(PubAck(1))
+    assert end.rest() == b"\xe0\x00"
+    running.result(PATIENCE)
 
 
 def test_a_client_can_be_used_in_a_second_loop(broker: Broker) -> None:
