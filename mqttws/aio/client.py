@@ -538,7 +538,7 @@ class Client(Publisher):
 
     def reconnect_now(self) -> None:
         """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""
-        self._network.call(self._core.drop, time.monotonic())
+        self._network.call(self._core.drop)
         self._network.hurry()
 
     def __await__(self) -> Generator[Any, None, Self]:

@@ -151,7 +151,8 @@ class Pump(asyncio.Protocol):
         network.busy = True
         try:
             self._write(now)
-            if network.core.stopping and network.core.disconnect(now):
+            core = network.core
+            if (core.stopping or core.dropped) and core.disconnect(now):
                 self._write(now)
             network.core.pass_time(now)
             network.core.advance(now)

@@ -107,6 +107,7 @@ class Core(Generic[F]):
         callbacks: The calls to make outside the lock.
         running: Whether the client is open: from `begin` until it is closed or gives up.
         stopping: Whether the client is being closed.
+        dropped: Whether the program has requested a new connection, and the driver has not acted on it yet.
         opened: A future, done when the first attempt has succeeded or failed; with `retry_first` it never fails.
         state: The current `State`.
         error: The reason for which the last connection or the client ended; None after `close`.
@@ -136,7 +137,7 @@ class Core(Generic[F]):
         self.callbacks = Callbacks(driver.settle)
         self.pending: Pending[F] = Pending(options, self.session, driver, self.callbacks)
         self._driver = driver
-        self.running = self.stopping = False
+        self.running = self.stopping = self.dropped = False
         self.opened: F | None = None
         self.state = State("disconnected")
         self.error: Exception | None = None
@@ -161,7 +162,6 @@ class Core(Generic[F]):
         self._expects_session = options.store is not None and bool(
             self.session.subscriptions or self.session.sender.in_flight
         )
-        self._dropped = False  # whether the program requested a new connection
         self._left_for: TimedOut | None = None  # why this client closed a stalled connection
         self._endpoint: str | None = None
         self._has_lowered = False  # whether the log has the warning about `Sender.lowered`
@@ -220,7 +220,8 @@ class Core(Generic[F]):
         """
         if self.running:
             raise MQTTError("the client is already open; close it first")
-        self.running, self.stopping, self._opening = True, False, True
+        self._driver.endpoints.restart()
+        self.running, self.stopping, self.dropped, self._opening = True, False, False, True
         self._retries, self._says_goodbye = retries, True
         self.error = self.pending.ended = None
         self._reason = ""
@@ -247,7 +248,8 @@ class Core(Generic[F]):
 
     def begin_attempt(self) -> None:
         """Start an attempt. The caller determines the URL next, outside the lock."""
-        self.error, self._left_for, self._dropped = None, None, False
+        self.take_drop()
+        self.error = self._left_for = None
         self._set_state(State("connecting"))
 
     def make_attempt(self, url: Any, now: float) -> attempt.Attempt:
@@ -485,11 +487,20 @@ class Core(Generic[F]):
         if isinstance(event, Publish):
             self.session.receiver.discard(event)
 
-    def drop(self, now: float) -> None:
-        """Close the connection or abandon the attempt, and make a new one. The driver must act on this immediately."""
-        self._dropped = True
-        if self.link is not None:
-            self.link.disconnect(now, 0.0)
+    def drop(self) -> None:
+        """Request a new connection. The driver then calls `disconnect` and `lost`, or abandons the attempt.
+
+        This sets only a flag, so that an exception of a signal handler cannot leave the session half changed.
+        """
+        self.dropped = True
+
+    def take_drop(self) -> bool:
+        """Return whether a new connection was requested, which the caller then makes with a new URL."""
+        if not self.dropped:
+            return False
+        self.dropped = False
+        self._driver.endpoints.restart()
+        return True
 
     def stop(self, now: float, timeout: float, send_will: bool = False) -> None:
         """Start to close the client: queued messages are sent first. The driver then calls `disconnect` and `lost`.
@@ -516,7 +527,7 @@ class Core(Generic[F]):
         return self._close_at if self.stopping else None
 
     def disconnect(self, now: float) -> bool:
-        """Start to close the connection if the client is being closed and has nothing more to wait for.
+        """Start to close the connection if a new one was requested, or the client is being closed and need not wait.
 
         Call this after writing: what is still queued then does not fit in the socket, and is not sent.
 
@@ -524,6 +535,9 @@ class Core(Generic[F]):
             Whether this produced output.
         """
         link = self.link
+        if link is not None and self.dropped:
+            link.disconnect(now, 0.0)
+            return True
         if not self.stopping or link is None or link.connection.closed:
             return False
         if not self.reading:  # the answers to wait for follow data that has not been read
@@ -540,7 +554,7 @@ class Core(Generic[F]):
 
     def called_off(self, now: float) -> bool:
         """Return whether to abandon the current attempt, or the wait for the next one."""
-        return self._dropped or self.ending(now)
+        return self.dropped or self.ending(now)
 
     def judge(self, error: Exception | None, now: float) -> Verdict:
         """Decide what follows from the end of a connection or of an attempt.
@@ -587,7 +601,8 @@ class Core(Generic[F]):
             if isinstance(error, HandshakeRejected):
                 self._keeps_turn = True  # no CONNECT was sent, so the next attempt does not count again
             return now
-        if self._dropped:
+        dropped = self.take_drop()
+        if dropped:
             error = ConnectionClosed("a new connection was requested")
             self._attempts, self._short_lived, delay = 1, 0, 0.0  # if the new attempt fails, the second delay applies
         else:
@@ -604,6 +619,8 @@ class Core(Generic[F]):
         if self.stopping and now + delay >= self._close_at:  # the next attempt would be too late for `close`
             self.give_up(None)
             return None
+        if dropped and self._opening and not self._retries:  # `open` waits for the next attempt instead
+            return now + delay
         if self._opening:  # with `retry_first`, `open` returns after the first attempt
             self._opening = False
             self.pending.resolve(self.opened, None)

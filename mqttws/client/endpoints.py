@@ -50,6 +50,10 @@ class Endpoints:
         self._tried: set[Hashable] = set()  # those that have accepted a TCP connection in this attempt
         self._reached: Hashable | None = None  # the last of these
 
+    def restart(self) -> None:
+        """Begin the next attempt with all URLs, which a callable is asked for again."""
+        self._round, self._again = [], False
+
     def ask(self) -> Any:
         """Return the argument for `choose`. It may be an awaitable, to be awaited first. This may call user code."""
         if self._round:

@@ -480,7 +480,7 @@ class Client(Publisher):
 
     def reconnect_now(self) -> None:
         """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""
-        self._network.call(self._network.drop)
+        self._network.call(self._core.drop)
 
     def __enter__(self) -> Self:
         return self if self._core.running and not self._core.stopping else self.open()

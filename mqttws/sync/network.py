@@ -401,11 +401,6 @@ class Network(Owner):
                 self._unsent = memoryview(data)
             self._sending = None
 
-    def drop(self) -> None:
-        """Close the connection, and make a new one immediately. Requires the lock."""
-        self.core.drop(time.monotonic())
-        self._due = 0.0
-
     def take_turns(self, done: Callable[[], bool], deadline: float) -> None:
         """Execute turns in a callback until a condition is true.
 
@@ -532,6 +527,8 @@ class Network(Owner):
     def _idle(self, until: float | None) -> None:
         """Wait until the next attempt is due."""
         now = time.monotonic()
+        if self.core.take_drop():
+            self._due = 0.0
         if self.core.ending(now):
             self._lost(None)
         elif now < self._due:
@@ -613,7 +610,7 @@ class Network(Owner):
         with self.lock:
             self.woken = False
             broken = self._write(now)
-            if core.stopping and core.disconnect(now):
+            if (core.stopping or core.dropped) and core.disconnect(now):
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)

@@ -14,7 +14,7 @@ import pytest
 from drivers import PATIENCE, States
 from scripted import Scripted
 
-from mqttws import ConnectError, ConnectionRefused, ConnectTimeout, Reconnect
+from mqttws import ConnectError, ConnectionRefused, ConnectTimeout, Reconnect, TimedOut
 from mqttws.broker import Broker
 from mqttws.client.endpoints import MOST_FAILURES, Endpoints
 
@@ -115,6 +115,29 @@ def test_a_callable_is_called_once_per_attempt_and_may_return_several(make: Make
     end.cut()
     servers[1].accept().welcome()
     assert states.wait("connected", 2).endpoint == host_of(servers[1])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("asks", ["reconnect_now", "open"])
+def test_a_callable_is_called_again_if_the_program_begins_anew(make: Make, servers: list[Scripted], asks: str) -> None:
+    """The remaining URLs of an attempt that the program has ended are old, so their signatures may have expired."""
+    asked: list[int] = []
+
+    def urls() -> list[str]:
+        asked.append(1)
+        return [server.url for server in servers]
+
+    client = make(urls, client_id="c")
+    opening = servers[0].soon(client.open, 0.05 if asks == "open" else None)
+    servers[0].accept().receive()
+    if asks == "open":
+        with pytest.raises(TimedOut):
+            opening.result(PATIENCE)
+        opening = servers[0].soon(client.open)
+    else:
+        client.reconnect_now()
+    servers[0].accept().welcome()
+    opening.result(PATIENCE)
     assert len(asked) == 2
 
 

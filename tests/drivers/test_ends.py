@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE, States, wait_until
-from scripted import Scripted
+from scripted import Scripted, connected
 
 import mqttws
 import mqttws.aio
@@ -35,6 +35,7 @@ from mqttws import (
     Subscribe,
 )
 from mqttws.broker import Broker
+from mqttws.client.layers import Link
 
 Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
@@ -103,6 +104,58 @@ def test_reconnect_now_even_without_reconnecting(make: Make, server: Scripted) -
     server.accept().welcome()
     states.wait("connected", 2)
     assert "requested" in str(states.wait("disrupted").error)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_open_waits_for_the_attempt_that_reconnect_now_begins(make: Make, server: Scripted, answers: bool) -> None:
+    states = States()
+    client = make(server.url, on_state=states)
+    opening = server.soon(client.open)
+    first = server.accept()
+    first.socket.recv(1)  # of its CONNECT or its upgrade request
+    client.reconnect_now()
+    second = server.accept()
+    if answers:
+        second.welcome()
+        opening.result(PATIENCE)
+        assert states.names == ["connecting", "connected"]
+    else:
+        second.cut()
+        assert isinstance(opening.exception(PATIENCE), ConnectError)
+        assert states.names == ["connecting", "disconnected"]
+        assert client.state.name == "disconnected"
+
+
+def test_with_retry_first_open_returns_although_reconnect_now_ends_its_attempt(make: Make, server: Scripted) -> None:
+    client = make(server.url, retry_first=True)
+    opening = server.soon(client.open)
+    server.accept().socket.recv(1)
+    client.reconnect_now()
+    opening.result(PATIENCE)
+    server.accept().welcome()
+    wait_until(lambda: client.state.name == "connected")
+
+
+@pytest.mark.skipif(mqttws.compiled, reason="compiled code cannot be replaced")
+def test_reconnect_now_leaves_the_connection_to_the_network_thread(
+    tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception of a signal handler would leave it half changed. The network thread runs none."""
+    client, end = connected(mqttws.Client, tcp_server)
+    disconnect, threads = Link.disconnect, list[int]()
+
+    def noted(*arguments: Any, **options: Any) -> None:
+        threads.append(threading.get_ident())
+        disconnect(*arguments, **options)
+
+    monkeypatch.setattr(Link, "disconnect", noted)
+    network_thread = client._network._identity
+    client.reconnect_now()
+    assert end.rest() == Disconnect().encode()
+    following = tcp_server.accept().welcome()
+    assert threads == [network_thread]
+    client.close(timeout=0.0)
+    following.cut()
 
 
 def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scripted) -> None:
