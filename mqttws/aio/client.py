@@ -370,7 +370,8 @@ class Client(Publisher):
         Raises:
             LocalProtocolError: A Topic Filter or a QoS is not valid.
             SubscribeRejected: The one Topic Filter was refused.
-            TimedOut: There was no answer in time.
+            TimedOut: There was no answer in time. A request that has not been sent yet is withdrawn.
+            QueueFull: Too many requests are not answered.
             MQTTError: The client was closed, or gave up.
 
         Spec: §3.8, §3.9
@@ -413,6 +414,7 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: A Topic Filter or a QoS is not valid.
+            QueueFull: Too many requests are not answered; nothing has changed.
         """
         return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
@@ -425,7 +427,8 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: A Topic Filter is not valid.
-            TimedOut: There was no answer in time.
+            TimedOut: There was no answer in time. A request that has not been sent yet is withdrawn.
+            QueueFull: Too many requests are not answered.
             MQTTError: The client was closed, or gave up.
 
         Spec: §3.10, §3.11
@@ -445,6 +448,7 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: A Topic Filter is not valid.
+            QueueFull: Too many requests are not answered; nothing has changed.
         """
         return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
@@ -559,12 +563,15 @@ class Client(Publisher):
 
     async def _wait(self, future: asyncio.Future[Any], timeout: float | None, failure: str) -> Any:
         seconds = self._options.timeout if timeout is None else timeout
+        withdrawn = False
         try:
-            if not await self._network.wait(future, seconds):
-                raise TimedOut(self._core.late(failure, seconds))
-            return future.result()
+            if await self._network.wait(future, seconds):
+                return future.result()
         finally:
+            if future.cancelled():
+                withdrawn = bool(self._network.call(self._core.pending.withdraw_request, future))
             del future  # the traceback of its exception refers to this frame: a cycle
+        raise TimedOut(self._core.late(failure, seconds) + ("; it was not sent and will not be" if withdrawn else ""))
 
     async def _submit(self, call: tuple[Any, ...], topic: str, deadline: float, seconds: float) -> asyncio.Future[Any]:
         """Make a call that queues a message, once there is space in the queue."""

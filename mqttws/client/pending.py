@@ -267,6 +267,7 @@ class Pending(Generic[F]):
 
         Raises:
             LocalProtocolError: A Topic Filter or a QoS is not valid; nothing has changed.
+            QueueFull: Too many requests are not answered; nothing has changed.
         """
         wanted = [(entry, qos) if isinstance(entry, str) else _as_pair(entry) for entry in as_list(topic_filters)]
         Subscribe(1, tuple(wanted))  # check all of them before any is sent
@@ -286,6 +287,7 @@ class Pending(Generic[F]):
 
         Raises:
             LocalProtocolError: A Topic Filter is not valid; nothing has changed.
+            QueueFull: Too many requests are not answered; nothing has changed.
         """
         unwanted = as_list(topic_filters)
         Unsubscribe(1, tuple(unwanted))  # check all of them before any is sent
@@ -305,11 +307,27 @@ class Pending(Generic[F]):
             self._settle([request.future], to_raise(self._ended))
             return request.future
         size = self._options.max_filters
-        for start in range(0, len(entries), size):
-            token = send(entries[start : start + size])
-            request.codes[token] = None
-            self._requests[token] = request
+        try:
+            for start in range(0, len(entries), size):
+                token = send(entries[start : start + size])
+                request.codes[token] = None
+                self._requests[token] = request
+        except QueueFull:
+            self.withdraw_request(request.future)
+            raise
         return request.future
+
+    def withdraw_request(self, future: Any) -> bool:
+        """Withdraw the packets of a request that were not sent. Return whether none of them was sent."""
+        tokens = [token for token, request in self._requests.items() if request.future is future]
+        if not tokens:
+            return False
+        request, count = self._requests[tokens[0]], 0
+        for token in tokens:
+            if self._session.withdraw_request(token):
+                del self._requests[token]
+                count += 1
+        return count == len(request.codes)
 
     def flush(self) -> F:
         """Return a future that is done when all messages published so far are sent (QoS 0) or fully acknowledged."""

@@ -43,7 +43,7 @@ class Probing:
         self._timed: tuple[int, Outgoing | Request] | None = None  # the suspect that `late_at` is for
         self._session = session
         self._resends = deque(resends)
-        self._left = len(session.requests)  # later requests are not suspects
+        self._left = len(session.requests)  # later requests are no suspects, unless one of these is withdrawn
 
     def prove(self, round_trip: float) -> None:
         """Record that the server has answered a PINGREQ within some seconds. Suspects may be sent."""
@@ -73,13 +73,14 @@ class Probing:
     @property
     def over(self) -> bool:
         """Whether all suspects have been answered."""
-        return not (self._resends or self._left or self._is_waiting())
+        return not (self._resends or (self._left and self._session.requests) or self._is_waiting())
 
     def next(self) -> bytes | None:
         """Return the next packet; None if an answer is due first, no identifier is free, or none is left."""
         if not self.proven or self._is_waiting():
             return None
-        if self._left and (not self._resends or (self._session.requests[0].token or 0) < self._resends[0][0]):
+        requests = self._session.requests if self._left else ()
+        if requests and (not self._resends or (requests[0].token or 0) < self._resends[0][0]):
             request = self._next_request()
             if request is not None:
                 return request  # otherwise, no identifier is free before a message is acknowledged

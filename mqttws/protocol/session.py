@@ -16,9 +16,9 @@ from itertools import islice
 
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
-from mqttws.errors import LocalProtocolError, RemoteProtocolError
+from mqttws.errors import LocalProtocolError, QueueFull, RemoteProtocolError
 from mqttws.hints import TYPE_CHECKING, Any, Final
-from mqttws.protocol.outgoing import Identifiers
+from mqttws.protocol.outgoing import Identifiers, size_of
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
 from mqttws.protocol.suspects import SUBSCRIBE, UNSUBSCRIBE, Key, Suspects
@@ -30,6 +30,11 @@ if TYPE_CHECKING:  # a session without a store needs none of them
 
 #: Used for the requests of a session without any, such as a server's: a deque takes 760 bytes.
 _NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
+
+#: The maximum bytes of the Topic Filters in requests that are not answered, some 65,000 short ones.
+MAX_REQUESTED: Final = 64 * 1024 * 1024
+#: Bytes added for each Topic Filter, for the objects of its request and of the call in memory.
+OVERHEAD: Final = 1_000
 
 
 class Request:
@@ -59,6 +64,11 @@ class Request:
         if self.subscribe:
             return [(SUBSCRIBE, topic_filter) for topic_filter, _ in self.subscribe]
         return [(UNSUBSCRIBE, topic_filter) for topic_filter in self.unsubscribe]
+
+    @property
+    def size(self) -> int:
+        """The bytes that count for `MAX_REQUESTED`."""
+        return sum(size_of(topic_filter, b"") + OVERHEAD for _, topic_filter in self.keys)
 
     def packet(self, packet_id: int) -> Subscribe | Unsubscribe:
         """Return the request as a packet."""
@@ -95,6 +105,7 @@ class Session:
 
     __slots__ = (
         "_journal",
+        "_requested",
         "_suspects",
         "identifiers",
         "receiver",
@@ -117,6 +128,7 @@ class Session:
         self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes, max_in_flight_qos2)
         self.receiver = Receiver()
         self.requests: deque[Request] = _NO_REQUESTS
+        self._requested = 0  # the size of all requests with a token that are not answered
         self.requests_sent: dict[int, Request] = {}
         self.store: Store | None = None
         self._suspects: Suspects | None = None
@@ -227,6 +239,7 @@ class Session:
 
         Raises:
             LocalProtocolError: A Topic Filter or a QoS is not valid; nothing has changed.
+            QueueFull: Too many requests are not answered; nothing has changed.
 
         Spec: §3.8, [MQTT-3.8.3-3]
         """
@@ -245,17 +258,35 @@ class Session:
 
         Raises:
             LocalProtocolError: A Topic Filter is not valid; nothing has changed.
+            QueueFull: Too many requests are not answered; nothing has changed.
 
         Spec: §3.10, [MQTT-3.10.3-2]
         """
         return self._request(Request(self.sender.next_token(), unsubscribe=topic_filters))
 
     def _request(self, request: Request) -> int:
+        requested = self._requested + request.size
+        if self._requested and requested > MAX_REQUESTED:
+            raise QueueFull(f"{self._requested:,} bytes of requests are already queued or not answered; wait")
         if self.requests is _NO_REQUESTS:
             self.requests = deque()
+        self._requested = requested
         self.requests.append(request)
         assert request.token is not None
         return request.token
+
+    def withdraw_request(self, token: int) -> bool:
+        """Remove a SUBSCRIBE or UNSUBSCRIBE that was not sent. Return whether it was possible.
+
+        Args:
+            token: The token that `subscribe` or `unsubscribe` has returned.
+        """
+        for request in self.requests:
+            if request.token == token and request.parts is None:  # a part of a request that was sent is sent again
+                self._requested -= request.size
+                self.requests.remove(request)
+                return True
+        return False
 
     def next_request(self) -> tuple[int, Request] | None:
         """Return the next request that may be sent now, with its packet identifier. Spec: [MQTT-2.3.1-2]."""
@@ -329,6 +360,8 @@ class Session:
         """
         del self.requests_sent[packet_id]
         self.identifiers.release(packet_id)
+        if request.token is not None:
+            self._requested -= request.size
         for (topic_filter, qos), return_code in zip(request.subscribe, return_codes, strict=False):
             if return_code == FAILURE:
                 self.discard_subscription(topic_filter)
@@ -435,3 +468,4 @@ class Session:
             self.identifiers.release(packet_id)
         self.requests_sent.clear()
         self.requests.clear()
+        self._requested = 0

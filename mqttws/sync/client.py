@@ -321,7 +321,8 @@ class Client(Publisher):
         Raises:
             LocalProtocolError: A Topic Filter or a QoS is not valid.
             SubscribeRejected: The one Topic Filter was refused.
-            TimedOut: There was no answer in time.
+            TimedOut: There was no answer in time. A request that has not been sent yet is withdrawn.
+            QueueFull: Too many requests are not answered.
             MQTTError: The client was closed, or gave up.
 
         Spec: §3.8, §3.9
@@ -335,9 +336,9 @@ class Client(Publisher):
             1
             (2, 0)
         """
-        self._core.check_waiting()
-        check_timeout(timeout)
-        return self._wait(self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE")
+        self._check_request(timeout)
+        future = self.subscribe_nowait(topic_filters, qos)
+        return self._wait_for_answer(future, timeout, "there was no answer to the SUBSCRIBE")
 
     @overload
     def subscribe_nowait(self, topic_filters: str, qos: int = 0) -> Future[int]: ...  # type: ignore[overload-overlap]
@@ -359,6 +360,7 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: A Topic Filter or a QoS is not valid.
+            QueueFull: Too many requests are not answered; nothing has changed.
         """
         return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
@@ -371,14 +373,15 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: A Topic Filter is not valid.
-            TimedOut: There was no answer in time.
+            TimedOut: There was no answer in time. A request that has not been sent yet is withdrawn.
+            QueueFull: Too many requests are not answered.
             MQTTError: The client was closed, or gave up.
 
         Spec: §3.10, §3.11
         """
-        self._core.check_waiting()
-        check_timeout(timeout)
-        self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
+        self._check_request(timeout)
+        future = self.unsubscribe_nowait(topic_filters)
+        self._wait_for_answer(future, timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> Future[None]:
         """Unsubscribe without waiting for the answer; while disconnected, as soon as there is a connection.
@@ -391,6 +394,7 @@ class Client(Publisher):
 
         Raises:
             LocalProtocolError: A Topic Filter is not valid.
+            QueueFull: Too many requests are not answered; nothing has changed.
         """
         return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
@@ -528,6 +532,25 @@ class Client(Publisher):
                     if future.cancelled():
                         raise MQTTError("the call was cancelled") from None
                     raise
+        finally:
+            del future  # the traceback of its exception refers to this frame: a cycle
+
+    def _check_request(self, timeout: float | None) -> None:
+        """Check that this thread may wait for the answer to a request, before the request is queued."""
+        self._core.check_waiting()
+        check_timeout(timeout)
+        self._network.check_not_owned()
+
+    def _wait_for_answer(self, future: Future[Any], timeout: float | None, failure: str) -> Any:
+        """Wait as `_wait` does for the answer to a request. If the wait fails, withdraw what was not sent."""
+        try:
+            return self._wait(future, timeout, failure)
+        except (TimedOut, WouldDeadlock) as error:
+            with self._network.lock:
+                withdrawn = self._core.pending.withdraw_request(future)
+            if not withdrawn:
+                raise
+            raise type(error)(f"{error}; it was not sent and will not be") from None
         finally:
             del future  # the traceback of its exception refers to this frame: a cycle
 

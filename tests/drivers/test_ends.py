@@ -29,13 +29,16 @@ from mqttws import (
     PingReq,
     PubAck,
     Publish,
+    QueueFull,
     Reconnect,
     State,
     SubAck,
     Subscribe,
+    TimedOut,
 )
 from mqttws.broker import Broker
 from mqttws.client.layers import Link
+from mqttws.protocol.session import MAX_REQUESTED
 
 Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
@@ -156,6 +159,54 @@ def test_reconnect_now_leaves_the_connection_to_the_network_thread(
     assert threads == [network_thread]
     client.close(timeout=0.0)
     following.cut()
+
+
+@pytest.mark.parametrize("verb", ["subscribe", "unsubscribe"])
+def test_a_request_that_times_out_before_it_was_sent_is_withdrawn(make: Make, server: Scripted, verb: str) -> None:
+    client, end = connected(make, server, reconnect=AT_ONCE)
+    end.cut()
+    following = server.accept()  # which does not answer yet
+    for _ in range(3):
+        with pytest.raises(TimedOut, match="it was not sent and will not be"):
+            getattr(client, verb)("a", timeout=0.02)
+    assert not client.session.requests
+    future = client.subscribe_nowait("b")
+    following.welcome().expect(Subscribe(1, [("b", 0)])).send(SubAck(1, [0]))
+    assert future.result(PATIENCE) == 0
+
+
+def test_a_request_that_times_out_after_it_was_sent_is_not_withdrawn(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    with pytest.raises(TimedOut, match=r"no answer to the SUBSCRIBE within .* s$"):
+        client.subscribe("a", timeout=0.05)
+    end.expect(Subscribe(1, [("a", 0)])).send(SubAck(1, [0]))
+    wait_until(lambda: client.session.subscriptions == {"a": 0})
+
+
+def test_a_cancelled_subscribe_that_was_not_sent_is_withdrawn(tcp_server: Scripted) -> None:
+    async def run() -> None:
+        client = mqttws.aio.Client(tcp_server.url, client_id="c")
+        await client.open(wait=False)
+        subscribing = asyncio.create_task(client.subscribe("a"))
+        while not client.session.requests:
+            await asyncio.sleep(0)
+        subscribing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await subscribing
+        assert not client.session.requests
+        await client.close(timeout=0.0)
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+
+
+def test_a_request_of_several_packets_is_queued_whole_or_not_at_all(make: Make) -> None:
+    client = make("mqtt://127.0.0.1:1")
+    most = MAX_REQUESTED // 61_000
+    with pytest.raises(QueueFull, match="requests are already queued"):
+        client.subscribe_nowait(["t" * 60_000] * (most + 100))
+    assert not client.session.requests
+    client.subscribe_nowait(["t" * 60_000] * most)
+    assert len(client.session.requests) == (most + 99) // 100
 
 
 def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scripted) -> None:

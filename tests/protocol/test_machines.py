@@ -28,6 +28,7 @@ from mqttws import (
     Publish,
     PubRec,
     PubRel,
+    QueueFull,
     RemoteProtocolError,
     ServerMachine,
     Session,
@@ -51,6 +52,7 @@ from mqttws.protocol.events import (
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW, NO_EVENTS, PIECE, Machine
 from mqttws.protocol.outgoing import RUN
 from mqttws.protocol.server import MAX_AHEAD
+from mqttws.protocol.session import MAX_REQUESTED
 
 PACKETS: list[Packet] = [
     Connect("other"),
@@ -919,6 +921,53 @@ def test_an_idle_client_has_no_queue_of_requests_and_no_suspects() -> None:
     feed(machine, SubAck(1, [0]))
     assert session._suspects is None
     assert not Session().requests
+
+
+def test_a_request_is_withdrawn_unless_it_was_sent() -> None:
+    session = Session()
+    first, second = session.subscribe([("a", 0)]), session.unsubscribe(["b"])
+    third = session.subscribe([("c", 1)])
+    assert session.withdraw_request(second)
+    assert not session.withdraw_request(second)
+    machine = client(session=session)
+    assert decoded(machine.data_to_send(NOW)) == [Subscribe(1, [("a", 0)]), Subscribe(2, [("c", 1)])]
+    assert not session.withdraw_request(first)
+    assert feed(machine, SubAck(1, [0]), SubAck(2, [1])) == [
+        Subscribed(first, (("a", 0),)),
+        Subscribed(third, (("c", 1),)),
+    ]
+    assert not session.has_incomplete(session.sender.next_token())
+
+
+def test_unanswered_requests_are_bounded_in_bytes() -> None:
+    session, big = Session(), [("t" * 60_000, 0)] * 100
+    tokens = [session.subscribe(big) for _ in range(MAX_REQUESTED // 6_100_000)]
+    for call in (lambda: session.subscribe(big), lambda: session.unsubscribe([topic for topic, _ in big])):
+        with pytest.raises(QueueFull, match="requests are already queued"):
+            call()
+        assert len(session.requests) == len(tokens)
+    assert session.withdraw_request(tokens.pop())
+    tokens.append(session.subscribe(big))
+    machine = client(session=session)
+    for packet_id in range(1, len(tokens) + 1):  # an answer makes space, and sending does not
+        machine.data_to_send(NOW)
+        assert packet_id in session.requests_sent
+        with pytest.raises(QueueFull):
+            session.subscribe(big)
+        feed(machine, SubAck(packet_id, [0] * 100))
+        session.subscribe(big)
+    session.abandon()
+    for _ in tokens:
+        session.subscribe(big)
+    with pytest.raises(QueueFull):
+        session.subscribe(big)
+
+
+def test_one_request_of_any_size_is_queued() -> None:
+    session = Session()
+    session.subscribe([("t" * 60_000, 0)] * 1_200)
+    with pytest.raises(QueueFull):
+        session.subscribe([("a", 0)])
 
 
 @pytest.mark.skipif(compiled, reason="a compiled attribute takes only a deque")

@@ -429,6 +429,38 @@ def test_new_requests_are_not_suspects() -> None:
     assert not session.suspects.cautious
 
 
+def test_a_suspect_that_is_withdrawn_is_not_waited_for() -> None:
+    session = Session()
+    session.subscribe([("a", 0)])
+    withdrawn = session.subscribe([("b", 0)])
+    cautious(session)
+    machine = proven(session)
+    assert len(sends(machine)) > 0
+    assert session.withdraw_request(withdrawn)
+    (packet_id,) = session.requests_sent
+    assert [type(event) for event in feed(machine, SubAck(packet_id, [0]))] == [Subscribed]
+    assert sends(machine) == ""
+    session.subscribe([("c", 0)])
+    session.subscribe([("d", 0)])
+    machine.data_to_send(NOW)
+    while session.requests:
+        (packet_id,) = session.requests_sent
+        feed(machine, SubAck(packet_id, [0]))
+        assert len(sends(machine)) > 0
+    assert [request.subscribe for request in session.requests_sent.values()][-1] == (("d", 0),)
+
+
+def test_a_part_of_a_request_that_was_sent_is_not_withdrawn() -> None:
+    session = Session()
+    token = session.subscribe([("a", 0), ("b", 0)])
+    cautious(session)
+    machine = proven(session)
+    sends(machine)
+    assert len(session.requests) == 1
+    assert not session.withdraw_request(token)
+    assert len(session.requests) == 1
+
+
 def test_a_subscribe_without_a_free_identifier_waits_for_one() -> None:
     """All 65,535 identifiers are in flight, and the server has lost the subscription, which is restored first."""
     session = Session(max_in_flight=65_535, max_queued=65_535)
