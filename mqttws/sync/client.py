@@ -337,8 +337,9 @@ class Client(Publisher):
             (2, 0)
         """
         self._check_request(timeout)
-        future = self.subscribe_nowait(topic_filters, qos)
-        return self._wait_for_answer(future, timeout, "there was no answer to the SUBSCRIBE")
+        return self._wait_for_answer(
+            self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE"
+        )
 
     @overload
     def subscribe_nowait(self, topic_filters: str, qos: int = 0) -> Future[int]: ...  # type: ignore[overload-overlap]
@@ -380,8 +381,7 @@ class Client(Publisher):
         Spec: §3.10, §3.11
         """
         self._check_request(timeout)
-        future = self.unsubscribe_nowait(topic_filters)
-        self._wait_for_answer(future, timeout, "there was no answer to the UNSUBSCRIBE")
+        self._wait_for_answer(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> Future[None]:
         """Unsubscribe without waiting for the answer; while disconnected, as soon as there is a connection.
