@@ -150,9 +150,10 @@ class Pump(asyncio.Protocol):
             return
         network.busy = True
         try:
+            if network.core.dropped:  # before writing: what is queued leaves on the new connection
+                network.core.disconnect(now)
             self._write(now)
-            core = network.core
-            if (core.stopping or core.dropped) and core.disconnect(now):
+            if network.core.stopping and network.core.disconnect(now):
                 self._write(now)
             network.core.pass_time(now)
             network.core.advance(now)

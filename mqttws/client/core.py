@@ -529,7 +529,8 @@ class Core(Generic[F]):
     def disconnect(self, now: float) -> bool:
         """Start to close the connection if a new one was requested, or the client is being closed and need not wait.
 
-        Call this after writing: what is still queued then does not fit in the socket, and is not sent.
+        Before a close, call this after writing: what is still queued then does not fit in the socket, and is not sent.
+        Before a new connection, call it first: the queue waits for that.
 
         Returns:
             Whether this produced output.

@@ -321,7 +321,7 @@ class Network(Owner):
         """
         self._note_sending()
         link, now = self.core.link, time.monotonic()
-        if link is None or self._socket is None or self._unsent or now - self._sent_at < burst:
+        if link is None or self._socket is None or self._unsent or now - self._sent_at < burst or self.core.dropped:
             return False
         data = link.frame_now(packet, now)
         if data is None:
@@ -346,7 +346,7 @@ class Network(Owner):
         self._note_sending()
         core, now = self.core, time.monotonic()
         link, pending = core.link, core.pending
-        if link is None or self._socket is None or self._unsent or now - self._sent_at < burst:
+        if link is None or self._socket is None or self._unsent or now - self._sent_at < burst or core.dropped:
             return None
         # In a callback, the network thread writes the message together with acknowledgements, after the callback.
         if len(message.payload) >= 2 * LONG or not message.qos or pending.ended is not None or self.is_current:
@@ -609,8 +609,10 @@ class Network(Owner):
         # the deadlines and events, which can add output for the next turn. Callbacks run after the lock is released.
         with self.lock:
             self.woken = False
+            if core.dropped:  # before writing: what is queued leaves on the new connection
+                core.disconnect(now)
             broken = self._write(now)
-            if (core.stopping or core.dropped) and core.disconnect(now):
+            if core.stopping and core.disconnect(now):
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)

@@ -28,7 +28,10 @@ from mqttws import (
     KeepAliveTimeout,
     PingReq,
     PubAck,
+    PubComp,
     Publish,
+    PubRec,
+    PubRel,
     QueueFull,
     Reconnect,
     State,
@@ -137,6 +140,23 @@ def test_with_retry_first_open_returns_although_reconnect_now_ends_its_attempt(m
     opening.result(PATIENCE)
     server.accept().welcome()
     wait_until(lambda: client.state.name == "connected")
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_what_follows_reconnect_now_leaves_on_the_new_connection(
+    make: Make, server: Scripted, qos: int, waits: bool
+) -> None:
+    client, end = connected(make, server)
+    client.reconnect_now()
+    publishing = server.soon(client.publish if waits else client.publish_nowait, "a", b"x", qos)
+    assert end.rest() == Disconnect().encode()
+    following = server.accept().welcome()
+    following.expect(Publish("a", b"x", qos, packet_id=1 if qos else None))
+    following.send(*[[], [PubAck(1)], [PubRec(1)]][qos])
+    if qos == 2:
+        following.expect(PubRel(1)).send(PubComp(1))
+    publishing.result(PATIENCE)
 
 
 @pytest.mark.skipif(mqttws.compiled, reason="compiled code cannot be replaced")
