@@ -125,7 +125,7 @@ class CorePart(ClientPart):
             walk.of(None if core.link is None else core.link.connection),
             walk.of(self.store),
             (core.running, core.stopping, core.state.name, core._attempts, core._short_lived, core._opening),
-            (core._expects_session, core._dropped, repr(core.error), repr(core.pending.ended)),
+            (core._expects_session, core.dropped, repr(core.error), repr(core.pending.ended)),
             tuple(rank[token] for token in core.pending._futures),
             tuple((future.payload, future.outcome) for future in self.futures),
             (self.position, tuple(self.published), tuple(sorted(self.accepted)), names),
