@@ -198,7 +198,7 @@ _PACKAGES = {
     "protocol": "the state machines: bytes, time and calls in, bytes and events out",
     "client": "a client without I/O",
     "stores": "sessions in files",
-    "resolver": "name resolution",
+    "resolver": "name resolution; the log",
     "sync": "the blocking and the asyncio client",
     "broker": "the embedded broker",
     "tap": "records of what passes, and faults",
