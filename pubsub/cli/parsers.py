@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from pubsub.cli import COMMANDS, OK, WITH_HOST, command_module
 from pubsub.cli.streams import show
@@ -65,8 +66,16 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     command_module(name).add_arguments(parser)
 
 
+#: The user information of a URL, in the text of an error.
+_USER_INFORMATION = re.compile(r"[^\s'\"]*:[^\s'\"]*@")
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser that does not ignore that its help cannot be written, and takes "--" as the value of an option."""
+    """A parser that shows no password, reports that its help cannot be written, and takes "--" as an option's value."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report an error in the command line, which it may quote."""
+        super().error(_USER_INFORMATION.sub("...@", message))
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Return the value of an option. Before Python 3.13 the standard parser removes it if it is "--"."""

@@ -153,6 +153,23 @@ def test_no_password_of_an_ill_formed_server_is_shown(
     assert "s3cret" not in shown.err + shown.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "mqtt://h", "mqtt://alice:s3cret@other"],
+        ["pub", "mqtt://h", "t", "m", "--bogus", "mqtt://alice:s3cret@other"],
+        ["pub", "-h", "h", "-p", "alice:s3cret@other"],
+    ],
+)
+def test_an_error_of_the_parser_quotes_no_password(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert "s3cret" not in shown
+    assert "...@other" in shown
+
+
 @pytest.mark.parametrize("url", ["mqtt://h/temp%E4rature", "mqtt://al%E4@h/t"])
 def test_a_url_that_is_no_utf8_is_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pub", "-L", url, "-m", "1"]) == 2
