@@ -447,12 +447,9 @@ class Handler:
         return False
 
     def _go_on(self) -> None:
-        # First the messages that were read, then the transport. If reading is resumed and paused again at once, the TLS
-        # of asyncio loses what the client has sent before it closed the connection.
         self._held = False
+        self._line.release("rate")
         self._line.act(lambda now: None)
-        if not self._held:
-            self._line.release("rate")
 
     def _on_subscribe(self, event: SubscribeReceived, now: float) -> None:
         subscribe, subscriber = event.subscribe, self.subscriber

@@ -109,6 +109,7 @@ class Link(asyncio.Protocol):
         "_piece",
         "_queued",
         "_raw",
+        "_resuming",
         "_scheme",
         "_soon",
         "_spent",
@@ -131,6 +132,7 @@ class Link(asyncio.Protocol):
         self._handshake: asyncio.Task[None] | None = None
         self._raw: asyncio.Transport | None = None  # the transport below TLS, during the handshake
         self._holds: tuple[str, ...] = ()  # the reasons why reading is paused
+        self._resuming = False  # whether reading over TLS was resumed in this iteration of the event loop
         self._backlog = _NO_BACKLOG  # data that was read and is not handled yet
         self._backlog_size = 0
         self._piece = 0  # the size of a piece in bytes; 0 before the first data
@@ -520,11 +522,9 @@ class Link(asyncio.Protocol):
             self._hub.loop.call_later(pace.ready_at(now, 0) - now, self._read_on, pace)
 
     def _read_on(self, pace: TokenBucket) -> None:
-        now = self._hub.now()
-        if self._transport is not None and pace.available(now) < 0:  # more has been written in the meantime
-            self._hub.loop.call_later(pace.ready_at(now, 0) - now, self._read_on, pace)
-        else:
-            self.release(_RATE)
+        self.release(_RATE)
+        if self._transport is not None:
+            self._count(pace, 0)  # more may have been written in the meantime
 
     def hold(self, reason: str) -> None:
         """See `Line.hold`. While a hook is asked, reading goes on, so that the end is noticed."""
@@ -533,7 +533,8 @@ class Link(asyncio.Protocol):
             self._holds += (reason,)
         transport = self._transport
         if self._is_paused and not was_paused and transport is not None and not transport.is_closing():
-            transport.pause_reading()
+            if not self._resuming:
+                transport.pause_reading()
             self._connection.pause_reading()
 
     def release(self, reason: str) -> None:
@@ -543,10 +544,23 @@ class Link(asyncio.Protocol):
         transport = self._transport
         if was_paused and not self._is_paused and transport is not None and not transport.is_closing():
             transport.resume_reading()
+            if self._tls is not None and not self._resuming:
+                self._resuming = True
+                self._hub.loop.call_soon(self._resumed)
             self._connection.resume_reading(self._hub.now())
             self._arm()
         if self._backlog or self._lost:
             self._defer()
+
+    def _resumed(self) -> None:
+        """Pause reading again, if it was to be paused since it was resumed.
+
+        asyncio's TLS reads in the next iteration. If it is paused before that, it loses what the client had sent before
+        it closed the connection. What it reads meanwhile goes to the backlog.
+        """
+        self._resuming = False
+        if self._is_paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     @property
     def _is_paused(self) -> bool:
