@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -614,7 +615,9 @@ class BrokerPart(Part):
 
     def expire(self) -> None:
         """Expire the sessions of disconnected clients."""
-        self.registry.expire(LATE)
+        expiry = self.registry.expire(LATE)
+        if expiry is not None:
+            assert not expiry.work(inf)
         for name in [name for name in self.owners if self.registry.find(name) is None]:
             del self.owners[name]
         if self.store is not None:
