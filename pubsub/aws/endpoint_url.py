@@ -60,7 +60,7 @@ class FreshHeaders:
 
     Args:
         headers: The constant headers.
-        authorizer: Returns the custom authorizer of the latest attempt, whose parameters are added. Must not block.
+        authorizer: Returns the custom authorizer of the current attempt, whose parameters are added. Must not block.
     """
 
     def __init__(

@@ -20,6 +20,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
@@ -57,6 +58,9 @@ logger = logging.getLogger("pubsub")
 _RESEND_AFTER = 5.0
 #: Seconds after credentials were discarded in which they are not discarded again.
 _PAUSE = 60.0
+#: In the thread or task of an attempt: the provider, and the custom authorizer with the token of that attempt. Attempts
+#: of several connections run at the same time, and each must send its own token.
+_attempt: ContextVar[tuple[AWSIoTProvider, CustomAuthorizer] | None] = ContextVar("pubsub_attempt", default=None)
 
 
 class AWSIoTProvider(Provider):
@@ -148,7 +152,6 @@ class AWSIoTProvider(Provider):
         self._check_region()
         self._signers: tuple[tuple[list[str], str | None], list[IotUrlSigner]] | None = None
         self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
-        self._authorizer: CustomAuthorizer | None = None  # with the token of the latest attempt
         self._ends: datetime | None = None
         self._discarded_at: float | None = None
 
@@ -226,8 +229,8 @@ class AWSIoTProvider(Provider):
         if way == "credentials":
             return self._sign(fetch(self._source()))
         if way == "custom_authorizer":
-            self._authorizer = self._settings["custom_authorizer"].for_attempt()
-        return one_or_all(self._plain_urls(self._authorizer))
+            return self._begin_attempt(self._settings["custom_authorizer"].for_attempt())
+        return one_or_all(self._plain_urls(None))
 
     def url_async(self) -> Urls | Awaitable[Urls]:
         """Return the same as `url` without blocking. What may block is called in a thread, or awaited."""
@@ -241,10 +244,15 @@ class AWSIoTProvider(Provider):
         if way == "signed":
             return await ask_async(self.name, self._settings["aws_pubsub_endpoint"])
         if way == "custom_authorizer":
-            return await asyncio.to_thread(self.url)
+            return self._begin_attempt(await asyncio.to_thread(self._settings["custom_authorizer"].for_attempt))
         source = self._source()
         awaited = getattr(source, "get_frozen_credentials_async", None)
         return self._sign(await awaited() if awaited is not None else await fetch_async(source, asyncio.to_thread))
+
+    def _begin_attempt(self, authorizer: CustomAuthorizer) -> Urls:
+        """Return the URLs of an attempt, and keep its custom authorizer for the headers, which it reads next."""
+        _attempt.set((self, authorizer))
+        return one_or_all(self._plain_urls(authorizer))
 
     def _sign(self, credentials: Credentials) -> Urls:
         self._ends = credentials.expires_at
@@ -328,7 +336,12 @@ class AWSIoTProvider(Provider):
         authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
         if authorizer is not None and authorizer.via == "headers":
             without = authorizer.without_token()
-            options["headers"] = FreshHeaders(options.get("headers", ()), lambda: self._authorizer or without)
+
+            def authorizer_of_attempt() -> CustomAuthorizer:
+                maker, made = _attempt.get() or (None, without)
+                return made if maker is self else without
+
+            options["headers"] = FreshHeaders(options.get("headers", ()), authorizer_of_attempt)
         if "tls" not in options:
             tls = self._tls(way)
             if tls is not None:

@@ -417,6 +417,38 @@ def test_the_token_of_a_custom_authorizer_is_fetched_once_an_attempt_and_never_i
     assert [number in text for number, text in zip(("no-1.", "no-2."), seen, strict=True)] == [True, True]
 
 
+@pytest.mark.parametrize("face", ["threads", "asyncio"])
+def test_attempts_at_the_same_time_send_different_tokens_of_a_custom_authorizer(face: str) -> None:
+    tokens, both, sent = iter(["one", "two"]), threading.Barrier(2, timeout=30), list[tuple[Any, str]]()
+    custom = CustomAuthorizer("demo", lambda: next(tokens), via="headers", username="u")
+    made = AWSIoTProvider(aws_pubsub_endpoint="wss://a.example/mqtt", custom_authorizer=custom)
+    headers = made.client_options()["headers"]
+
+    def attempt() -> None:
+        url = made.url()
+        both.wait()
+        sent.append((url, dict(headers)["token"]))
+
+    async def attempt_async() -> None:
+        url: Any = await made.url_async()  # type: ignore[misc] # an awaitable, because a token is fetched
+        await asyncio.to_thread(both.wait)
+        sent.append((url, dict(headers)["token"]))
+
+    async def run() -> None:
+        await asyncio.gather(attempt_async(), attempt_async())
+
+    if face == "asyncio":
+        asyncio.run(run())
+    else:
+        threads = [threading.Thread(target=attempt) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert sorted(sent) == [("wss://u@a.example/mqtt", "one"), ("wss://u@a.example/mqtt", "two")]
+    assert "token" not in dict(headers)  # of no attempt
+
+
 def test_the_token_of_a_custom_authorizer_is_the_same_for_all_endpoints_of_an_attempt() -> None:
     tokens = iter(["one", "two"])
     endpoints = ["wss://a.example/mqtt", "wss://b.example/mqtt"]
