@@ -110,6 +110,7 @@ class PubSubCore(Generic[O, F]):
         self._codec = check_codec(codec)
         self._settings: dict[str, Any] = {}
         self._providers: dict[str, Provider] = {}
+        self._added: dict[str, Provider] = {}  # the objects of which those are copies
         self._implied: Provider | None = None  # created by `configure`
         self._channels: dict[str, Channel] = {}
         self._aside: set[Channel] = set()  # closed, but a callback of each is still running
@@ -137,25 +138,29 @@ class PubSubCore(Generic[O, F]):
             provider: The provider, for example a `MqttOverWSProvider`.
 
         Raises:
-            ProviderError: There is a provider with the same name and other settings.
+            ProviderError: There is a provider with the same name and other settings; or the provider does not accept
+                the settings of `configure`. It is not added then.
             TypeError: The argument is not a provider.
         """
         if not isinstance(provider, Provider):
             raise TypeError(f"a provider is a pubsub.Provider, not a {type(provider).__name__}")
         with self._runtime.lock:
-            if self._implied is not None and self._implied.name not in self._channels:
-                self._providers.pop(self._implied.name, None)
-            self._implied = None
-            present = self._providers.get(provider.name)
+            is_replaced = self._implied is not None and self._implied.name not in self._channels
+            present = None if is_replaced else self._providers.get(provider.name)
             if present is not None:
-                if not present.same_as(provider):
+                # Compared with the object that was added, because its copy may have been changed, for example resized.
+                if provider is not present and not self._added[provider.name].same_as(provider):
                     raise ProviderError(
                         f"there is another provider named {provider.name!r}; remove it first, or give this one "
                         "another name: name=..."
                     )
-                return
-            own = self._providers[provider.name] = provider.own_copy()
-            own.configure(self._settings)
+            else:
+                own = provider.own_copy()
+                own.configure(self._settings)
+                if is_replaced:
+                    self._providers.clear()  # an implied one is the only one
+                self._providers[provider.name], self._added[provider.name] = own, provider
+            self._implied = None
 
     def configure(self, settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
         """Configure all providers, including those that are added later.
@@ -181,6 +186,7 @@ class PubSubCore(Generic[O, F]):
                 from pubsub.providers.aws_iot import AWSIoTProvider
 
                 self._implied = self._providers[AWSIoTProvider.kind] = AWSIoTProvider()
+                self._added[AWSIoTProvider.kind] = self._implied
             changed = filter(lambda provider: provider.configure(self._settings), list(self._providers.values()))
             channels = list(filter(None, [self._channels.get(provider.name) for provider in changed]))
         for channel in channels:
@@ -581,6 +587,7 @@ class PubSubCore(Generic[O, F]):
         with self._runtime.lock:
             if self._providers.pop(name, None) is None:
                 raise ProviderError(f"there is no provider named {name!r}")
+            self._added.pop(name, None)
         return name
 
     def _begin_close(self, providers: Iterable[str] | None = None) -> list[Channel]:

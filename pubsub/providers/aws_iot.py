@@ -24,6 +24,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
+from weakref import WeakValueDictionary
 
 from mqttws import HandshakeRejected, Message, Reconnect, tls_context
 from pubsub.aws.connect_turns import ConnectTurns
@@ -152,6 +153,8 @@ class AWSIoTProvider(Provider):
         self._check_region()
         self._signers: tuple[tuple[list[str], str | None], list[IotUrlSigner]] | None = None
         self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
+        # Those of all copies of this provider, by pool, endpoint and the logins' `id`, which the identity keeps alive.
+        self._identities: WeakValueDictionary[tuple[str, Any, int], CognitoIdentity] = WeakValueDictionary()
         self._ends: datetime | None = None
         self._discarded_at: float | None = None
 
@@ -308,7 +311,9 @@ class AWSIoTProvider(Provider):
         logins, endpoint = self._settings.get("logins"), self._settings.get("aws_cognito_identity_endpoint")
         made_of = (str(pool), (logins, endpoint))
         if self._identity is None or self._identity[0] != made_of:
-            self._identity = (made_of, CognitoIdentity(str(pool), logins=logins, endpoint=endpoint))
+            key = str(pool), endpoint, id(logins)
+            identity = self._identities.get(key) or CognitoIdentity(str(pool), logins=logins, endpoint=endpoint)
+            self._identity = made_of, self._identities.setdefault(key, identity)
         return self._identity[1]
 
     def reauthenticate(self) -> None:

@@ -9,9 +9,10 @@ one `PubSub`. So each `PubSub` uses a copy (`own_copy`), and several can be give
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Collection, Iterator, Mapping
+from contextlib import suppress
+from types import MemberDescriptorType, MethodType
 from typing import Any, ClassVar, Literal, Self, Unpack
 
 from mqttws import PROFILES, ConnectionOptions, check_options
@@ -190,8 +191,21 @@ class Provider(ABC):
         """Discard cached credentials."""
 
     def own_copy(self) -> Self:
-        """Return a copy for one `PubSub`, whose settings do not change those of this provider."""
-        return copy.copy(self)
+        """Return a copy for one `PubSub`, whose settings and options do not change those of this provider.
+
+        It has the same attributes. Where those, the settings or the options are methods of this provider, such as a
+        callable endpoint, the copy has its own methods. A subclass whose state all `PubSub`s are to share may return
+        `self`; then they also share the settings.
+        """
+        # Not by `copy.copy`: a subclass may forbid it, as pickling does, or take other arguments in `__new__`.
+        made = object.__new__(type(self))
+        vars(made).update({name: _rebound(value, self, made) for name, value in vars(self).items()})
+        for member in _slots(type(self)):
+            with suppress(AttributeError):  # it has no value
+                member.__set__(made, _rebound(member.__get__(self), self, made))
+        for name in vars(made).keys() & {"_own", "_settings", "_options"}:
+            vars(made)[name] = {key: _rebound(value, self, made) for key, value in vars(made)[name].items()}
+        return made
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
         """Set the settings. Those of the constructor take precedence. Return whether anything has changed.
@@ -216,3 +230,13 @@ class Provider(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _slots(kind: type) -> Iterator[MemberDescriptorType]:
+    """Return the descriptors of the `__slots__` of a class and its bases."""
+    return (each for base in kind.__mro__ for each in vars(base).values() if isinstance(each, MemberDescriptorType))
+
+
+def _rebound(value: Any, old: Provider, new: Provider) -> Any:
+    """Return a value, or the same method of another provider if it is a method of the old one."""
+    return MethodType(value.__func__, new) if isinstance(value, MethodType) and value.__self__ is old else value

@@ -151,6 +151,18 @@ def test_the_configured_identity_pool_is_used(endpoint: LocalIoTEndpoint, tmp_pa
         ps.publish("a", {"msg": "by a guest"}, qos=1)
 
 
+def test_pubsubs_with_one_provider_have_one_identity_of_the_same_pool() -> None:
+    made = AWSIoTProvider(logins={"issuer.example": "token"})
+    pubsubs = [PubSub(made) for _ in range(3)]
+    for ps, pool in zip(pubsubs, (POOL, POOL, POOL.replace("1111", "2222")), strict=True):
+        ps.configure({"aws_pubsub_endpoint": f"wss://{REGION}.example/mqtt", "aws_pubsub_region": REGION})
+        ps.configure({"aws_cognito_identity_pool_id": pool})
+    one, two, other = [ps.providers[0]._source() for ps in pubsubs]  # type: ignore[attr-defined]
+    assert one is two
+    assert one is not other
+    assert isinstance(other, CognitoIdentity)
+
+
 def test_arguments_override_the_configuration() -> None:
     ps = PubSub()
     settings = {"aws_pubsub_region": "r", "aws_pubsub_endpoint": "ws://h/mqtt", "aws_cognito_identity_pool_id": POOL}

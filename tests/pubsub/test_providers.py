@@ -254,3 +254,137 @@ def test_settings_of_the_connections_of_one_pubsub_do_not_change_those_of_anothe
     assert (one.url(), one.connections) == ("ws://first.example/mqtt", 1)
     assert (two.url(), two.connections) == ("ws://second.example/mqtt", (2, 3))
     assert one.budget is two.budget  # the rate of CONNECTs holds for all connections of the provider
+
+
+def test_a_provider_that_refuses_the_settings_is_not_added(make: Callable[..., Api]) -> None:
+    class Choosy(MqttOverWSProvider):
+        def configure(self, settings: Any) -> bool:
+            if settings.get("region") == "nowhere":
+                raise ProviderError("there is no such region")
+            return super().configure(settings)
+
+    api, provider = make(), Choosy("ws://127.0.0.1:1/")
+    api.ps.configure({"region": "nowhere"})
+    for _ in range(2):
+        with pytest.raises(ProviderError, match="no such region"):
+            api.ps.add_pluggable(provider)
+        assert api.ps.providers == ()
+    api.ps.configure({"region": "here"})
+    api.ps.add_pluggable(provider)
+    assert len(api.ps.providers) == 1
+
+
+class Tokens(MqttOverWSProvider):
+    """A provider whose endpoint and user callback are methods of it, with the state that it keeps."""
+
+    def __init__(self, url: str) -> None:
+        self.made = 0
+        self.errors: list[Exception] = []
+        self.token: str | None = None
+        self.source = self.fresh
+        self._plain = url
+        super().__init__(self.fresh, on_error=self.note)
+
+    def fresh(self) -> str:
+        if self.token is None:
+            self.made += 1
+            self.token = f"t{self.made}"
+        return f"{self._plain}?token={self.token}"
+
+    def note(self, error: Exception) -> None: ...
+
+    def reauthenticate(self) -> None:
+        self.token = None
+
+
+def test_methods_of_a_provider_that_it_passes_on_are_those_of_the_copy(make: Callable[..., Api], world: Any) -> None:
+    provider = Tokens(world.broker.url)
+    api, other = make(provider), make(provider)
+    [own], [another] = api.ps.providers, other.ps.providers
+    api.call(api.ps.publish, "a", 1, qos=1)
+    assert (own.made, own.source.__self__, own.client_options()["on_error"].__self__) == (1, own, own)
+    api.call(api.ps.close)
+    api.ps.reauthenticate()
+    assert own.url() == f"{world.broker.url}?token=t2"
+    assert (provider.made, another.made) == (0, 0)
+    api.ps.add_pluggable(provider)
+    api.ps.add_pluggable(own)
+    assert api.ps.providers == (own,)
+
+
+class Slotted(MqttOverWSProvider):
+    __slots__ = ("__hidden", "shown", "unset")
+
+    def __init__(self) -> None:
+        super().__init__("ws://127.0.0.1:1/")
+        self.__hidden, self.shown = 1, 2
+        self.unset: int
+
+    def values(self) -> tuple[int, int, bool]:
+        return self.__hidden, self.shown, hasattr(self, "unset")
+
+
+class Unpicklable(MqttOverWSProvider):
+    def __init__(self) -> None:
+        super().__init__("ws://127.0.0.1:1/")
+
+    def __getstate__(self) -> Any:
+        raise TypeError("do not pickle it")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("do not pickle it")
+
+
+class Created(MqttOverWSProvider):
+    def __new__(cls, name: str, *, more: int) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, name: str, *, more: int) -> None:
+        super().__init__("ws://127.0.0.1:1/", name=name)
+
+
+class Delegating(MqttOverWSProvider):
+    def __init__(self) -> None:
+        self._inner = object()
+        super().__init__("ws://127.0.0.1:1/")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("provider", [Slotted(), Unpicklable(), Created("name", more=1), Delegating()])
+def test_a_provider_of_any_class_can_be_added(make: Callable[..., Api], provider: Provider) -> None:
+    api = make(provider)
+    api.ps.add_pluggable(provider)
+    [own] = api.ps.providers
+    assert type(own) is type(provider)
+    assert vars(own) == vars(provider)
+    if isinstance(own, Slotted):
+        assert own.values() == (1, 2, False)
+
+
+def test_copies_of_a_provider_have_their_own_options(make: Callable[..., Api]) -> None:
+    class Named(MqttOverWSProvider):
+        def configure(self, settings: Any) -> bool:
+            if "client" in settings:
+                self._options["client_id"] = settings["client"]
+            return super().configure(settings)
+
+    provider = Named("ws://127.0.0.1:1/")
+    first, second = make(provider), make(provider)
+    first.ps.configure({"client": "one"})
+    second.ps.configure({"client": "two"})
+    names = [api.ps.providers[0].client_options()["client_id"] for api in (first, second)]
+    assert names == ["one", "two"]
+    assert "client_id" not in provider.client_options()
+
+
+def test_adding_the_same_provider_again_has_no_effect_after_resizing(make: Callable[..., Api]) -> None:
+    provider = Sharded(MqttOverWSProvider("ws://127.0.0.1:1/"), 2)
+    api = make(provider)
+    api.ps.resize(4)
+    api.ps.add_pluggable(provider)
+    [own] = api.ps.providers
+    assert own.connections == 4
+    with pytest.raises(ProviderError, match="another provider named"):
+        api.ps.add_pluggable(Sharded(MqttOverWSProvider("ws://127.0.0.1:1/"), 3))
