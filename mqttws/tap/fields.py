@@ -21,7 +21,7 @@ from mqttws.codec.subscribing import SubAck, Subscribe, Unsubscribe
 from mqttws.codec.wire import decode_remaining_length
 from mqttws.errors import ConnectionRefused, MalformedPacket
 from mqttws.tap.frame import CLOSE, frame_fields, payload_of, rest_fields
-from mqttws.tap.http import head_fields, read_head
+from mqttws.tap.http import head_fields, read_head, shown_protocols, user_information
 from mqttws.tap.payload import read_payload
 from mqttws.tap.record import FRAME, HTTP, MQTT, TCP, Field, Record
 
@@ -188,7 +188,7 @@ def summary(record: Record, secrets: bool = False) -> str:
     if record.layer == MQTT:
         return _packet_summary(record, secrets)
     if record.layer == FRAME and "frame" not in record.notes:
-        return _frame_summary(record)
+        return _frame_summary(record, secrets)
     if record.layer == HTTP and record.name != "body":
         return _head_summary(record, secrets)
     return f"{record.size:,} bytes" if record.size else ""
@@ -242,7 +242,7 @@ def _payload_summary(record: Record, payload: bytes) -> str:
     return f"{size:,} bytes of {kind}: {shorten(text)}"
 
 
-def _frame_summary(record: Record) -> str:
+def _frame_summary(record: Record, secrets: bool) -> str:
     data = record.data
     words = [
         "FIN" if data[0] & 0x80 else "to be continued",
@@ -253,7 +253,7 @@ def _frame_summary(record: Record) -> str:
         payload = payload_of(data)
         if len(payload) >= 2:
             words.append(f"code {struct.unpack('>H', payload[:2])[0]}")
-            if payload[2:]:
+            if payload[2:] and (secrets or not record.hidden):
                 words.append(shorten(payload[2:].decode("utf-8", "replace")))
     return ", ".join(words)
 
@@ -265,7 +265,13 @@ def _head_summary(record: Record, secrets: bool) -> str:
         words = shorten(" ".join(first[2:]))[1:-1]
     else:
         target = first[1] if len(first) > 1 else ""
+        if not secrets:
+            start, end = user_information(target)
+            target = target[:start] + target[end:]
         path, mark, _ = target.partition("?")
         words = shorten(target if secrets else path + mark)[1:-1] + ("(query hidden)" if mark and not secrets else "")
     protocol = head.get("sec-websocket-protocol")
-    return words + (f", subprotocol {shorten(protocol)}" if protocol is not None else "")
+    if protocol is None:
+        return words
+    hidden = not secrets and shown_protocols(protocol) == "hidden"
+    return f"{words}, subprotocol {'hidden' if hidden else shorten(protocol)}"

@@ -33,7 +33,25 @@ _PLAIN_HEADERS: Final = KNOWN_HEADERS | {
     "accept", "accept-encoding", "accept-language", "cache-control", "content-type", "pragma", "x-amz-date",
     "x-amz-content-sha256", "x-amz-customauthorizer-name",
 }  # fmt: skip
+#: The subprotocols that are shown. Browsers can send a token only as one.
+_PLAIN_PROTOCOLS: Final = re.compile(r"(mqtt[a-z0-9.]{0,6}(,\s*|$))*", re.IGNORECASE)
+_USER_INFORMATION: Final = re.compile(r"(?!/)([^/]*//)?(.*)@")
+_METHOD: Final = re.compile(rb"[A-Z]{1,10} |HTTP/")
 _LINE_END: Final = re.compile(rb"\r?\n")
+
+
+def shown_protocols(value: str) -> str:
+    """Return the value of Sec-WebSocket-Protocol if it contains no token; otherwise "hidden"."""
+    return repr(value) if _PLAIN_PROTOCOLS.fullmatch(value) else "hidden"
+
+
+def user_information(target: str) -> tuple[int, int]:
+    """Return the start and the end of the user information in a target; two equal numbers if there is none.
+
+    Only a target that does not begin with a slash has a host. A password may contain a slash or a question mark.
+    """
+    found = _USER_INFORMATION.match(target)
+    return found.span(2) if found is not None else (0, 0)
 
 
 class Head(NamedTuple):
@@ -92,7 +110,9 @@ def check_response(response: Head, request: Head | None) -> tuple[Broken, ...]:
     offered = request.elements("sec-websocket-protocol")
     chosen = response.get("sec-websocket-protocol")
     if chosen not in offered:
-        broken.append(Broken("MQTT-6.0.0-4", f"the server chose the subprotocol {chosen!r}; offered are {offered}"))
+        seen = "no subprotocol" if chosen is None else f"the subprotocol {shown_protocols(chosen)}"
+        shown = shown_protocols(", ".join(offered))
+        broken.append(Broken("MQTT-6.0.0-4", f"the server chose {seen}; offered are: {shown}"))
     return tuple(broken)
 
 
@@ -104,7 +124,10 @@ def check_request(request: Head) -> tuple[Broken, ...]:
     offered = request.elements("sec-websocket-protocol")
     if "mqtt" not in offered and "mqttv3.1" not in offered:
         broken.append(
-            Broken("MQTT-6.0.0-3", f"the client offers the subprotocols {offered}; 'mqtt' must be among them")
+            Broken(
+                "MQTT-6.0.0-3",
+                f"the client offers the subprotocols: {shown_protocols(', '.join(offered))}; 'mqtt' must be among them",
+            )
         )
     if not re.fullmatch(r"[A-Za-z0-9+/]{21}[AQgw]==", request.get("sec-websocket-key") or ""):
         broken.append(Broken("RFC 6455 §4.1", "Sec-WebSocket-Key is not 16 bytes in base64"))
@@ -140,6 +163,9 @@ class _Cutter:
 def head_fields(data: bytes) -> list[Field]:
     """Split a head into fields; each byte is in exactly one."""
     cutter = _Cutter(data)
+    if not _METHOD.match(data):
+        cutter.take(len(data), "beginning of a line", "HTTP/rest", True)
+        return cutter.fields
     for number, match in enumerate(_LINE_END.finditer(data)):
         blank = number > 0 and match.start() == cutter.position
         if number == 0:
@@ -168,6 +194,11 @@ def _cut_first_line(cutter: _Cutter, end: int) -> None:
 
 
 def _cut_target(cutter: _Cutter, end: int) -> None:
+    first = cutter.position
+    start, stop = user_information(cutter.data[first:end].decode("latin-1"))
+    if start < stop:
+        cutter.take(first + start, "path", "HTTP/path")
+        cutter.take(first + stop, "user information", "HTTP/path", True)
     cutter.take(cutter.until(b"?", end), "path", "HTTP/path")
     while cutter.position < end:
         cutter.take(cutter.position + 1, "separator of the query", "HTTP/query separator")
@@ -195,4 +226,6 @@ def _cut_header(cutter: _Cutter, end: int) -> None:
         if name == "location":  # the query of a signed URL is a credential
             cutter.take(cutter.until(b"?", end), name, key)
             secret = True
+        if name == "sec-websocket-protocol":
+            secret = shown_protocols(cutter.data[stop:end].decode("latin-1").strip()) == "hidden"
         cutter.take(end, name, key, secret)

@@ -107,9 +107,12 @@ def _field(field: Field, hidden: tuple[Span, ...]) -> dict[str, Any]:
     """Return the JSON form of a field, without secrets."""
     made: dict[str, Any] = {"start": field.start, "size": field.size, "name": field.name, "key": field.key}
     value = field.value
+    end = field.start + field.size
     if field.secret:
         made["secret"] = True
         value = HIDDEN if hidden else value
+    elif isinstance(value, str) and any(span.start < end and field.start < span.start + span.size for span in hidden):
+        value = HIDDEN
     elif isinstance(value, bytes) and len(value) == field.size:
         value = _starred(value, field.start, [span._replace(key=b"") for span in hidden])
     made["value"] = _plain(value)

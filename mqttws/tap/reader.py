@@ -5,6 +5,9 @@ it is HTTP or MQTT. After the head of a WebSocket upgrade come frames, which con
 become records of the layer `other`, and decoding continues as far as possible. This module does not affect what is
 forwarded, and never raises because of a peer's data.
 
+Bytes of a client that cannot be decoded are secret until its CONNECT is known, because they may contain the CONNECT and
+its password.
+
 At most `limit` bytes of a head or a packet are kept. A frame that does not arrive in one piece becomes several records:
 the first contains the header, the others, named "rest of", more of the payload.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import count, takewhile
 from typing import Final
 
 from mqttws.codec.decoder import Decoder
@@ -140,7 +143,7 @@ class SessionReader:
             known = self._last
             yield from stream.receive(data, time)
             self._conceal(sender, stream.secret_places(known))
-            if not stream.under_way:
+            if not stream.keeps:
                 self._below[sender].clear()
                 self._below_size[sender] = 0
 
@@ -226,6 +229,14 @@ class SessionReader:
         for field in fields:
             if field.secret:
                 self._find(record, field.start, field.size, b"", found)
+        for made, spans in found.values():
+            made.hidden += tuple(spans)
+
+    def cover(self, record: Record, start: int) -> None:
+        """Hide the rest of a record that cannot be decoded. The current unit of its end stays as it is."""
+        found: _Found = {}
+        key = key_at(record, start) if record.layer == FRAME else b""
+        self._find(record, start, record.size - start, key, found)
         for made, spans in found.values():
             made.hidden += tuple(spans)
 
@@ -388,12 +399,19 @@ class _Stream:
         self._decoder = Decoder()
         self._first = True
         self._fault: MalformedPacket | None = None
-        self._hides = False  # whether what cannot be decoded may be the rest of a unit with secrets
+        # Whether what cannot be decoded may contain a CONNECT, as before it, or the rest of a unit with secrets:
+        self._hides = sender == CLIENT
+        self._before_connect = sender == CLIENT
 
     @property
     def under_way(self) -> bool:
         """Whether a unit is incomplete."""
-        return bool(self._head) or self._frames.under_way or self._packets.under_way or self._frame_left > 0
+        return self.keeps or self._frame_left > 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether bytes of earlier pieces belong to an incomplete unit."""
+        return bool(self._head) or self._frames.under_way or self._packets.under_way
 
     def receive(self, data: bytes, time: float) -> Iterator[None]:
         """Decode one piece, one unit per step."""
@@ -416,12 +434,14 @@ class _Stream:
             yield
 
     def secret_places(self, known: int) -> Iterator[Place]:
-        """Yield the parts of the incomplete unit in records after a number, if it may contain secrets."""
-        parts = self._packets.parts if self._packets.first >> 4 in _WITH_SECRETS else self._head_parts
-        for place in reversed(parts):
-            if place[0] <= known:
-                return
-            yield place
+        """Yield the parts of incomplete units in records after a number, if they may contain secrets."""
+        parts = [self._head_parts]
+        if self._before_connect:
+            parts += [self._packets.parts, self._frames.parts]
+        elif self._packets.first >> 4 in _WITH_SECRETS:
+            parts.append(self._packets.parts)
+        for places in parts:
+            yield from takewhile(lambda place: place[0] > known, reversed(places))
 
     def end(self, time: float, name: str) -> None:
         """Record the end of the stream, and any incomplete unit before it."""
@@ -445,27 +465,25 @@ class _Stream:
         for cutter, layer in ((self._packets, "packet"), (self._frames, "frame")):
             if cutter.under_way:
                 offset, kept, size, parts = cutter.drop()
-                made = self._other(kept, 0, 0, offset, parts, "cut short", size)
+                start = self._start_of_secrets(kept) if cutter is self._packets else 0
+                made = self._other(kept, 0, 0, offset, parts, "cut short", size, (_secret(start, size),))
                 made.notes["unit"] = layer
-                if cutter is self._packets:
-                    self._hide_packet(made)
 
     def _lose_head(self, name: str) -> None:
         """Record a head that will not be completed. Its last line may be the beginning of a secret."""
-        record = self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts), name)
-        self._reader.hide_fields(record, head_fields(self._head))
-        self._head, self._head_parts = b"", []
         self._hides = True
+        parts = tuple(self._head_parts)
+        self._other(self._head, 0, 0, self._head_offset, parts, name, secrets=head_fields(self._head))
+        self._head, self._head_parts = b"", []
 
-    def _hide_packet(self, record: Record) -> None:
-        """Hide what may be secret in a record of bytes that begin a packet and cannot be decoded."""
-        data = record.data
-        if data and data[0] >> 4 in _WITH_SECRETS and not _TLS.match(data):
-            start = start_of_secrets(data) if data[0] >> 4 == 1 else 1
-            self._reader.hide_fields(record, (Field(start, record.size - start, "", b"", "", True),))
+    def _start_of_secrets(self, data: bytes) -> int:
+        """Return from which offset on bytes are hidden that begin a packet and cannot be decoded, if they are."""
+        if self._first and _TLS.match(data):
+            self._hides = self._before_connect = False
+        elif data and data[0] >> 4 in _WITH_SECRETS:
             self._hides = True
-        else:
-            self._reader.reveal(self._sender)
+            return start_of_secrets(data) if data[0] >> 4 == 1 else 1
+        return 0
 
     # HTTP, and the detection of MQTT.
 
@@ -475,7 +493,7 @@ class _Stream:
             self._head_offset = self._offset - len(data) + position
         before = len(self._head)
         head = self._head + data[position:]
-        if self._mode is _UNKNOWN:
+        if self._mode is _UNKNOWN or self._sender == CLIENT:
             kind = _kind(head, self._sender)
             if kind is None:
                 self._keep_head(head, number, position, len(data))
@@ -505,6 +523,7 @@ class _Stream:
         head, parts = self._head, self._head_parts
         self._head, self._head_parts = b"", []
         self._reader.reveal(self._sender)
+        self._packets.offset = self._head_offset
         at = 0
         for record, start, size in parts:
             self._receive_mqtt(head[at : at + size], 0, record, start)
@@ -538,7 +557,10 @@ class _Stream:
         end = len(data) if self._body_left is None else min(len(data), position + self._body_left)
         parts = ((number, position, end - position),)
         offset = self._offset - len(data) + position
-        self._reader.make(self._sender, self._time, HTTP, "body", offset, data[position:end], end - position, parts)
+        body = data[position:end]
+        record = self._reader.make(self._sender, self._time, HTTP, "body", offset, body, len(body), parts)
+        if self._sender == CLIENT:  # it may be that of a request for a token
+            self._reader.cover(record, 0)
         if self._body_left is not None:
             self._body_left -= end - position
             if not self._body_left:
@@ -599,7 +621,7 @@ class _Stream:
         self._frame_first = record
         self._frame_key = data[header - 4 : header] if masked else b""
         self._frame_carries = opcode <= BINARY and self._in_mqtt
-        self._deliver_masked(data[header:], record.number, header)
+        self._deliver_masked(data[header:], record, header)
 
     def _go_on_with_frame(self, data: bytes, position: int, number: int) -> int:
         """Make a record of the next bytes of a frame that did not arrive in one piece."""
@@ -615,15 +637,19 @@ class _Stream:
         if self._frame_key:
             record.notes["masking_key"] = self._frame_key.hex()
         self._frames.offset += len(piece)
-        self._deliver_masked(piece, record.number, 0)
+        self._deliver_masked(piece, record, 0)
         return position + len(piece)
 
-    def _deliver_masked(self, payload: bytes, number: int, start: int) -> None:
-        """Unmask a piece of a payload and decode its packets."""
+    def _deliver_masked(self, payload: bytes, record: Record, start: int) -> None:
+        """Unmask a piece of a payload and decode its packets. `start` is its offset in the record."""
         key = self._frame_key
         self._frame_key = turned(key, len(payload))
         if self._frame_carries and payload:
-            self._deliver(mask(payload, key) if key else payload, number, start)
+            self._deliver(mask(payload, key) if key else payload, record.number, start)
+        elif self._before_connect:
+            code = 2 if record.name == "close" else 0  # the close code is not secret
+            if len(payload) > code:
+                self._reader.cover(record, start + code)
 
     def _deliver(self, payload: bytes, number: int, start: int) -> None:
         """Decode the packets in the payload of a frame."""
@@ -675,15 +701,20 @@ class _Stream:
         else:
             self._packets.offset += len(data) - position
         parts += ((number, start + position, len(data) - position),)
-        record = self._other(kept + data[position:], 0, 0, offset, parts)
+        left = kept + data[position:]
+        secrets = (_secret(self._start_of_secrets(left), len(left)),)
+        record = self._other(left, 0, 0, offset, parts, secrets=secrets)
         record.broken = (Broken(fault.statement, fault.message),)
-        self._hide_packet(record)
 
     def _on_packet(self, offset: int, data: bytes, size: int, parts: tuple[Place, ...]) -> None:
         record = self._reader.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
         self._read_packet(record, data, size)
         if data[0] >> 4 == 1:
+            if self._fault is None:
+                self._hides = self._before_connect = False
             self._reader.hide(record)
+        elif self._before_connect:
+            self._reader.reveal(self._sender)
 
     def _read_packet(self, record: Record, data: bytes, size: int) -> None:
         reader = self._reader
@@ -731,14 +762,23 @@ class _Stream:
         parts: tuple[Place, ...] | None = None,
         name: str = "not MQTT",
         size: int | None = None,
+        secrets: Iterable[Field] | None = None,
     ) -> Record:
+        """Make a record of bytes that cannot be decoded. Of what may be secret, only `secrets` is, or else all."""
         if parts is None:
             parts = ((number, start, len(data)),)
         size = len(data) if size is None else size
         record = self._reader.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
         if self._hides:
-            self._reader.hide_fields(record, (Field(0, size, "", b"", "", True),))
+            self._reader.hide_fields(record, (_secret(0, size),) if secrets is None else secrets)
+        else:
+            self._reader.reveal(self._sender)
         return record
+
+
+def _secret(start: int, size: int) -> Field:
+    """Return a field that hides all from an offset in a record of this size."""
+    return Field(start, size - start, "", b"", "", True)
 
 
 def _kind(data: bytes, sender: str) -> str | None:

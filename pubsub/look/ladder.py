@@ -132,11 +132,12 @@ class Ladder:
 
     def _value(self, field: Field, record: Record, data: bytes) -> str:
         value = field.value
-        if isinstance(value, bytes):
+        if isinstance(value, (bytes, str)):
             end = field.start + field.size
             hidden = () if self._secrets else record.hidden
             if any(span.start < end and field.start < span.start + span.size for span in hidden):
                 return "contains a secret"
+        if isinstance(value, bytes):
             return repr(value[:64]) + ("..." if len(value) > 64 else "")
         if isinstance(value, int):
             return f"{value:,}"

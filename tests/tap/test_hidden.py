@@ -9,6 +9,7 @@ import pytest
 
 from mqttws import Connect
 from mqttws.protocol.frames import binary_frame
+from mqttws.protocol.masking import mask
 from mqttws.tap import Record, SessionReader, fields_of, hide
 from pubsub.look.ladder import Ladder
 from pubsub.look.saving import SAVERS, saver_for
@@ -43,6 +44,30 @@ PACKETS = {
     "after a packet": b"\xc0\x00" + CONNECT[:-1],
     "a valid one": CONNECT,
 }
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    header = bytes((first, 0x80 | len(payload))) if len(payload) < 126 else bytes((first, 0xFE, 0, len(payload)))
+    return header + KEY + mask(payload, KEY)
+
+
+#: Streams of a client that cannot be decoded from before its CONNECT on.
+STREAMS = {
+    "a blank line": b"\r\n" + CONNECT,
+    "two zeros": b"\x00\x00" + CONNECT,
+    "an incomplete packet": b"\x30\xff\x7f" + CONNECT,
+    "a frame with two zeros": UPGRADE + frame(0x82, b"\x00\x00") + frame(0x82, CONNECT),
+    "a text frame": UPGRADE + frame(0x81, b"hi") + frame(0x82, CONNECT),
+    "a reserved bit": UPGRADE + frame(0xC2, CONNECT),
+    "a reserved bit, fragmented": UPGRADE + frame(0x42, CONNECT[:30]) + frame(0x80, CONNECT[30:]),
+    "a reserved opcode": UPGRADE + frame(0x83, CONNECT),
+    "a continuation": UPGRADE + frame(0x80, CONNECT),
+    "a ping": UPGRADE + frame(0x89, CONNECT),
+    "the reason of a close": UPGRADE + frame(0x88, b"\x03\xe8" + CONNECT),
+    "a ping in the middle of a CONNECT": UPGRADE + frame(0x02, CONNECT[:40]) + frame(0x89, CONNECT) + frame(0x80, b""),
+    "a body": b"POST /token HTTP/1.1\r\nContent-Length: 73\r\n\r\npassword=" + SECRET,
+    "a request before it": b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + CONNECT + b"\r\n\r\n",
+}
 HEADS = {
     "cut short": b"GET /mqtt HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + SECRET,
     "cut short in the target": b"GET /mqtt?token=" + SECRET,
@@ -53,6 +78,9 @@ HEADS = {
     "a space before the colon": b"GET / HTTP/1.1\r\nAuthorization : " + SECRET + b"\r\n\r\n",
     "a folded line": b"GET / HTTP/1.1\r\nUser-Agent: a\r\n b:" + SECRET + b"\r\n\r\n",
     "no colon": b"GET / HTTP/1.1\r\n" + SECRET + b"\r\n\r\n",
+    "a user in the target": b"GET http://u:" + SECRET + b"@h/ HTTP/1.1\r\n\r\n",
+    "a user in the target, with reserved characters": b"GET http://u:a/b?" + SECRET + b"@h/ HTTP/1.1\r\n\r\n",
+    "a subprotocol": UPGRADE[:-2] + b"Sec-WebSocket-Protocol: mqtt, " + SECRET + b"\r\n\r\n",
     "no name of a parameter": b"GET /?" + SECRET + b" HTTP/1.1\r\n\r\n",
     "a valid one": UPGRADE.replace(b"Host", b"Authorization: " + SECRET + b"\r\nHost"),
 }
@@ -109,6 +137,33 @@ def test_a_connect_that_cannot_be_decoded(case: str, way: str, size: int, tmp_pa
         assert not any(form in output for form in FORMS)
 
 
+@pytest.mark.parametrize("size", [7, 20, 50, 100_000])
+@pytest.mark.parametrize("case", STREAMS)
+def test_a_stream_that_is_lost_before_its_connect(case: str, size: int, tmp_path: Path) -> None:
+    for output in outputs(cut(STREAMS[case], size), tmp_path):
+        assert not any(form in output for form in FORMS)
+
+
+def test_a_long_frame_before_a_connect() -> None:
+    """Its pieces belong to no unit that is kept, so their number does not matter."""
+    reader = SessionReader(limit=1000)
+    reader.receive_data("client", UPGRADE + b"\xc2\xff" + (1 << 20).to_bytes(8, "big") + bytes(4), 1.0)
+    for _ in range(20):
+        reader.receive_data("client", bytes(1000), 2.0)
+    for record in reader.receive_data("client", CONNECT, 3.0):
+        assert b"bait" not in hide(record)
+
+
+def test_what_follows_a_connect_is_shown() -> None:
+    reader = SessionReader(frames=True)
+    stream = frame(0x82, Connect("c").encode()) + frame(0x89, b"p") + frame(0x81, b"hi") + frame(0x80, b"more")
+    assert not any(record.hidden for record in reader.receive_data("client", stream, 1.0))
+    reader = SessionReader()
+    made = [record for byte in b"\x30\x03\x00\x01a" for record in reader.receive_data("client", bytes((byte,)), 1.0)]
+    assert made[-1].name == "PUBLISH"
+    assert not any(record.hidden for record in made)  # they were, until it was complete
+
+
 @pytest.mark.parametrize("size", [20, 50, 100_000])
 @pytest.mark.parametrize("case", HEADS)
 def test_a_head_of_a_client(case: str, size: int, tmp_path: Path) -> None:
@@ -116,9 +171,9 @@ def test_a_head_of_a_client(case: str, size: int, tmp_path: Path) -> None:
         assert not any(form in output for form in FORMS)
 
 
-@pytest.mark.parametrize("head", [b"Set-Cookie: " + SECRET, b"Location: wss://h/mqtt?token=" + SECRET])
+@pytest.mark.parametrize("head", [b"Set-Cookie: ", b"Location: wss://h/mqtt?token=", b"Sec-WebSocket-Protocol: "])
 def test_a_head_of_a_server(head: bytes, tmp_path: Path) -> None:
-    for output in outputs(cut(b"HTTP/1.1 302 Found\r\n" + head + b"\r\n\r\n", 30), tmp_path, "server"):
+    for output in outputs(cut(b"HTTP/1.1 302 Found\r\n" + head + SECRET + b"\r\n\r\n", 30), tmp_path, "server"):
         assert not any(form in output for form in FORMS)
 
 
