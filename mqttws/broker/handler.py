@@ -79,6 +79,10 @@ class Line(Outlet, Protocol):
     def release(self, reason: str) -> None:
         """Resume reading, unless another reason still holds it."""
 
+    @property
+    def left(self) -> bool:
+        """Whether the client has closed the connection, although what it sent before is still to be handled."""
+
     def asked(self) -> None:
         """Record that a hook was asked about the CONNECT."""
 
@@ -274,6 +278,10 @@ class Handler:
             text = "client %s: refused with return code %d: %s"
             self._log("clients refused", text, peer, answer.return_code, answer.reason)
             connection.refuse(answer.return_code, now)
+            return
+        known = registry.find(peer.client_id)
+        if self._line.left and known is not None and known.outlet is not None:
+            self.cut(ConnectionClosed("the client has connected again meanwhile"), now)
             return
         subscriber, session_present = registry.attach(peer, connect, answer, self._line)
         self.subscriber = subscriber

@@ -142,7 +142,8 @@ class Hub:
 
     def work(self, until: float) -> bool:
         """Drop expired sessions; see `turns.Worker.work`."""
-        assert self._expiry is not None
+        if self.stopping or self._expiry is None:
+            return False
         more = self._expiry.work(until)
         self.turns.commit()  # what one slice has changed, so that the commit is short, too
         if not more:

@@ -276,7 +276,8 @@ class Link(asyncio.Protocol):
         self._eof = True
         if self._transport is not None and not self._queued:
             self._work_now()
-        return self._queued and self._tls is None  # keep the transport open: answers are still to be written
+        # Keep the transport open if answers are still to be written, such as a CONNACK that waits for a hook.
+        return (self._queued or "hook" in self._holds) and self._tls is None
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio."""
@@ -310,6 +311,8 @@ class Link(asyncio.Protocol):
         text = "connection from %s over %s dropped: %s"
         self._hub.notices.log("connections dropped", self._host, text, self._host, self._scheme, reason)
         self._leave()
+        if self._handler is not None:
+            self.end(ConnectionClosed(reason))  # so that the late answer of a hook finds it closed
         self.abort()
 
     def pause_writing(self) -> None:
@@ -438,6 +441,8 @@ class Link(asyncio.Protocol):
             if connection.closed:
                 self._backlog = _NO_BACKLOG
                 self._backlog_size = 0
+                if "backlog" in self._holds:
+                    self.release("backlog")
             if handler.take_events(now, until):
                 return True
             if self._backlog and not self._is_held():
@@ -449,6 +454,8 @@ class Link(asyncio.Protocol):
             waits = self._backlog or connection.machine.has_more_than_connect
             if self._eof and not self._eof_passed and not waits:
                 self._eof_passed = True
+                if not self._lost:
+                    self.flush()  # the answers to what came before it
                 connection.receive_eof(now)
                 return True
         except BaseException as error:
@@ -499,7 +506,7 @@ class Link(asyncio.Protocol):
         """See `Line.act`."""
         self._act(action)
         self.wake()
-        if self._backlog:
+        if self._backlog or self._lost:
             self._defer()
 
     def _act(self, action: Callable[[float], None]) -> None:
@@ -549,7 +556,7 @@ class Link(asyncio.Protocol):
                 self._hub.loop.call_soon(self._resumed)
             self._connection.resume_reading(self._hub.now())
             self._arm()
-        if self._backlog or self._lost:
+        if self._backlog or self._eof:
             self._defer()
 
     def _resumed(self) -> None:
@@ -566,6 +573,11 @@ class Link(asyncio.Protocol):
     def _is_paused(self) -> bool:
         """Whether reading is paused."""
         return any(reason != "hook" for reason in self._holds)
+
+    @property
+    def left(self) -> bool:
+        """See `Line.left`."""
+        return self._eof
 
     def asked(self) -> None:
         """See `Line.asked`."""
@@ -601,6 +613,7 @@ class Link(asyncio.Protocol):
         return (
             subscriber is not None
             and subscriber.has_retained
+            and not self._lost
             and not self._full
             and self._pending < _PIECE
             and self._connection.connected
@@ -617,7 +630,7 @@ class Link(asyncio.Protocol):
     def send(self, packets: bytes) -> bool:
         """See `Outlet.send`."""
         size, full = len(packets), self._full
-        if full and not self._may_wait(size):
+        if (full and not self._may_wait(size)) or self._lost:
             return False
         self._connection.machine.send_encoded(packets, not full)
         self._pending += size
@@ -665,6 +678,8 @@ class Link(asyncio.Protocol):
         except BaseException as failure:
             self._fail(handler, failure, now)
         self.wake()  # do not write here: the caller may be handling an event of another connection
+        if self._lost:
+            self._defer()  # nothing else would complete a connection that waited for a hook or a rate
 
     def abort(self) -> None:
         """Drop the transport immediately."""

@@ -390,11 +390,10 @@ class Router:
 
         The message goes to another one if the authorizer denies it to the first. None if no member may have it.
         """
-        for _ in range(len(group)):
-            choice = group.next()
-            if choice is None:
-                return None
-            if self.hooks.authorizer is None or self._may_receive(choice[0], topic, min(qos, choice[1]), False):
+        if self.hooks.authorizer is None:
+            return group.next()
+        for choice in group.choices():
+            if self._may_receive(choice[0], topic, min(qos, choice[1]), False):
                 return choice
         return None
 
@@ -472,7 +471,8 @@ class Router:
 
     def _may_receive(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool:
         """Return whether the authorizer permits a delivery. See also `Review`."""
-        return not subscriber.known or self._permits(subscriber, topic, qos, retain) is True
+        unknown = subscriber.outlet is None and not subscriber.known
+        return unknown or self._permits(subscriber, topic, qos, retain) is True
 
     def _permits(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool | None:
         """Return whether the authorizer permits a delivery; None if it failed, so that the connection was closed."""
@@ -566,13 +566,16 @@ class Review:
     def __init__(self, router: Router, subscriber: Subscriber) -> None:
         self._router = router
         self._subscriber = subscriber
+        self._outlet = subscriber.outlet
         self._left = iter(subscriber.session.sender.queued())
         self._denied: list[int] = []
         self.complete = False
 
     def work(self, until: float) -> bool:
         """Review messages until the time `until` of `time.perf_counter`. Return whether to call this again."""
-        subscriber, outlet = self._subscriber, self._subscriber.outlet
+        subscriber, outlet = self._subscriber, self._outlet
+        if subscriber.outlet is not outlet:  # the connection has ended
+            return False
         for token, topic, _, qos, retain in self._left:
             permitted = self._router._permits(subscriber, topic, qos, retain)
             if permitted is False:

@@ -15,7 +15,7 @@ Spec: §4.7; for shared subscriptions MQTT 5.0 §4.8.2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from mqttws.broker.subscriber import Subscriber
@@ -30,6 +30,8 @@ _MAX_NAMED = 131_072
 STEPS = 500
 
 _SHARE = "$share/"
+#: How many disconnected members of a group are offered a message that the authorizer denies to the connected ones.
+_ABSENT = 16
 
 
 class Subscription(NamedTuple):
@@ -89,11 +91,24 @@ class Group:
                 return chosen, qos
             (self._absent if qos else self._deaf)[chosen] = qos
         members = self._absent or self._deaf
-        if not members:
-            return None
-        chosen = next(iter(members))
-        qos = members[chosen] = members.pop(chosen)
-        return chosen, qos
+        return _rotate(members) if members else None
+
+    def choices(self) -> Iterator[tuple[Subscriber, int]]:
+        """Yield members for the next message, the preferred one first: each connected one, then a few of the others."""
+        seen = set()
+        while (choice := self.next()) is not None and choice[0].outlet is not None and choice[0] not in seen:
+            seen.add(choice[0])
+            yield choice
+        for _ in range(min(len(self._absent), _ABSENT)):
+            if self._absent:
+                yield _rotate(self._absent)
+
+
+def _rotate(members: dict[Subscriber, int]) -> tuple[Subscriber, int]:
+    """Return the first member, and move it to the end."""
+    chosen = next(iter(members))
+    qos = members[chosen] = members.pop(chosen)
+    return chosen, qos
 
 
 class Recipients(NamedTuple):

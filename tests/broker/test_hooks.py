@@ -809,3 +809,89 @@ def test_a_rate_and_tls_lose_nothing_that_a_client_has_sent_before_its_end(start
     while len(broker.sessions()) > 1:
         assert time.monotonic() < deadline
     watcher.quiet()
+
+
+@pytest.fixture
+def slow(start):
+    """Return a broker whose authenticator waits when it is asked about "slow"; and functions to await and end that."""
+    asked: list[asyncio.Event] = []
+    begun = threading.Semaphore(0)
+
+    async def authenticator(peer, connect):
+        if connect.client_id == "slow":
+            asked.append(asyncio.Event())
+            begun.release()
+            await asked[-1].wait()
+        return True
+
+    def make(**options):
+        broker = start(authenticator=authenticator, **options)
+        return broker, lambda: begun.acquire(timeout=PATIENCE), lambda: broker._call(lambda: [e.set() for e in asked])
+
+    return make
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_client_that_has_left_while_a_hook_is_asked_does_not_block_the_stop(slow, wire, half):
+    broker, begun, _ = slow()
+    peer = wire(broker).send(Connect("slow"), "c0 00")  # more than the CONNECT, which waits
+    assert begun()
+    peer.socket.shutdown(socket.SHUT_WR) if half else peer.reset()
+    stopping = threading.Thread(target=broker.stop)
+    stopping.start()
+    stopping.join(PATIENCE)
+    assert not stopping.is_alive()
+
+
+def test_a_client_that_has_closed_its_half_while_a_hook_is_asked_gets_its_answers(slow, wire):
+    broker, begun, answer = slow()
+    peer = wire(broker).send(Connect("slow"), Publish("a", b"x", 1, packet_id=7))
+    assert begun()
+    peer.socket.shutdown(socket.SHUT_WR)
+    answer()
+    assert peer.rest() == bytes.fromhex("20 02 00 00 40 02 00 07")
+
+
+def test_a_client_that_has_closed_its_half_takes_over_no_session_of_a_later_connection(slow, wire, client):
+    broker, begun, answer = slow()
+    peer = wire(broker).send(Connect("slow"), "c0 00")
+    assert begun()
+    peer.socket.shutdown(socket.SHUT_WR)
+    later = wire(broker).send(Connect("slow"))
+    assert begun()
+    broker._call(lambda: None)
+    answer()
+    assert later.receive() == ConnAck(0)
+    later.quiet()
+
+
+def test_an_evicted_connection_is_not_accepted_when_its_hook_answers(slow, wire, caplog):
+    broker, begun, answer = slow(limits=Limits(max_pending_per_address=2))
+    waiting = []
+    for _ in range(3):
+        waiting.append(wire(broker).send(Connect("slow"), "c0 00"))
+        assert begun()
+    answer()
+    assert waiting[0].rest() == b""
+    assert waiting[1].rest()[:4] == ConnAck(0).encode()  # the third connection takes its session over
+    assert waiting[2].receive() == ConnAck(0)
+    waiting[2].quiet()
+    assert "error in the broker" not in caplog.text
+
+
+def test_messages_are_dropped_for_a_client_that_is_lost_and_still_has_messages_to_be_handled(start, client):
+    broker = start(limits=Limits(publish_rate=1))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 0))
+    peer = client("c", broker)
+    peer.subscribe(("b", 0))
+    peer.send(*[Publish("a", b"%d" % n) for n in range(5)])
+    watcher.messages(1)
+    link = next(link for link in broker._hub.admission.all if link._handler.peer.client_id == "c")
+    peer.reset()
+    deadline = time.monotonic() + PATIENCE
+    while not link._lost:
+        assert time.monotonic() < deadline
+    assert broker.publish("b", b"x") == 0
+    assert not broker._hub.turns.crowded  # nothing can be done for it before the rate allows that
+    broker.stop()

@@ -193,3 +193,19 @@ def test_a_member_that_may_not_receive_is_passed_over(start, client):
     members[1].send("e0 00").rest()
     members[0].send("e0 00").rest()
     assert broker.publish("t", b"nobody", 1) == 0
+
+
+def test_each_connected_member_is_asked_once_and_then_a_few_of_those_that_are_away():
+    peer, group = Peer("mqtt", ("127.0.0.1", 1)), Group()
+    here = [Subscriber(name, Session(), None, peer) for name in "abc"]
+    away = [Subscriber(f"away{number}", Session(), None, peer) for number in range(40)]
+    for member in (*here, *away):
+        group.set(member, 1)
+    for member in here:
+        member.outlet = Somewhere()
+    for _ in range(2):
+        choices = [member for member, _ in group.choices()]
+        assert set(choices[:3]) == set(here)
+        assert len(choices) == 3 + 16
+    assert len(set(choices)) == 3 + 16
+    assert [member for member, _ in group.choices()][3:] != choices[3:]  # others have their turn

@@ -33,6 +33,7 @@ from mqttws.broker.hooks import Hooks
 from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
+from mqttws.broker.subscriber import Subscriber
 from mqttws.protocol.store import MemoryStore
 
 
@@ -480,3 +481,62 @@ def test_a_review_leaves_time_for_others() -> None:
     assert [review.work(0.0) for _ in range(6)] == [True] * 5 + [False]
     assert (review.complete, subscriber.known, subscriber.session.sender.waiting) == (True, True, 5)
     assert router.review(subscriber) is None
+
+
+def reviewed(messages: int, authorizer: Any) -> tuple[Router, Registry, Subscriber]:
+    """Return a broker's parts after a restart, with a client that has come back to its stored messages."""
+    store = MemoryStore()
+    before = Registry(Router(persistence=Persistence(store)))
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "c"
+    connect = Connect("c", clean_session=False)
+    subscriber, _ = before.attach(peer, connect, Accepted(), Silent())
+    before._router.subscribe(subscriber, [("#", 1)])
+    before.detach(subscriber, 0.0, will=False)
+    for number in range(messages):
+        before._router.publish("t", b"%d" % number, 1)
+    store.commit()
+    router = Router(hooks=Hooks(authorizer=authorizer), persistence=Persistence(killed(store)))
+    registry = Registry(router)
+    registry.recover(0.0)
+    return router, registry, registry.attach(peer, connect, Accepted(), Silent())[0]
+
+
+def test_new_messages_are_authorized_while_stored_ones_are_reviewed() -> None:
+    router, _, subscriber = reviewed(3, lambda peer, access: access.topic != "secret")
+    review = router.review(subscriber)
+    assert review is not None
+    assert review.work(0.0)
+    assert router.publish("secret", b"x", 1) == 0
+    assert router.publish("t", b"new", 1) == 1
+
+
+def test_a_review_ends_with_its_connection() -> None:
+    asked: list[str] = []
+    router, registry, subscriber = reviewed(5, lambda peer, access: asked.append(access.topic) or True)
+    review = router.review(subscriber)
+    assert review is not None
+    assert review.work(0.0)
+    registry.detach(subscriber, 0.0, will=False)
+    registry.attach(subscriber.peer, Connect("c", clean_session=False), Accepted(), Silent())
+    assert not review.work(inf)
+    assert (len(asked), review.complete, subscriber.known) == (1, False, False)
+    again = router.review(subscriber)
+    assert again is not None
+    assert not again.work(inf)
+    assert (len(asked), again.complete, subscriber.known) == (6, True, True)
+
+
+def test_an_expiry_ends_with_the_broker(start: Start) -> None:
+    store = MemoryStore()
+    broker, client = start(store=store, limits=Limits(session_expiry=1_000.0))
+    client("c", clean_session=False).send("e0 00").rest()
+    hub = broker._hub
+    assert hub is not None
+    hub._expiry = broker._registry.expire(1e12)
+    hub.stopping = True
+    assert not hub.work(inf)
+    assert len(broker.sessions()) == 1
+    hub.stopping = False
+    assert not hub.work(inf)
+    assert len(broker.sessions()) == 0

@@ -517,6 +517,8 @@ class End:
         """See `Outlet.held`."""
         return 0
 
+    left = False  # see `Line.left`
+
     def accepted(self) -> None:
         """See `Line.accepted`."""
 

@@ -83,6 +83,8 @@ class ServerEnd(End):
         """See `Outlet.held`."""
         return 0
 
+    left = False  # see `Line.left`
+
     def accepted(self) -> None:
         """Do nothing: every client of this simulation is accepted."""
 
