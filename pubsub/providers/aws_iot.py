@@ -81,6 +81,7 @@ class AWSIoTProvider(Provider):
         custom_authorizer: The parameters for a custom authorizer.
         certificate: PEM file with a client certificate, for MQTT over TLS.
         key: PEM file with its private key; None: in the same file.
+        key_password: The password of that key; None if it is not encrypted.
         ca_file: PEM file with the trusted authorities; None: those of the system, which include Amazon's.
         alpn: The TLS application protocol to offer; None: the required one on port 443, none on other ports.
         logins: The user's logins for the configured identity pool; see `CognitoIdentity`.
@@ -112,6 +113,7 @@ class AWSIoTProvider(Provider):
         custom_authorizer: CustomAuthorizer | None = None,
         certificate: str | Path | None = None,
         key: str | Path | None = None,
+        key_password: str | None = None,
         ca_file: str | Path | None = None,
         alpn: str | None = None,
         logins: LoginsSource | None = None,
@@ -134,6 +136,7 @@ class AWSIoTProvider(Provider):
             "aws_pubsub_region": aws_pubsub_region,
             "aws_pubsub_endpoint": freeze(aws_pubsub_endpoint),
             "key": key,
+            "key_password": key_password,
             "ca_file": ca_file,
             "alpn": alpn,
             "logins": logins,
@@ -386,6 +389,7 @@ class AWSIoTProvider(Provider):
                 ca_file=ca_file,
                 certificate=certificate,
                 key=self._settings.get("key"),
+                key_password=self._settings.get("key_password"),
                 alpn=[] if alpn is None else [alpn],
             )
         except OSError as error:  # an ssl.SSLError is one
@@ -420,7 +424,7 @@ class AWSIoTProvider(Provider):
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
         """Return an error if a message exceeds a limit of AWS IoT; see `Provider.objection_to_publish`."""
-        objection = self._limits.objection_to_publish(topic, len(payload), qos)
+        objection = self._limits.objection_to_publish(topic, len(payload), min(qos, self._max_qos))
         if objection is not None:
             return BeyondLimit(objection)
         self._last_asked = ("the message to", topic)
@@ -431,7 +435,7 @@ class AWSIoTProvider(Provider):
         objections: dict[str, Exception] = {}
         count, most = len(standing), self._limits.max_subscriptions
         for topic_filter, qos in wanted.items():
-            said = self._limits.objection_to_filter(topic_filter, qos)
+            said = self._limits.objection_to_filter(topic_filter, min(qos, self._max_qos))
             if said is None and topic_filter not in standing:
                 count += 1
                 if count > most:

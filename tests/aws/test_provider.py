@@ -20,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from self_signed import encrypt
 
 import pubsub.aio
 from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, LimitExceeded, MQTTError
@@ -502,6 +503,20 @@ def test_a_client_certificate_on_the_wire(
     assert peer.tls is not None
     assert peer.tls.selected_alpn_protocol() == alpn
     assert dict(pair for rdn in peer.tls.getpeercert()["subject"] for pair in rdn)["commonName"] == "bulb"  # type: ignore[index,misc]
+
+
+def test_a_key_may_be_encrypted(tmp_path: Path) -> None:
+    authority = mint_authority()
+    certificate, key = authority.issue(common_name="bulb", identity_for="client").write(tmp_path, "bulb")
+    encrypt(key, b"hunter2")
+    files: dict[str, Any] = {"aws_pubsub_endpoint": "a.example", "certificate": certificate, "key": key}
+    with pytest.raises(ProviderError, match="the private key is encrypted, and there is no key_password"):
+        AWSIoTProvider(**files).client_options()
+    with pytest.raises(ProviderError, match="cannot be used"):
+        AWSIoTProvider(**files, key_password="other").client_options()
+    made = AWSIoTProvider(**files, key_password="hunter2")
+    assert isinstance(made.client_options()["tls"], ssl.SSLContext)
+    assert "hunter2" not in repr(made)
 
 
 def test_the_url_with_a_certificate() -> None:

@@ -88,6 +88,17 @@ def test_a_will_within_the_limits_is_accepted(iot: LocalIoTEndpoint) -> None:
     AWSIoTProvider(aws_pubsub_endpoint=HOST, credentials=KEYS, will=("1/2/3/4/5/6/7/8/9", "x"), limits=limits)
 
 
+def test_max_qos_lowers_messages_and_subscriptions_to_what_the_limits_allow(iot: LocalIoTEndpoint) -> None:
+    with PubSub(provider_of(iot, max_qos=1), timeout=30) as ps:
+        got: queue.Queue[Any] = queue.Queue()
+        assert ps.subscribe("lowered", qos=2).subscribe(next=got.put).ready() == {"lowered": 1}
+        ps.publish("lowered", 1, qos=2)
+        assert got.get(timeout=30).qos == 1
+    strict = IoTLimits(max_qos=0)
+    with PubSub(provider_of(iot, max_qos=1, limits=strict)) as ps, pytest.raises(BeyondLimit, match="at most QoS 0"):
+        ps.publish("lowered", 1, qos=2)
+
+
 def test_of_several_filters_only_the_one_beyond_ends(iot: LocalIoTEndpoint) -> None:
     with PubSub(provider_of(iot), timeout=30) as ps:
         errors: queue.Queue[Any] = queue.Queue()
