@@ -17,6 +17,7 @@ from unittest import mock
 
 import botocore.exceptions
 import pytest
+from botocore.credentials import Credentials as BotocoreCredentials
 from botocore.credentials import DeferredRefreshableCredentials, ReadOnlyCredentials, RefreshableCredentials
 from botocore.session import Session
 
@@ -430,6 +431,25 @@ def test_credentials_that_were_set_in_a_session_of_botocore_are_kept():
     session.set_credentials("AKIDSET", "s")
     provider = BotocoreProvider(session=session)
     assert [fetch(provider), fetch(provider)] == [Credentials("AKIDSET", "s")] * 2
+
+
+def test_a_session_that_is_not_one_of_botocore_decides_on_its_credentials():
+    class LikeBoto3:
+        """A session as in boto3: around one of botocore, of which it has only some methods."""
+
+        def __init__(self):
+            self._session = Session()
+            self._session.get_credentials = lambda: BotocoreCredentials("AKIDBOTO", "s", method="env")
+
+        def get_credentials(self):
+            return self._session.get_credentials()
+
+    class Vault(Session):
+        def get_credentials(self):
+            return BotocoreCredentials("AKIDVAULT", "s")
+
+    assert fetch(BotocoreProvider(session=LikeBoto3())) == Credentials("AKIDBOTO", "s")
+    assert fetch(BotocoreProvider(session=Vault())) == Credentials("AKIDVAULT", "s")
 
 
 def test_credentials_that_botocore_refreshes_are_kept_until_that_fails(profiles, tmp_path):
