@@ -409,7 +409,7 @@ class PubSubCore(Generic[O, F]):
             self._check_function("error", error, awaited=True)
 
         def publish(to: str, message: Any, through: str, codec: Codec | None) -> None:
-            self.publish_nowait(to, message, qos=qos, provider=through, codec=codec)
+            self._runtime.log_failure(self.publish_nowait(to, message, qos=qos, provider=through, codec=codec))
 
         responder = Responder(function, error, self._runtime.accept, publish, prefix, codec)
         observable = self.subscribe(

@@ -235,7 +235,7 @@ class Responder:
             return None
         try:
             result = self._accept(self._function(message))
-            if hasattr(result, "__await__"):
+            if hasattr(type(result), "__await__"):
                 return self._answer_later(message, result)
             self._answer(message, result)
         except BaseException:  # of the function; or of the codec, which cannot encode its result

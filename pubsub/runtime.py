@@ -308,6 +308,13 @@ class Runtime(ABC):
         """Await the result of a callback in a task, if it is awaitable."""
 
     @abstractmethod
+    def log_failure(self, future: Any) -> None:
+        """Log the failure of a message whose future no user gets. Does nothing with threads.
+
+        asyncio itself would log it, as an exception that was never retrieved.
+        """
+
+    @abstractmethod
     def is_usable(self, runner: Any) -> bool:
         """Return whether a connection can be used here. With asyncio its task must belong to the running event loop.
 

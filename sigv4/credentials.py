@@ -12,7 +12,7 @@ Nothing is cached: each fetch calls the source again. A source that is expensive
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -171,9 +171,8 @@ def fetch(source: CredentialsSource) -> Credentials:
     with _botocore_errors():
         given = _call(source)
         if isinstance(given, Awaitable):
-            close = getattr(given, "close", None)
-            if close is not None:
-                close()  # Python warns about a coroutine that is never awaited
+            if isinstance(given, Coroutine):
+                given.close()  # Python warns about a coroutine that is never awaited
             raise TypeError("the source of credentials returns an awaitable; await fetch_async(source) instead")
         return _settle(given, source)
 

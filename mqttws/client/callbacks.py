@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from mqttws.hints import Any, Final
 
@@ -113,10 +113,9 @@ def accepted(result: object) -> object:
     Raises:
         TypeError: It is awaitable.
     """
-    if hasattr(result, "__await__"):
-        close = getattr(result, "close", None)
-        if close is not None:
-            close()  # prevents the warning about a coroutine that was never awaited
+    if hasattr(type(result), "__await__"):  # of the type, because a proxy or a mock may have any attribute
+        if isinstance(result, Coroutine):
+            result.close()  # prevents the warning about a coroutine that was never awaited
         raise TypeError(f"the callback returned a {type(result).__name__}, which is not awaited here")
     return result
 

@@ -118,6 +118,10 @@ class Tasks(Runtime):
             self.spawned.add(task)
             task.add_done_callback(self.spawned.discard)
 
+    def log_failure(self, future: asyncio.Future[None]) -> None:
+        """See `Runtime.log_failure`."""
+        future.add_done_callback(_log_failure)
+
     async def finish(self, result: Any) -> None:
         """Await what a callback returned. Log an exception."""
         try:
@@ -149,6 +153,12 @@ class Tasks(Runtime):
         if loop.is_closed():
             return False
         raise MQTTError("this PubSub is in use in another event loop; close it there, or make another PubSub")
+
+
+def _log_failure(future: asyncio.Future[None]) -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        logger.warning("a responder: %s", error)
 
 
 async def take_messages(channel: Channel, runtime: Tasks) -> None:

@@ -5,7 +5,7 @@ One attempt to connect tries all endpoints; see `mqttws.Client`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any
 
@@ -82,9 +82,8 @@ def _checked(name: str, answer: Any) -> Urls:
     if isinstance(answer, str):
         return str(answer)
     if isawaitable(answer):
-        close = getattr(answer, "close", None)
-        if close is not None:
-            close()  # prevents the warning about a coroutine that was never awaited
+        if isinstance(answer, Coroutine):
+            answer.close()  # prevents the warning about a coroutine that was never awaited
         raise ProviderError(f"{name}: aws_pubsub_endpoint returned an awaitable, which only pubsub.aio awaits")
     if not isinstance(answer, Sequence) or isinstance(answer, bytes):
         raise ProviderError(f"{name}: aws_pubsub_endpoint returned {_kind(answer)}; expected a URL, or several")

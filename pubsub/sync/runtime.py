@@ -12,7 +12,7 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -260,15 +260,17 @@ class Threads(Runtime):
 
     def accept(self, result: Any) -> Any:
         """See `Runtime.accept`. A function that is not a coroutine function may return the coroutine of one."""
-        if hasattr(result, "__await__"):
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()  # prevents the warning about a coroutine that was never awaited
+        if hasattr(type(result), "__await__"):  # of the type, because a proxy or a mock may have any attribute
+            if isinstance(result, Coroutine):
+                result.close()  # prevents the warning about a coroutine that was never awaited
             raise TypeError(f"the callback returned a {type(result).__name__}, which only pubsub.aio awaits")
         return result
 
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`. With threads a result has no effect."""
+
+    def log_failure(self, future: Any) -> None:
+        """See `Runtime.log_failure`."""
 
     def is_usable(self, runner: Any) -> bool:
         """See `Runtime.is_usable`."""

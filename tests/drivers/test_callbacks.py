@@ -21,6 +21,7 @@ import mqttws.aio
 import mqttws.sync.network as network_module
 from mqttws import ConnectionClosed, Message, MQTTError, PubAck, Publish, QueueFull, Reconnect, State, WouldDeadlock
 from mqttws.broker import Broker
+from mqttws.client.callbacks import accepted
 from mqttws.client.core import CALLBACK_SLICE
 
 Make = Callable[..., Any]
@@ -362,6 +363,20 @@ def test_a_coroutine_that_a_blocking_client_does_not_await_is_reported(
         assert record.exc_info
         assert str(record.exc_info[1]) == "the callback returned a coroutine, which is not awaited here"
     assert not begun
+
+
+def test_a_proxy_as_the_result_of_a_callback_is_not_called() -> None:
+    called: list[str] = []
+
+    class Remote:
+        """Any attribute is a method of a remote object."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments: called.append(name)
+
+    remote = Remote()
+    assert accepted(remote) is remote
+    assert not called
 
 
 def test_a_name_is_found_for_every_callback() -> None:

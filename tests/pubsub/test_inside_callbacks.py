@@ -139,6 +139,29 @@ def test_an_awaitable_of_a_callback_is_closed_and_reported(
     assert caplog.text.count("the callback returned a coroutine, which only pubsub.aio awaits") == 2
 
 
+class Remote:
+    """A proxy: any attribute is a method of a remote object."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self.called.append(name)
+
+
+def test_a_proxy_as_the_result_of_a_callback_is_not_called(
+    ps: PubSub, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    remote = Remote()
+    ps.subscribe("a").subscribe(next=lambda message: remote).ready(PATIENCE)
+    ps.subscribe("a").subscribe(recorder).ready(PATIENCE)
+    ps.publish("a", 1, qos=1)
+    recorder.wait_for_values(1)
+    ps.close()
+    assert remote.called == []
+    assert caplog.text == ""
+
+
 def test_a_slow_callback_does_not_block_the_network(ps: PubSub) -> None:
     """While a callback blocks, another thread publishes at QoS 2, which needs the network in both directions."""
     entered, release = threading.Event(), threading.Event()

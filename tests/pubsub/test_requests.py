@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import struct
 import sys
 import threading
@@ -368,6 +369,31 @@ def test_what_a_responder_awaits_may_be_cancelled(world: Any, caplog: pytest.Log
     asyncio.run(main())
     assert "a callback awaited something that was cancelled" in caplog.text
     assert "a callback raised an exception" in caplog.text
+
+
+def test_closing_while_a_responder_works_leaves_no_exception(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from pubsub.aio import PubSub
+
+    async def main() -> None:
+        started = asyncio.Event()
+
+        async def answer(message: pubsub.Message) -> None:
+            started.set()
+            await asyncio.sleep(PATIENCE)
+
+        ps = PubSub(world.provider())
+        await ps.respond("slow", answer).ready(PATIENCE)
+        async with PubSub(world.provider()) as other, other.requester() as requester:
+            asked = asyncio.ensure_future(requester.request("slow", 1, timeout=PATIENCE))
+            await asyncio.wait_for(started.wait(), PATIENCE)
+            await ps.close(0.1)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+
+    asyncio.run(main())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    assert "a responder: publishing failed" in caplog.text
 
 
 def test_an_awaitable_of_a_responder_with_threads_is_a_failure(world: Any, caplog: pytest.LogCaptureFixture) -> None:
