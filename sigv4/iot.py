@@ -95,7 +95,7 @@ def parse_endpoint(endpoint: str) -> Endpoint:
         raise SigningError("endpoint: expected no fragment ('#'), which is never sent")
     if "@" in authority:
         raise SigningError("endpoint: expected a host without a user name; pass the credentials as an argument")
-    host, port = _host_and_port(authority)
+    host, port = _host_and_port(authority, hidden=_may_have_a_password(endpoint))
     path, _, query = path_and_query.partition("?")
     header = host if port in (None, _OWN_PORTS[scheme]) else f"{host}:{port}"
     # People write URLs with spaces and other scripts; on the wire a path is visible ASCII only.
@@ -103,16 +103,21 @@ def parse_endpoint(endpoint: str) -> Endpoint:
     return Endpoint(scheme, host, header, path or "/mqtt", query)
 
 
-def _host_and_port(authority: str) -> tuple[str, int | None]:
+def _may_have_a_password(endpoint: str) -> bool:
+    """Return whether the host of an endpoint may be the beginning of user information: `u:pass/word@host`."""
+    return "@" in endpoint
+
+
+def _host_and_port(authority: str, hidden: bool) -> tuple[str, int | None]:
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?", authority.lower())
     if found is None or not authority.isascii() or not _is_host(found[1]):
         raise SigningError(
-            "endpoint: expected a host of ASCII letters, digits, '-' and '.', and perhaps a port; "
-            f"got {authority[:80]!r}"
+            "endpoint: expected a host of ASCII letters, digits, '-' and '.', and perhaps a port"
+            + ("" if hidden else f"; got {authority[:80]!r}")
         )
     port = int(found[2]) if found[2] else None
     if port is not None and not 1 <= port <= 65_535:
-        raise SigningError(f"endpoint: expected a port of 1 to 65,535, got {port}")
+        raise SigningError("endpoint: expected a port of 1 to 65,535" + ("" if hidden else f", got {port}"))
     return found[1], port
 
 
@@ -132,8 +137,9 @@ def region_from_endpoint(endpoint: str) -> str:
     host = parse_endpoint(endpoint).host
     region = _region_of(host.removesuffix("."))
     if region is None:
+        shown = "" if _may_have_a_password(endpoint) else f" {host!r}"
         raise RegionUnknown(
-            f"the host {host!r} does not name its region, as <id>-ats.iot.<region>.amazonaws.com does; "
+            f"the host{shown} does not name its region, as <id>-ats.iot.<region>.amazonaws.com does; "
             "give the region, for example region='eu-west-1'"
         )
     return region

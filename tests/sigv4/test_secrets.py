@@ -87,6 +87,10 @@ BAD = [
     lambda: presign("GET", "/", **{**REQUEST, "now": SECRET}),
     lambda: presign_iot_url(f"wss://{HOST}/?X-Amz-Signature={SECRET}", KEYS),
     lambda: presign_iot_url(f"wss://user:{SECRET}@{HOST}/", KEYS),
+    lambda: presign_iot_url(f"wss://user:{SECRET}/@{HOST}/", KEYS),
+    lambda: presign_iot_url(f"wss://user:{SECRET}?@{HOST}/", KEYS),
+    lambda: presign_iot_url(f"wss://user:1/{SECRET}@{HOST}/", KEYS),
+    lambda: presign_iot_url(f"wss://{SECRET}.lower/@{HOST}/", KEYS),
     lambda: presign_iot_url(f"wss://mqtt.example.com/?token={SECRET}", KEYS),
     lambda: presign_iot_url(f"https://{HOST}/{SECRET}", KEYS),
     lambda: presign_iot_url(f"wss://{HOST}:x/{SECRET}", KEYS),
@@ -102,9 +106,16 @@ def test_no_error_shows_secrets(index):
         BAD[index]()
     # the traceback quotes source lines of this file, which contain names and not values
     text = shown_of(caught.value).replace("BAD[index]()", "")
-    assert SECRET not in text
+    assert SECRET.lower() not in text.lower()
     assert TOKEN not in text
     assert SECRET not in repr(pickle.loads(pickle.dumps(caught.value)))
+
+
+@pytest.mark.parametrize("endpoint", ["wss://user:98765/word@host/", "wss://user:98765?word@host", "98765/@host"])
+def test_no_error_shows_a_number_of_a_password(endpoint):
+    with pytest.raises(SigV4Error) as caught:
+        presign_iot_url(endpoint, KEYS)
+    assert "98765" not in shown_of(caught.value)
 
 
 def test_no_refusal_shows_secrets():
