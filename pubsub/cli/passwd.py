@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from mqttws.broker import hash_password
 from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.options import PASSWORD
 from pubsub.cli.streams import ask_secret
+
+#: Seconds to wait for others who change the file.
+PATIENCE = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,22 +67,39 @@ def _ask() -> str:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Wait for others who change a file of this folder, and exclude them: the file itself is replaced."""
+    """Wait for others who change a file of this folder, and exclude them: the file itself is replaced.
+
+    Raises:
+        Failure: Another process has kept the lock for too long.
+    """
     try:
         import fcntl
-    except ImportError:  # Windows
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, PermissionError):  # Windows; or files can be changed here, but not listed
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise Failure(f"the file cannot be changed: another process has locked {folder}") from None
+                time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file in one step. Owner, group and mode stay the same; only its owner may read a new one."""
+    """Replace a file in one step. Owner, group and mode stay the same; only its owner may read a new one.
+
+    Raises:
+        Failure: This user must not make a file of that owner and group.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -86,9 +107,19 @@ def _write(path: Path, text: str) -> None:
             if path.exists() and hasattr(os, "fchown"):
                 old, new = path.stat(), os.stat(descriptor)
                 if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                    _give(descriptor, old.st_uid, old.st_gid)
                 os.fchmod(descriptor, old.st_mode & 0o777)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _give(descriptor: int, owner: int, group: int) -> None:
+    try:
+        os.fchown(descriptor, owner, group)
+    except PermissionError:
+        raise Failure(
+            f"the file cannot be changed: user {os.geteuid()} cannot keep its owner {owner} and group {group}; "
+            "run the command as that user and a member of that group, or as root"
+        ) from None

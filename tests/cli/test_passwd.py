@@ -87,10 +87,43 @@ def test_a_file_whose_owner_cannot_be_kept_is_left_alone(
 
     file = tmp_path / "users"
     file.touch(0o600)
-    stat = os.stat_result((0o100600, 1, 1, 1, 1234, 1234, 0, 0, 0, 0))
+    stat = os.stat_result((0o100600, 1, 1, 1, 1234, 4321, 0, 0, 0, 0))
     monkeypatch.setattr(os, "fchown", refuse)
     monkeypatch.setattr(Path, "stat", lambda self, **options: stat)
     assert main(["passwd", str(file), "alice"]) == 1
-    assert "cannot be changed" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "cannot be changed" in shown
+    assert "owner 1234 and group 4321" in shown
     assert os.listdir(tmp_path) == ["users"]
     assert file.read_text() == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no flock")
+def test_a_directory_that_must_not_be_listed_is_not_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    open_file = os.open
+
+    def refuse(path: object, *arguments: int, **options: object) -> int:
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert main(["passwd", str(tmp_path / "users"), "alice"]) == 0
+    assert names(tmp_path / "users") == ["alice"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no flock")
+def test_the_wait_for_a_lock_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(passwd, "PATIENCE", 0.2)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        assert main(["passwd", str(tmp_path / "users"), "alice"]) == 1
+    finally:
+        os.close(descriptor)
+    assert f"another process has locked {tmp_path}" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
