@@ -401,7 +401,12 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, bytes | None]:
     """Return user name and password, from the options, the URL or the environment, in this order.
 
     With `--aws` a signature replaces them: what the environment has for other servers is not used.
+
+    Raises:
+        Failure: There is a password, and `--aws`.
     """
+    if arguments.aws and (arguments.ask_password or arguments.password is not None):
+        raise Failure("--aws authenticates the client by a signature; omit user name and password", USAGE)
     username: str | None = arguments.username
     name_in_url, password_in_url = _user_information(arguments.url)
     if username is None and name_in_url is not None:

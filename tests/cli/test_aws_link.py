@@ -212,6 +212,15 @@ def test_the_user_name_of_the_environment_is_for_other_servers(
     assert main(["pub", keys.url, "a", "x", "-q", "1", "-u", "bob", *options(keys)]) == 2
 
 
+@pytest.mark.parametrize("words", [["-P", "x"], ["--ask-password"], ["-u", "bob", "-P", "x"]])
+@pytest.mark.parametrize("command", [["pub", "-t", "a", "-m", "x"], ["sub", "-t", "a"], ["bench", "--duration", "1"]])
+def test_a_signature_replaces_a_password(
+    keys: LocalIoTEndpoint, command: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command[0], keys.url, *command[1:], *options(keys), *words]) == 2
+    assert "omit user name and password" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("way", ["pub", "bench", "whoami"])
 def test_cognito_that_does_not_answer(
     way: str, closed_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
