@@ -44,8 +44,10 @@ def make_context(arguments: argparse.Namespace) -> ssl.SSLContext:
             context.minimum_version = context.maximum_version = version
         if arguments.psk is not None:
             _use_pre_shared_key(context, arguments)
-    except ValueError as error:  # the key is encrypted
-        raise Failure(f"{error}: use --ask-key-password or --key-password-file", USAGE) from None
+    except ValueError as error:
+        if "the private key is encrypted" in str(error):
+            raise Failure(f"{error}: use --ask-key-password or --key-password-file", USAGE) from None
+        raise Failure(f"the TLS options cannot be used: {error}", USAGE) from None
     except OSError as error:  # an ssl.SSLError is one
         raise Failure(f"the TLS options cannot be used: {error.strerror or error}", USAGE) from None
     return context

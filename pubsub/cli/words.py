@@ -16,6 +16,8 @@ _FREE = frozenset(
     {"-F", "-I", "-P", "-T", "-U", "-e", "-i", "-m", "-t", "-u", "--format", "--message", "--password", "--topic"}
     | {"--username", "--will-payload", "--will-topic"}
 )
+#: The options of `pub` and `rr` that replace the message on the command line.
+_SOURCES = ("message", "stdin_lines", "stdin", "file", "null")
 #: Errors for a default file that is not there: HOME may be /dev/null, or that of another user.
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, PermissionError)
 
@@ -31,7 +33,7 @@ def expand(command: str, words: list[str]) -> tuple[list[str], list[str], list[s
         (POSIX, Utility Syntax Guidelines, 10).
 
     Raises:
-        Failure: The file cannot be read.
+        Failure: The file cannot be read, or another one is named.
     """
     line, operands = _joined(words)
     chosen, line = _chosen_file(line)
@@ -51,6 +53,8 @@ def expand(command: str, words: list[str]) -> tuple[list[str], list[str], list[s
             except ValueError as error:
                 raise Failure(f"{file}, line {number}: {error}", USAGE) from None
     of_file, after = _joined(found)
+    if _chosen_file(line)[0] is not None or _chosen_file(of_file)[0] is not None:
+        raise Failure("-o is given once, and not in a file of options", USAGE)
     return of_file + after, line, operands
 
 
@@ -61,14 +65,26 @@ def prefer_server_of(line: Namespace, arguments: Namespace) -> None:
         line: The arguments of the command line alone.
         arguments: Those of the file and the command line together, which are changed.
     """
+    of_file = arguments.words[: len(arguments.words) - len(line.words)]
+    url_of_file = of_file[:1] if of_file and "://" in of_file[0] else []
+    del of_file[: len(url_of_file)]
+    named = bool(url_of_file) or (arguments.host, arguments.port, arguments.url) != (None, None, None)
     url = line.words[:1] if line.words and "://" in line.words[0] else []
+    if named and _is_message(of_file + line.words, arguments):
+        url = []
     if line.host is None and line.url is None and not url:
         return
     arguments.host, arguments.port, arguments.url = line.host, line.port, line.url
-    of_file = arguments.words[: len(arguments.words) - len(line.words)]
-    if of_file and "://" in of_file[0]:
-        del of_file[0]
     arguments.words = url + of_file + line.words[len(url) :]
+
+
+def _is_message(words: list[str], arguments: Namespace) -> bool:
+    """Return whether the words after the server are the message of `pub` or `rr`, whose topic `-t` names."""
+    if not hasattr(arguments, "message") or any(
+        getattr(arguments, name, None) not in (None, False) for name in _SOURCES
+    ):
+        return False
+    return len(words) == 1 and bool(arguments.topic)
 
 
 def _words_of(line: str) -> list[str]:
@@ -96,6 +112,8 @@ def _chosen_file(words: list[str]) -> tuple[str | None, list[str]]:
     for position, word in enumerate(words):
         if word == "-o" and position + 1 < len(words):
             return words[position + 1], words[:position] + words[position + 2 :]
+        if word.startswith("-o") and word != "-o":
+            return word[2:].removeprefix("="), words[:position] + words[position + 1 :]
     return None, words
 
 

@@ -119,6 +119,23 @@ def test_the_command_line_replaces_the_server_of_the_file(tmp_path: Path, line: 
             assert (arguments.url, arguments.words) == (url, ["kept", "t", "m"])
 
 
+@pytest.mark.parametrize("server", ["-h filed\n-p 1884", "-p 1884", "-L ws://filed/", "ws://filed/"])
+@pytest.mark.parametrize("command", ["pub", "rr"])
+def test_the_message_may_be_a_url_if_the_file_names_the_server(command: str, server: str, tmp_path: Path) -> None:
+    """As on one line: the only word after `-t` is the message."""
+    (tmp_path / "pubsub").mkdir()
+    (tmp_path / "pubsub" / command).write_text(server + "\n")
+    split = {"pub": pub._split, "rr": rr._split}[command]
+    together = split(parsed(command, *server.split(), "-t", "t", "http://m"))
+    arguments = parsed(command, "-t", "t", "http://m")
+    assert arguments.url != "http://m"
+    topics, payload = split(arguments)
+    assert (topics, [*payload]) == (together[0], [*together[1]])
+    for rest in (["-m", "m"], ["-n"], ["t2"]):  # then it is the server
+        assert parsed(command, "http://other/", "-t", "t", *rest).url == "http://other/"
+    assert parsed(command, "-h", "other", "-t", "t", "http://m").url == "mqtt://other"
+
+
 BAD = "mqtt://alice:s3cret@ho\u2100st"
 
 
@@ -235,7 +252,8 @@ def test_the_options_file(tmp_path: Path) -> None:
     assert parsed("pub", "a", "x").url == "mqtt://localhost"
     other = tmp_path / "other"
     other.write_text("-h other", encoding="utf-8-sig")  # as Windows editors write it
-    assert parsed("sub", "-o", str(other), "c").url == "mqtt://other"
+    for words in (["-o", str(other)], [f"-o{other}"], [f"-o={other}"]):
+        assert parsed("sub", *words, "c").url == "mqtt://other"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +288,11 @@ def test_an_invalid_options_file_is_an_error(tmp_path: Path, capsys: pytest.Capt
     assert main(["sub", "-o", str(tmp_path / "odd"), "a"]) == 2
     (tmp_path / "bytes").write_bytes(b"\xff")
     assert main(["sub", "-o", str(tmp_path / "bytes"), "a"]) == 2
-    assert capsys.readouterr().err.count("\n") == 3
+    (tmp_path / "nested").write_text(f"-o {tmp_path / 'odd'}")
+    assert main(["sub", "-o", str(tmp_path / "nested"), "a"]) == 2
+    (tmp_path / "good").write_text("-q 1")
+    assert main(["sub", f"-o{tmp_path / 'good'}", "-o", str(tmp_path / "good"), "a"]) == 2
+    assert capsys.readouterr().err.count("\n") == 5
 
 
 @pytest.mark.parametrize("option", ["-D", "-x", "--tls-engine", "--keyform"])
@@ -525,6 +547,14 @@ def test_an_encrypted_key_of_a_client_needs_an_option(
     encrypt(tmp_path / "both.pem", b"hunter2")
     assert main([*command, "-h", "127.0.0.1", "-p", "1", "--cert", str(tmp_path / "both.pem")]) == 2
     assert "the private key is encrypted, and there is no key_password: use --ask-key-pas" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--tls-alpn", "\u00e9"], ["--tls-alpn", "x" * 256]])
+def test_only_an_encrypted_key_needs_a_password(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pub", "wss://127.0.0.1:1/", *words, "--timeout", "1", "a", "m"]) == 2
+    shown = capsys.readouterr().err
+    assert "the TLS options cannot be used" in shown
+    assert "key-password" not in shown
 
 
 # Output generated from the parsers, and the page.
