@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mqttws.errors import ConnectionClosed, LocalProtocolError
+from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError
 from mqttws.protocol.connection import Connection
 from mqttws.protocol.handshake import Headers, ServerWebSocket
 from mqttws.protocol.machine import NEW
+from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session
 
@@ -23,7 +24,19 @@ class ServerConnection(Connection[ServerMachine]):
         close_timeout: Seconds to wait for the client during the closing handshake.
     """
 
-    __slots__ = ()
+    __slots__ = ("_ended",)
+
+    def __init__(
+        self,
+        machine: ServerMachine,
+        framing: Framing,
+        now: float,
+        *,
+        open_timeout: float = 30.0,
+        close_timeout: float = 5.0,
+    ) -> None:
+        self._ended: MQTTError | None = None  # a close frame that has arrived before the CONNECT was answered
+        super().__init__(machine, framing, now, open_timeout=open_timeout, close_timeout=close_timeout)
 
     def receive_run(self, data: bytes, now: float) -> tuple[str, bytes, list[bytes]] | None:
         """Handle bytes from the client like `receive_data`, but return a run of messages instead of reporting it.
@@ -96,6 +109,8 @@ class ServerConnection(Connection[ServerMachine]):
         Spec: [MQTT-3.1.4-4], [MQTT-3.2.0-1], [MQTT-3.2.2-1] to [MQTT-3.2.2-3]
         """
         self.machine.accept(session, session_present, now, keep_alive=keep_alive)
+        if self._ended is not None:
+            self.machine.close(self._ended)
         self._settle(now)
 
     def refuse(self, return_code: int, now: float) -> None:
@@ -141,6 +156,13 @@ class ServerConnection(Connection[ServerMachine]):
         if not isinstance(self._framing, ServerWebSocket):
             raise LocalProtocolError("plain TCP has no upgrade", "§6")
         return self._framing
+
+    def _on_ended(self, error: MQTTError) -> None:
+        # A client may send messages, DISCONNECT and a close frame without waiting for the CONNACK. Spec: §3.1.4
+        if self.machine.has_more_than_connect:
+            self._ended = error
+        else:
+            self.machine.close(error)
 
     def _is_open(self) -> bool:
         return self.machine.state is not NEW

@@ -895,3 +895,19 @@ def test_messages_are_dropped_for_a_client_that_is_lost_and_still_has_messages_t
     assert broker.publish("b", b"x") == 0
     assert not broker._hub.turns.crowded  # nothing can be done for it before the rate allows that
     broker.stop()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_a_client_has_sent_before_its_close_frame_is_handled(slow, wire, client, waits):
+    """§3.1.4, over a WebSocket: CONNECT, PUBLISH, DISCONNECT and a close frame in one piece."""
+    broker, begun, answer = slow()
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 0))
+    data = b"".join([Connect("slow" if waits else "c").encode(), Publish("t", b"x").encode(), b"\xe0\x00"])
+    device = wire(broker, "ws")
+    device.socket.sendall(bytes((0x82, 0x80 | len(data))) + bytes(4) + data + bytes.fromhex("88 82 00 00 00 00 03 e8"))
+    if waits:
+        assert begun()
+        answer()
+    watcher.expect(Publish("t", b"x"))
+    assert device.frame()[0] in (2, 8)

@@ -204,6 +204,41 @@ class TestOpening:
         assert isinstance(last(list(server.events())), ConnectionClosed)
 
 
+class TestACloseFrameBeforeTheConnack:
+    """A client need not wait for the CONNACK before it sends messages, DISCONNECT and a close frame. Spec: §3.1.4"""
+
+    def received(self, after: str) -> ServerConnection:
+        server = ServerConnection(ServerMachine(), ServerWebSocket(), 0.0)
+        server.receive_data(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
+            0.0,
+        )
+        server.accept_upgrade(0.0)
+        data = CONNECT.encode() + bytes.fromhex(after)
+        close = bytes.fromhex("88 82 00 00 00 00 03 e8")
+        server.receive_data(bytes((0x82, 0x80 | len(data))) + bytes(4) + data + close, 0.0)
+        return server
+
+    @pytest.mark.parametrize(("goodbye", "error"), [("e0 00", None), ("", ConnectionClosed)])
+    def test_what_came_before_it_is_handled_first(self, goodbye: str, error: type[Exception] | None) -> None:
+        server = self.received("30 04 00 01 61 78" + goodbye)
+        assert not server.closed
+        server.accept(Session(), False, 0.0)
+        *_, publish, closed = server.events()
+        assert publish == Publish("a", b"x")
+        assert isinstance(closed, Closed)
+        assert type(closed.error) is (error or type(None))
+
+    def test_without_anything_after_the_connect_it_ends_the_connection(self) -> None:
+        assert isinstance(last(list(self.received("").events())), ConnectionClosed)
+
+    def test_a_refusal_ends_the_connection(self) -> None:
+        server = self.received("e0 00")
+        server.refuse(5, 0.0)
+        assert server.closed
+
+
 class TestTheWrongScheme:
     @pytest.mark.parametrize("size", [1, 2, 12, 100])
     def test_a_server_of_http_that_gets_a_connect(self, size: int) -> None:
