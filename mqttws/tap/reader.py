@@ -715,6 +715,8 @@ class _Stream:
             self._reader.hide(record)
         elif self._before_connect:
             self._reader.reveal(self._sender)
+            if not record.readable:
+                self._reader.cover(record, 1)
 
     def _read_packet(self, record: Record, data: bytes, size: int) -> None:
         reader = self._reader

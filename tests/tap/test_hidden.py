@@ -56,6 +56,8 @@ STREAMS = {
     "a blank line": b"\r\n" + CONNECT,
     "two zeros": b"\x00\x00" + CONNECT,
     "an incomplete packet": b"\x30\xff\x7f" + CONNECT,
+    "a malformed packet": b"\x37\x3e\x3c\xff" + CONNECT,
+    "a SUBACK": b"\x90\x34" + CONNECT,
     "a frame with two zeros": UPGRADE + frame(0x82, b"\x00\x00") + frame(0x82, CONNECT),
     "a text frame": UPGRADE + frame(0x81, b"hi") + frame(0x82, CONNECT),
     "a reserved bit": UPGRADE + frame(0xC2, CONNECT),
