@@ -328,6 +328,8 @@ class Client(Publisher):
             if future is not None and future.cancelled() and network.call(pending.withdraw_future, future):
                 withdrawn = True
                 network.notify()  # there is space in the queue
+                if core.stopping:
+                    network.hurry()  # a `close` may have waited for it
             del future, sent  # the traceback of their exception refers to this frame: a cycle
         failure = f"the message to {topic!r} was not delivered"
         fate = "was not sent and will not be" if withdrawn else "was sent, and may still be delivered"
@@ -570,6 +572,8 @@ class Client(Publisher):
         finally:
             if future.cancelled():
                 withdrawn = bool(self._network.call(self._core.pending.withdraw_request, future))
+                if self._core.stopping:
+                    self._network.hurry()  # a `close` may have waited for it
             del future  # the traceback of its exception refers to this frame: a cycle
         raise TimedOut(self._core.late(failure, seconds) + ("; it was not sent and will not be" if withdrawn else ""))
 

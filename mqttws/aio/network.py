@@ -506,9 +506,11 @@ class Network(Owner):
         try:
             while due is not None:
                 await self._sleep_until(due)
+                core.take_drop()  # a new connection waits for its turn, too
                 now = time.monotonic()
                 while not core.called_off(now) and (turn := core.turn(now)) > now:
                     await self._sleep_until(turn)
+                    core.take_drop()
                     now = time.monotonic()
                 error: Exception | None = None
                 if not core.ending(time.monotonic()):

@@ -537,7 +537,8 @@ class Core(Generic[F]):
         """
         link = self.link
         if link is not None and self.dropped:
-            link.disconnect(now, 0.0)
+            # With `close(send_will=True)` and nothing left to send, no other connection follows.
+            link.disconnect(now, 0.0, goodbye=self._says_goodbye or self._drains(now))
             return True
         if not self.stopping or link is None or link.connection.closed:
             return False

@@ -319,12 +319,13 @@ class Pending(Generic[F]):
 
     def withdraw_request(self, future: Any) -> bool:
         """Withdraw the packets of a request that were not sent. Return whether none of them was sent."""
-        tokens = [token for token, request in self._requests.items() if request.future is future]
-        if not tokens:
+        # Calls with the same timeout end in the order in which they began, so the first one is nearly always it.
+        request = next(filter(lambda request: request.future is future, self._requests.values()), None)
+        if request is None:
             return False
-        request, count = self._requests[tokens[0]], 0
-        for token in tokens:
-            if self._session.withdraw_request(token):
+        count = 0
+        for token in request.codes:
+            if token in self._requests and self._session.withdraw_request(token):
                 del self._requests[token]
                 count += 1
         return count == len(request.codes)

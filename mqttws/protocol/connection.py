@@ -308,8 +308,9 @@ class Connection(ABC, Generic[M]):
     def _on_opened(self, now: float) -> None:
         """Handle the event that MQTT packets may be exchanged."""
 
+    @abstractmethod
     def _on_ended(self, error: MQTTError) -> None:
-        self.machine.close(error)
+        """Handle the end of the framing."""
 
 
 def earlier(one: float | None, other: float | None) -> float | None:

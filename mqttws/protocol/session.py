@@ -45,9 +45,10 @@ class Request:
         subscribe: (Topic Filter, QoS) pairs to subscribe to; empty for an UNSUBSCRIBE.
         unsubscribe: Topic Filters to unsubscribe from; empty for a SUBSCRIBE.
         parts: After a split, all parts in order, each with its return code once it has one; None if not split.
+        was_sent: Whether it was sent, on this connection or an earlier one.
     """
 
-    __slots__ = ("parts", "subscribe", "token", "unsubscribe")
+    __slots__ = ("parts", "subscribe", "token", "unsubscribe", "was_sent")
 
     def __init__(
         self, token: int | None, *, subscribe: Sequence[tuple[str, int]] = (), unsubscribe: Sequence[str] = ()
@@ -56,6 +57,7 @@ class Request:
         self.subscribe = tuple(subscribe)
         self.unsubscribe = tuple(unsubscribe)
         self.parts: dict[Request, int | None] | None = None
+        self.was_sent = False
         self.packet(1)  # raise an error for invalid Topic Filters now, not when the request is sent
 
     @property
@@ -282,7 +284,9 @@ class Session:
             token: The token that `subscribe` or `unsubscribe` has returned.
         """
         for request in self.requests:
-            if request.token == token and request.parts is None:  # a part of a request that was sent is sent again
+            if request.token == token:
+                if request.was_sent or request.parts is not None:  # the server may have it: it is sent again
+                    return False
                 self._requested -= request.size
                 self.requests.remove(request)
                 return True
@@ -296,6 +300,7 @@ class Session:
         if packet_id is None:
             return None
         request = self.requests_sent[packet_id] = self.requests.popleft()
+        request.was_sent = True
         return packet_id, request
 
     def restore(self, session_present: bool, max_filters: int) -> None:

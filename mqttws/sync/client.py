@@ -548,6 +548,7 @@ class Client(Publisher):
         except (TimedOut, WouldDeadlock) as error:
             with self._network.lock:
                 withdrawn = self._core.pending.withdraw_request(future)
+                self._network.wake()  # a `close` may have waited for it
             if not withdrawn:
                 raise
             raise type(error)(f"{error}; it was not sent and will not be") from None
@@ -603,6 +604,7 @@ class Client(Publisher):
         with self._network.lock:
             withdrawn = self._core.pending.withdraw(token)
             self._network.notify()  # there is space in the queue
+            self._network.wake()  # a `close` may have waited for it
         return withdrawn
 
 

@@ -257,13 +257,13 @@ class Network(Owner):
                 if self._runner is not None and not self.core.running:
                     raise MQTTError("the client is still closing: one of its callbacks has not returned")
                 if not self.core.running:
+                    self._starter = threading.get_ident()  # before the thread, which is this thread's from then on
                     self._runner = thread  # first of all, so that the handler below undoes the rest
                 self.core.begin(retries)
                 self._wake_in, self._wake_out = socket_pair()
                 self._poller = Poller()
                 self._poller.watch(self._wake_in, READ)
                 self._step, self._due = self._idle, 0.0
-                self._starter = threading.get_ident()
             thread.start()  # without the lock, for which the thread would wait
         except BaseException as error:
             with self.lock:

@@ -358,3 +358,38 @@ def test_with_a_store_a_message_is_kept_in_every_state(make: Make, tmp_path: Pat
         client.publish_nowait("a", b"kept", 1)
         store._pending.clear()  # uncommitted changes are lost
         assert [value[-4:] for _, value in store.load(b"o")] == [b"kept"]
+
+
+def test_a_request_that_is_withdrawn_ends_the_close_that_waited_for_it(make: Make, tcp_server: Scripted) -> None:
+    states = States()
+    policy = Reconnect(initial=1_000_000, maximum=1_000_000)
+    client, end = connected(make, tcp_server, reconnect=policy, on_state=states)
+    end.cut()
+    tcp_server.accept().cut()
+    states.wait("reconnecting", 2)
+    subscribing = tcp_server.soon(client.subscribe, "a", timeout=0.3)
+    wait_until(lambda: core_of(client).session.requests)
+    begun = time.monotonic()
+    client.close(timeout=PATIENCE)
+    assert time.monotonic() - begun < PATIENCE / 2
+    with pytest.raises(MQTTError):
+        subscribing.result(PATIENCE)
+
+
+def test_reconnect_now_before_a_close_with_the_will_sends_no_disconnect() -> None:
+    async def run(url: str) -> list[bytes]:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as watcher:
+            await watcher.subscribe("status")
+            client = await mqttws.aio.connect(url, client_id="c", will=("status", "gone")).open()
+            client.reconnect_now()
+            await client.close(send_will=True)
+            await watcher.publish("status", "end")
+            payloads = []
+            async for message in watcher:
+                payloads.append(message.payload)
+                if message.payload == b"end":
+                    break
+            return payloads
+
+    with Broker() as broker:
+        assert asyncio.run(run(broker.url)) == [b"gone", b"end"]

@@ -481,7 +481,8 @@ def test_topics_of_waiting_messages_count(tcp_server: Scripted, routed: bool) ->
         core = core_of(client)
         wait_until(lambda: core.stalled or core.received == 200)
         held = sum(len(message.topic) for message in core.calls.messages)
-        assert 1_000_000 - 2 * 64 * 1024 <= held <= 1_000_000 + 64 * 1024
+        # The read that exceeds the bound may also complete a message of which nearly all had arrived.
+        assert 1_000_000 - 2 * 64 * 1024 <= held <= 1_000_000 + 2 * 64 * 1024
         gate.set()
         wait_until(lambda: core.received == 200)
         sending.result(PATIENCE)
