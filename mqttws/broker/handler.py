@@ -333,6 +333,10 @@ class Handler:
                 self._abandon(answer)
                 raise TimeoutError("the hook has not answered in time")
             decided = answer.result()
+        except asyncio.CancelledError:
+            # The connection has ended. A cancelled task would keep it until the garbage collector runs: in Python 3.14
+            # its exception refers to frames of `asyncio.wait`, and these refer to the task.
+            return
         except Exception as error:
             self._task = self._asked = None
             self._line.release("hook")  # so that the client's part of the closing handshake is read
