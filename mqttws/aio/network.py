@@ -554,7 +554,7 @@ class Network(Owner):
 
     async def _serve(self) -> None:
         """Make one Network Connection and wait for its end."""
-        self.change_core(self.core.begin_attempt)
+        self.change_core(self.core.begin_attempt, time.monotonic())
         self.run_callbacks()
         pump = await self._dial()
         if pump is not None:

@@ -1,9 +1,10 @@
 """Admission of connections: limits in total and for each address, which apply from the first byte to the last.
 
 A connection is pending until it gets a CONNACK 0. Pending connections have limits for each address and for the bytes
-that are buffered for all of them. Beyond a limit, or if the broker is full, the oldest pending connection is closed;
-one whose CONNECT waits for an answer of a hook only if there is no other. A new connection is refused only if none is
-pending: a client that has been accepted is never closed for a pending one.
+that are buffered for all of them. Beyond a limit of connections, the oldest pending connection is closed; one whose
+CONNECT waits for an answer of a hook only if there is no other. Beyond the limit of bytes, the one with the most bytes
+is closed. A new connection is refused only if none is pending: a client that has been accepted is never closed for a
+pending one.
 """
 
 from __future__ import annotations
@@ -89,14 +90,15 @@ class Admission(Generic[C]):
         self._silent.pop(connection, None)
 
     def hold(self, connection: C, size: int) -> None:
-        """Record the bytes buffered for a pending connection. Beyond the limit for all, close the oldest ones."""
+        """Record the bytes buffered for a pending connection. Beyond the limit for all, close those with the most."""
         if connection not in self._pending:
             return
         self._held += size - self._pending[connection]
         self._pending[connection] = size
         while self._held > self._limits.max_pending_bytes:
-            oldest = next(other for other, held in self._pending.items() if held)
-            oldest.evict("too many bytes are buffered for connections without a CONNACK")
+            # Not the oldest: it may be a client with a small CONNECT that waits for the authenticator.
+            most = max(self._pending, key=self._pending.__getitem__)
+            most.evict("too many bytes are buffered for connections without a CONNACK")
 
     def accept(self, connection: C) -> None:
         """Record that a pending connection has been accepted as a client."""

@@ -38,8 +38,10 @@ class Limits:
             the new connection.
         max_connections_per_address: The same for one address; None by default, because all clients behind a proxy have
             the same address.
-        max_pending_per_address: Connections from one address without a CONNACK. Beyond: the oldest of them is closed.
-        max_pending_bytes: Bytes buffered for all connections without a CONNACK. Beyond: the oldest are closed.
+        max_pending_per_address: Connections from one address without a CONNACK. Beyond: the oldest of them is closed,
+            first those that have sent no CONNECT.
+        max_pending_bytes: Bytes buffered for all connections without a CONNACK. Beyond: those with the most bytes are
+            closed.
         connect_timeout: Seconds for TLS, the upgrade and CONNECT together, including the hooks. Beyond: closed.
         packet_timeout: Seconds from the first byte of a packet to its last. The bytes of an incomplete packet count
             as activity for the keep alive, but not for longer than this. Beyond: closed.

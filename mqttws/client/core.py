@@ -45,7 +45,7 @@ from mqttws.errors import (
     TimedOut,
     to_raise,
 )
-from mqttws.hints import TYPE_CHECKING, Any, Generic
+from mqttws.hints import TYPE_CHECKING, Any, Generic, inf
 from mqttws.protocol.events import (
     Closed,
     Connected,
@@ -228,6 +228,7 @@ class Core(Generic[F]):
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
         self._turn, self._keeps_turn = None, False
+        self._begun_at = inf
 
     def unopened(self) -> None:
         """Record that `open` failed. It can be called again; messages published until then are queued."""
@@ -246,11 +247,16 @@ class Core(Generic[F]):
             self._turn = turn if turn > now else None
         return self._turn or now
 
-    def begin_attempt(self) -> None:
+    def begin_attempt(self, now: float) -> None:
         """Start an attempt. The caller determines the URL next, outside the lock."""
+        self._begun_at = now
         self.take_drop()
         self.error = self._left_for = None
         self._set_state(State("connecting"))
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether an attempt has begun, and has not ended in time: the callable for the URL does not return."""
+        return now >= self._begun_at + self.options.timeout
 
     def make_attempt(self, url: Any, now: float) -> attempt.Attempt:
         """Continue an attempt with its URL. The caller opens the TCP connection next.

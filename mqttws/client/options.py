@@ -228,15 +228,6 @@ class Options:
         return self.server != "plain" or self.max_qos != 2
 
     @property
-    def open_timeout(self) -> float:
-        """The default timeout of `open`, in seconds.
-
-        An attempt ends by itself after `timeout`, with a better error than `TimedOut`. With a `connect_budget` it may
-        begin much later, when it is its turn.
-        """
-        return self.timeout + 1.0 if self.connect_budget is None else inf
-
-    @property
     def header_pairs(self) -> tuple[tuple[str, str], ...]:
         """The headers for the next attempt, as pairs."""
         return _as_pairs(self.headers)

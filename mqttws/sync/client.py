@@ -176,8 +176,7 @@ class Client(Publisher):
             opened = self._core.opened
             assert opened is not None
             if wait:
-                seconds = self._options.open_timeout if timeout is None else timeout
-                self._wait(opened, seconds, "there was no connection")
+                self._wait_for_connection(opened, timeout)
         except BaseException:
             # Otherwise the client was open before this call, or another thread has opened it meanwhile: it stays open.
             if self._core.opened is not before and self._network.is_starter:
@@ -540,6 +539,18 @@ class Client(Publisher):
         self._core.check_waiting()
         check_timeout(timeout)
         self._network.check_not_owned()
+
+    def _wait_for_connection(self, opened: Future[Any], timeout: float | None) -> None:
+        """Wait for the first attempt. Without a timeout, as long as it waits for its turn and then may take."""
+        # An attempt ends by itself after `timeout`, with a better error than this one.
+        seconds = self._options.timeout + 1.0 if timeout is None else timeout
+        while True:
+            try:
+                self._wait(opened, seconds, "there was no connection")
+                return
+            except TimedOut:
+                if timeout is not None or self._core.is_overdue(time.monotonic()):
+                    raise
 
     def _wait_for_answer(self, future: Future[Any], timeout: float | None, failure: str) -> Any:
         """Wait as `_wait` does for the answer to a request. If the wait fails, withdraw what was not sent."""

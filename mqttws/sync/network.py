@@ -537,7 +537,7 @@ class Network(Owner):
             self._due = turn
         else:
             with self.lock:
-                self.core.begin_attempt()
+                self.core.begin_attempt(now)
             self._step = self._ask
 
     def _pass_time(self, now: float) -> float | None:

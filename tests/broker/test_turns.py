@@ -174,6 +174,21 @@ def test_connections_without_a_connect_are_closed_first_the_oldest_before_others
     assert not admission._pending_by_address
 
 
+def test_the_connection_with_the_most_bytes_is_closed_not_one_that_waits_longer() -> None:
+    admission: Admission[Connection] = Admission(Limits(max_pending_bytes=100))
+    waiting, flooding, small = (Connection(admission) for _ in range(3))
+    for connection in (waiting, flooding, small):
+        assert admission.admit(connection, "x") is None
+    admission.hold(waiting, 40)
+    admission.asked(waiting)
+    admission.hold(flooding, 50)
+    admission.hold(small, 20)
+    assert flooding.reasons == ["too many bytes are buffered for connections without a CONNACK"]
+    assert not waiting.reasons
+    assert not small.reasons
+    assert admission._held == 60
+
+
 def attached(router: Router, *client_ids: str):
     registry = Registry(router)
     for client_id in client_ids:

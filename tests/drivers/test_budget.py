@@ -175,6 +175,22 @@ def test_the_wait_for_a_turn_is_no_part_of_the_attempt(make: Make, broker: Broke
     assert client.state.name == "connected"
 
 
+def test_an_open_ends_although_the_callable_for_the_url_does_not(broker: Broker) -> None:
+    """With a `connect_budget` the wait for a turn has no limit, and the attempt has one."""
+    hangs = threading.Event()
+
+    def url() -> str:
+        hangs.wait(PATIENCE)
+        return broker.url
+
+    client = Client(url, connect_budget=Later(0.2), timeout=0.2)
+    try:
+        with pytest.raises(TimedOut, match="there was no connection"):
+            client.open()
+    finally:
+        hangs.set()
+
+
 def test_a_turn_that_comes_too_late_for_open_is_named(make: Make) -> None:
     client = make("mqtt://127.0.0.1:1", connect_budget=Later(1_000))
     with pytest.raises(TimedOut, match="the client is disconnected, and waits for its turn"):

@@ -142,7 +142,7 @@ class CorePart(ClientPart):
     def connect(self) -> None:
         """See `ClientPart.connect`."""
         core = self.core
-        core.begin_attempt()
+        core.begin_attempt(NOW)
         made = core.make_attempt("mqtt://localhost", NOW)
         core.establish(made, NOW)
         self.connection, self.pieces = made.link.connection, Pieces()
@@ -150,7 +150,7 @@ class CorePart(ClientPart):
 
     def refuse(self) -> None:
         """Fail to make a TCP connection."""
-        self.core.begin_attempt()
+        self.core.begin_attempt(NOW)
         self.core.make_attempt("mqtt://localhost", NOW)
         self._lost(ConnectError("refused"))
 
