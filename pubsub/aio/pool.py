@@ -56,7 +56,7 @@ class Pool(PoolCore):
 
     def start(self, part: Part) -> None:
         """See `PoolCore.start`."""
-        if not part.is_open and not self._is_closing:
+        if not (part.is_open or part.is_closed or self._is_closing):
             part.is_open = True
             self._spawn(part.client.open(wait=False))
 

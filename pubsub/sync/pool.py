@@ -61,7 +61,7 @@ class Pool(PoolCore):
     def start(self, part: Part) -> None:
         """See `PoolCore.start`. A signal handler may interrupt this, but not the new thread, which opens the client."""
         with self.lock:
-            if part.is_open or self._is_closing:
+            if part.is_open or part.is_closed or self._is_closing:
                 return
             part.is_open = True
         try:
@@ -73,7 +73,7 @@ class Pool(PoolCore):
     def _open(self, part: Part) -> None:
         try:
             with self.lock:
-                if self._is_closing:
+                if part.is_closed or self._is_closing:  # in the meantime: nobody would close its client
                     return
                 part.client.open(wait=False)
         except ConnectError:  # the process lacks threads or file descriptors

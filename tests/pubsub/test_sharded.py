@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+from drivers import core_of
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import mqttws
@@ -20,6 +21,7 @@ from mqttws.broker.hooks import Peer
 from pubsub import AWSIoTProvider, ConnectionState, MqttOverWSProvider, ProviderError, PublishFailed, Sharded
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.sync.pool import Pool
 
 Api = Threads | Loop
 Make = Callable[..., Api]
@@ -172,6 +174,29 @@ def test_the_state_is_the_worst_and_lost_connections_are_restored(make: Make, se
         return len(streams.values) == 2
 
     wait_for(both_came)
+
+
+def test_a_connection_that_is_closed_before_its_thread_begins_is_not_opened(
+    stack: ExitStack, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stay open, and take over the connection of a later part with the same client identifier."""
+    api = Threads(server.sharded((1, 1)))
+    stack.callback(api.end)
+    api.ps.connect(timeout=PATIENCE)
+    late: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "_in_background", staticmethod(lambda target, name: late.append(target)))
+        api.ps.resize((1, 2))
+    api.ps.resize((1, 1))
+    wait_for(lambda: len(api.ps.connection_states) == 3)
+    (begin,) = late
+    (part,) = begin.args
+    stack.callback(part.client.close)
+    reader = threading.Thread(target=begin, daemon=True)
+    reader.start()
+    reader.join(PATIENCE)
+    assert not reader.is_alive()
+    assert not core_of(part.client).running
 
 
 def test_a_connection_that_is_always_refused_blocks_nothing(make: Make, server: Server) -> None:
