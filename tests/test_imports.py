@@ -101,11 +101,14 @@ FIRST_MESSAGE = {
 }
 
 
+@pytest.mark.parametrize("callback", ["None", "lambda message: None", "[].append", "functools.partial(print, 1)"])
 @pytest.mark.parametrize("scheme", FIRST_MESSAGE)
-def test_modules_not_loaded_by_a_first_message(scheme: str) -> None:
+def test_modules_not_loaded_by_a_first_message(scheme: str, callback: str) -> None:
     with Broker() as broker:
         url = broker.url_of(scheme)
-        loaded = loaded_by(f"import mqttws; mqttws.connect({url!r}).publish('t', b'x', 1)")
+        loaded = loaded_by(
+            f"import functools, mqttws; mqttws.connect({url!r}, on_message={callback}).publish('t', b'x', 1)"
+        )
     assert not loaded & FIRST_MESSAGE[scheme]
     assert (scheme == "ws") == ("mqttws.protocol.client_handshake" in loaded)
 

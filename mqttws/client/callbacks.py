@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Coroutine
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 from mqttws.hints import Any, Final
 
@@ -17,6 +18,9 @@ from mqttws.hints import Any, Final
 DEBUG: Final = 10
 INFO: Final = 20
 WARNING: Final = 30
+
+#: The flags of code that a call does not run: of generators, coroutines, `types.coroutine`, asynchronous generators.
+_NOT_RUN: Final = 0x20 | 0x80 | 0x100 | 0x200
 
 
 class Callbacks:
@@ -129,9 +133,9 @@ def is_coroutine_function(callback: object) -> bool:
     Args:
         callback: The callback, or None.
     """
-    if callback is None:
+    if callback is None or _is_plain(callback):
         return False
-    import inspect  # not imported by programs without callbacks
+    import inspect
 
     function = _unwrapped(callback)
     # An object can be marked itself, as an `AsyncMock` is.
@@ -146,7 +150,7 @@ def is_generator_function(callback: object) -> bool:
         callback: The callback, or None. The result is False for a generator function with `types.coroutine`, which is
             awaited.
     """
-    if callback is None:
+    if callback is None or _is_plain(callback):
         return False
     import contextlib
     import inspect
@@ -157,6 +161,19 @@ def is_generator_function(callback: object) -> bool:
     if getattr(function, "__globals__", None) is contextlib.__dict__:  # what `contextmanager` returns: it only calls it
         function = inspect.unwrap(function)  # type: ignore[arg-type]
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _is_plain(callback: object) -> bool:
+    """Return whether a callback is a function or a method without any marks, which a call runs.
+
+    Nearly all callbacks are. For them `inspect` is not imported, which takes as long as to import the client.
+    """
+    while type(callback) is functools.partial and not callback.__dict__:
+        callback = callback.func
+    function = callback.__func__ if type(callback) is MethodType else callback
+    if type(function) is not FunctionType:
+        return type(function) is BuiltinFunctionType  # also a method, such as `append` of a list
+    return not function.__dict__ and not function.__code__.co_flags & _NOT_RUN
 
 
 def _is_awaitable_generator(function: Any) -> bool:
