@@ -14,13 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected, UnsubscribeRejected, WouldDeadlock
 from pubsub.errors import NotConnected
 from pubsub.held import Held
-from pubsub.pool.core import PoolCore
 from pubsub.providers.base import Provider
+from pubsub.providers.sharded import Sharded
 from pubsub.publishing import Sent
 from pubsub.receipt import Receipt
 from pubsub.router import REFUSED, Outcome, Request, Router
@@ -28,6 +28,9 @@ from pubsub.runtime import DONE, Client, Runtime, logger, settle
 from pubsub.states import ConnectionState, ConnectionStateChange, connection_state
 from pubsub.subscription import SubscriptionCore
 from pubsub.watching import StateChanges
+
+if TYPE_CHECKING:
+    from pubsub.pool.core import PoolCore
 
 __all__ = ["Channel"]
 
@@ -96,8 +99,8 @@ class Channel:
                 "recover": provider.recover,
             },
         )
-        if isinstance(self.client, PoolCore):
-            self.client.on_part = self._on_part
+        if isinstance(provider, Sharded):
+            cast("PoolCore", self.client).on_part = self._on_part
 
     @property
     def connected(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar, cast, overload
 
 from mqttws import ConnectionClosed, Waiting, check_topic, is_coroutine_function
 from pubsub.channel import Channel
@@ -18,7 +18,6 @@ from pubsub.codecs import JSON, Codec, check_codec
 from pubsub.errors import ProviderError
 from pubsub.message import Message
 from pubsub.observers import Callback, Observer, make_observer
-from pubsub.pool.core import PoolCore
 from pubsub.pool.sizing import Connections, split
 from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
@@ -29,6 +28,9 @@ from pubsub.states import ConnectionState
 from pubsub.subscription import Dedupe, Handle, SubscriptionCore
 from pubsub.topics import check_filters, check_qos, check_topics
 from pubsub.watching import StateChanges
+
+if TYPE_CHECKING:
+    from pubsub.pool.core import PoolCore
 
 __all__ = ["REQUIRED", "ObservableCore", "PubSubCore"]
 
@@ -298,8 +300,8 @@ class PubSubCore(Generic[O, F]):
             each.connections = connections
             with self._runtime.lock:
                 channel = self._channels.get(each.name)
-            if channel is not None and isinstance(channel.client, PoolCore):
-                channel.client.resize(connections)
+            if channel is not None:
+                cast("PoolCore", channel.client).resize(connections)
 
     # Subscribing.
 

@@ -80,6 +80,8 @@ FACES = {
     "from mqttws import ClientWebSocket": HEAVY | SPECIAL | {"socket", "threading", "mqttws.client"},
     "from mqttws import ServerConnection": {"asyncio", "ssl", "socket", "threading", "mqttws.client"},
     "from sigv4 import CredentialsUnavailable": HEAVY | SPECIAL | {"sigv4.verifying", "sigv4.iot", "sigv4.signing"},
+    "from pubsub import PubSub, MqttOverWSProvider":
+        {"ssl", "wsproto", "h11", "asyncio", "random", "hashlib", "pubsub.pool.core", "pubsub.sync.pool", "pubsub.aws"},
     "from mqttws.aio import connect":
         {"wsproto", "h11", "hashlib", "urllib.parse", "mqttws.sync"}
         | (UNUSED - {"mqttws.client.option_types", "mqttws.client.waiting"}),
@@ -89,7 +91,7 @@ FACES = {
 @pytest.mark.parametrize("statement", FACES)
 def test_modules_not_loaded_by_each_face(statement: str) -> None:
     loaded = loaded_by(statement)
-    assert any(module.startswith(("mqttws.", "sigv4.")) for module in loaded)
+    assert any(module.startswith(("mqttws.", "sigv4.", "pubsub.")) for module in loaded)
     assert not loaded & FACES[statement]
 
 

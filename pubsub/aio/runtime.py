@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mqttws
 from mqttws import MQTTError, callback_name
-from pubsub.aio.pool import Pool
 from pubsub.channel import Channel
 from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
 from pubsub.runtime import Runtime, logger
+
+if TYPE_CHECKING:
+    from pubsub.aio.pool import Pool
 
 __all__ = ["Tasks"]
 
@@ -63,6 +65,8 @@ class Tasks(Runtime):
 
         if not isinstance(provider, Sharded):
             return make(**options)
+        from pubsub.aio.pool import Pool  # most programs need no pool
+
         most = provider.max_subscriptions
         budgets = provider.budget, provider.receiving_budget, provider.filters
         return Pool(self, make, options, provider.connections, provider.most_connections, most, *budgets)

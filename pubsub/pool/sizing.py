@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pubsub.pool.part import Part
-from pubsub.pool.places import Place, Places
+if TYPE_CHECKING:
+    from pubsub.pool.part import Part
+    from pubsub.pool.places import Place, Places
 
 __all__ = ["Connections", "Sizes", "excess", "least", "split"]
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mqttws
 from mqttws import WouldDeadlock
@@ -25,7 +25,9 @@ from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
 from pubsub.runtime import Runtime, Waited, logger
 from pubsub.sync.outcome import Outcome, Promise
-from pubsub.sync.pool import Pool
+
+if TYPE_CHECKING:
+    from pubsub.sync.pool import Pool
 
 __all__ = ["Notifier", "Threads", "check_thread", "outcome_of"]
 
@@ -204,6 +206,8 @@ class Threads(Runtime):
 
         if not isinstance(provider, Sharded):
             return make(**options)
+        from pubsub.sync.pool import Pool  # most programs need no pool
+
         most = provider.max_subscriptions
         budgets = provider.budget, provider.receiving_budget, provider.filters
         return Pool(self, make, options, provider.connections, provider.most_connections, most, *budgets)
