@@ -253,7 +253,7 @@ class Link(asyncio.Protocol):
             self._backlog_size += size
             if handler is not None:
                 if handler.subscriber is None:
-                    hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
+                    self._count_pending()
                 self._start_work()
             return
         started, now = perf_counter(), hub.now()
@@ -345,7 +345,7 @@ class Link(asyncio.Protocol):
         # Before CONNACK the client's bytes count against `max_pending_bytes`; after it, work that is left over, and
         # retained messages that fit into the transport, are deferred.
         if handler.subscriber is None:
-            self._hub.admission.hold(self, machine.opening_size)
+            self._count_pending()
         elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_send_retained()):
             self._defer()
         if machine.packet_begun is not None:  # `packet_timeout` applies from now on
@@ -486,6 +486,10 @@ class Link(asyncio.Protocol):
         self._adapt(len(data), spent)
         if "backlog" in self._holds and self._backlog_size < READ_SIZE // 2:
             self.release("backlog")
+        self._count_pending()
+
+    def _count_pending(self) -> None:
+        """Count what is buffered for this connection, unless it has its CONNACK."""
         self._hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
 
     def _fail(self, handler: Handler, error: BaseException, now: float) -> None:
