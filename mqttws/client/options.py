@@ -198,6 +198,8 @@ class Options:
             raise ValueError("retry_first=True needs reconnecting, but reconnect=False disables it")
         if self.store is not None and (self.clean_session or not self.client_id):
             raise ValueError("a store requires a client_id and clean_session=False")
+        if self.store is not None or self.expire_after is not None:
+            import mqttws.protocol.ages  # noqa: F401  # for `age`, which a signal handler may call during an import
 
     def _convert(self) -> None:
         """Check the options that have several forms, and convert them."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 import weakref
 from types import TracebackType
 from typing import Self
@@ -96,6 +97,7 @@ class SQLiteStore:
     def _make_locks(self) -> None:
         self._lock = AtomicLock()  # protects `_pending` and `_batch`; never held while waiting for the disk
         self._writing = AtomicLock()  # held by the thread that uses the file; acquired before `_lock`
+        self._again: set[int] = set()  # the threads that must commit again, for a signal handler
 
     def _abandon(self) -> None:
         """Give up the connection in a forked child process, and never close it.
@@ -156,20 +158,31 @@ class SQLiteStore:
         """Make all changes durable, in one transaction; see `Store.commit`."""
         if not self._pending and not self._batch:
             return
-        with self._writing:  # the commit of another thread may include the changes of this one
-            if not self._pending:
+        me = threading.get_ident()
+        if self._writing._is_owned():  # type: ignore[attr-defined]  # a signal handler in the commit of this thread, which goes on after it
+            self._again.add(me)
+            return
+        while True:
+            with self._writing:  # the commit of another thread may include the changes of this one
+                self._again.discard(me)
+                self._commit()
+            if me not in self._again:
                 return
-            connection = self._open()
+
+    def _commit(self) -> None:
+        if not self._pending:
+            return
+        connection = self._open()
+        with self._lock:
+            self._batch, self._pending = self._pending, {}
+        try:
+            self._write(connection, self._batch)
+        except BaseException:
             with self._lock:
-                self._batch, self._pending = self._pending, {}
-            try:
-                self._write(connection, self._batch)
-            except BaseException:
-                with self._lock:
-                    self._pending = self._batch | self._pending
-                raise
-            finally:
-                self._batch = {}
+                self._pending = self._batch | self._pending
+            raise
+        finally:
+            self._batch = {}
 
     def _write(self, connection: sqlite3.Connection, batch: dict[bytes, bytes | None]) -> None:
         """Write a batch in one transaction. If the disk is full, checkpoint the log and try once more."""

@@ -262,6 +262,36 @@ def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
         assert store.load(b"") == [(b"a", b"2")]
 
 
+def test_a_commit_in_a_signal_handler_that_interrupts_another_one(tmp_path: Path) -> None:
+    """Two clients may share a store, and a signal handler may publish with one while the other one commits."""
+
+    class Interrupted:
+        """A connection whose first transaction is interrupted before its COMMIT."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+            self._interrupts = 1
+
+        def execute(self, statement: str, *arguments: Any) -> Any:
+            if statement == "COMMIT" and self._interrupts:
+                self._interrupts = 0
+                store.put(b"handler", b"2")
+                store.commit()
+            return self._connection.execute(statement, *arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+    store = SQLiteStore(tmp_path / "s.db")
+    store._connection = Interrupted(store._connection)  # type: ignore[assignment, arg-type]
+    store.put(b"main", b"1")
+    store.commit()
+    assert not store._pending
+    store.close()
+    with SQLiteStore(tmp_path / "s.db") as again:
+        assert again.load(b"") == [(b"handler", b"2"), (b"main", b"1")]
+
+
 def test_a_failed_commit_keeps_later_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SQLiteStore(tmp_path / "s") as store:
 
