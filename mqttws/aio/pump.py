@@ -7,6 +7,7 @@ resumes when the buffer is empty: `_writable` means that everything is written.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -101,8 +102,24 @@ class Pump(asyncio.Protocol):
         self._receive(self._link.receive_eof)
         return True  # keep the transport open: output is still to be written
 
+    def forget_parent(self) -> None:
+        """Close this copy of the socket, in a forked child. The connection ends when the parent closes its own.
+
+        The transport still has the number of the descriptor, and the selector is the parent's. So /dev/null takes the
+        place of the socket.
+        """
+        connection, self._socket = self._socket, None
+        if connection is not None and connection.fileno() >= 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            try:
+                os.dup2(null, connection.fileno(), inheritable=False)
+            finally:
+                os.close(null)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the TCP connection."""
+        if self._socket is None:  # this is a forked child
+            return
         if not self.ended.done():
             network, now = self._network, time.monotonic()
             network.busy = True

@@ -217,6 +217,34 @@ def test_a_fork_leaves_the_connection_to_the_parent(program, broker: Broker) -> 
     assert out == "child: the process was forked, and the connection belongs to the parent\nparent: connected\n"
 
 
+@pytest.mark.parametrize("module", ["mqttws", "mqttws.aio"])
+def test_a_connection_ends_with_the_parent_while_a_forked_child_goes_on(program, module: str) -> None:
+    with Scripted("mqtt") as server:
+        process = program(
+            """
+            import asyncio, importlib, inspect, os, signal, sys, warnings
+            warnings.simplefilter("ignore", DeprecationWarning)
+
+            async def main():
+                opened = importlib.import_module(sys.argv[1]).Client(sys.argv[2]).open()
+                if inspect.isawaitable(opened):
+                    await opened
+                if os.fork() == 0:
+                    signal.pause()
+                await asyncio.to_thread(sys.stdin.readline)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            asyncio.run(main())
+            """,
+            module,
+            server.url,
+        )
+        end = server.accept().welcome()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert end.rest() == b""
+
+
 @pytest.fixture
 def remote(program) -> Iterator[str]:
     """The URL of a broker in another process."""
