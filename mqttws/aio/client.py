@@ -28,7 +28,6 @@ from mqttws.client.timings import Timings
 from mqttws.client.waiting import Waiting
 from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
-from mqttws.hints import inf
 from mqttws.protocol.session import Session
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
@@ -168,9 +167,11 @@ class Client(Publisher):
             opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # no call reports it
             return self
         try:
-            seconds = timeout
-            if seconds is None:  # the attempt ends by itself, with a better error; it may wait long for its turn
-                seconds = self._options.timeout + 1.0 if self._options.connect_budget is None else inf
+            seconds = self._options.timeout + 1.0 if timeout is None else timeout
+            while timeout is None and not opened.done():  # the attempt ends by itself, with a better error than below
+                await asyncio.wait((opened,), timeout=seconds)
+                if not opened.done() and self._core.is_overdue(time.monotonic()):
+                    raise TimedOut(self._core.late("there was no connection", seconds))
             await self._wait(opened, seconds, "there was no connection")
         except BaseException:
             opened.cancel()

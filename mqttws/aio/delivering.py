@@ -38,6 +38,10 @@ def deliver(owner: Owner) -> Unfinished | None:
             except (Exception, asyncio.CancelledError):  # the latter from the result of a cancelled future
                 report(callback)
                 continue
+            except BaseException:  # `SystemExit`, which ends the event loop: the server sends the message again
+                if message.qos and not manual_ack:
+                    owner.call(core.session.receiver.discard, message)
+                raise
             if result is not None and inspect.isawaitable(result):
                 return message, iter(takers[takers.index(callback) + 1 :]), (callback, result)
         if message.qos and not manual_ack and takers:  # without takers it is in the inbox of the iterations

@@ -479,6 +479,10 @@ class Network(Owner):
                     return
                 takers = iter(found)
                 awaited = _first_awaitable(takers, message)
+        except BaseException:  # cancelled by `end_callbacks`: the server sends the message again
+            if message.qos and not self._options.manual_ack:
+                self.call(core.session.receiver.discard, message)
+            raise
         finally:
             self._delivery = None
             self.run_callbacks()
@@ -628,6 +632,8 @@ class Network(Owner):
             self._options.store = None
             self._has_lost_store = True
         core = self.core
+        if self._pump is not None:
+            self._pump.forget_parent()
         self._begin()
         core.fork(self.core)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from math import inf
 from typing import Any, Final
 
 Future = asyncio.Future[Any]
@@ -81,9 +82,11 @@ class Waits:
         if len(idle) >= IDLE_LENGTHS:
             for length in idle:
                 del self._by_length[length]
-                self._timers.pop(length).cancel()
+                if length in self._timers:
+                    self._timers.pop(length).cancel()
         waits = self._by_length[seconds] = {}
-        self._timers[seconds] = loop.call_later(seconds, self._expire, seconds, loop)
+        if seconds != inf:  # the loop would keep the timer, and with it the client, until it ends itself
+            self._timers[seconds] = loop.call_later(seconds, self._expire, seconds, loop)
         return waits
 
     def _expire(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:

@@ -228,7 +228,7 @@ class Core(Generic[F]):
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
         self._turn, self._keeps_turn = None, False
-        self._begun_at = inf
+        self._begun_at, self._recovers = inf, False
 
     def unopened(self) -> None:
         """Record that `open` failed. It can be called again; messages published until then are queued."""
@@ -249,13 +249,18 @@ class Core(Generic[F]):
 
     def begin_attempt(self, now: float) -> None:
         """Start an attempt. The caller determines the URL next, outside the lock."""
-        self._begun_at = now
+        if not self._recovers:
+            self._begun_at = now
+        self._recovers = False
         self.take_drop()
         self.error = self._left_for = None
         self._set_state(State("connecting"))
 
     def is_overdue(self, now: float) -> bool:
-        """Return whether an attempt has begun, and has not ended in time: the callable for the URL does not return."""
+        """Return whether an attempt has not ended in time: the callable for the URL hangs, or `recover` is never done.
+
+        Each URL has its own time, and that of the first one begins with the turn of this client (`connect_budget`).
+        """
         return now >= self._begun_at + self.options.timeout
 
     def make_attempt(self, url: Any, now: float) -> attempt.Attempt:
@@ -299,9 +304,7 @@ class Core(Generic[F]):
         events, messages, pending = self.link.connection.machine.events, self.inbox.messages, self.pending
         # Nearly all events are messages, so their number is that of all events minus the others.
         came = len(events)
-        # While the client is being closed, messages are not queued. Those of QoS 1 and 2 are not acknowledged either,
-        # so that the server sends them again.
-        take = messages.append if not self.stopping else _leave
+        take = messages.append if not self.stopping else self._leave
         if self.calls is not self.inbox and not self.stopping and self.routes:
             take = self._sort
         while events:
@@ -351,6 +354,10 @@ class Core(Generic[F]):
         if self.session.sender.lowered and not self._has_lowered:
             self._has_lowered = True
             self._log(WARNING, "the server answers QoS 2 messages with PUBACK; these count as delivered")
+
+    def _leave(self, message: Publish) -> None:
+        """Drop a message that has come while the client is being closed. The server sends it again: see `discard`."""
+        self.session.receiver.discard(message)
 
     def _sort(self, message: Publish) -> None:
         """Queue a message for its callbacks, or for the iterations if no callback matches."""
@@ -577,6 +584,7 @@ class Core(Generic[F]):
             return Verdict(error or ConnectionClosed())
         error, options = self._left_for or error, self.options
         if options.recover is not None and isinstance(error, ConnectError) and self._driver.ask(options.recover, error):
+            self._recovers = True
             return Verdict(error, recovers=True)
         if self._tries_another(error):
             self._log(INFO, "%s: %s; trying another endpoint", self.client_id, error)
@@ -751,7 +759,3 @@ def _too_large(topic: str, size: int, most: int) -> PacketTooLarge:
     """Return the error to report for a message that was skipped."""
     message = f"a message of {size:,} bytes to {topic!r} was skipped: the maximum is {most:,} (max_packet_size)"
     return PacketTooLarge(message, "§2.2.3", topic, size)
-
-
-def _leave(message: Publish) -> None:
-    """Ignore a message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Scripted
 
+import mqttws.aio
 from mqttws import Client, ConnectBudget, ConnectionClosed, TimedOut
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Peer
@@ -189,6 +191,19 @@ def test_an_open_ends_although_the_callable_for_the_url_does_not(broker: Broker)
             client.open()
     finally:
         hangs.set()
+
+
+def test_no_timer_of_the_event_loop_keeps_a_closed_client() -> None:
+    async def run() -> None:
+        async with Broker() as broker:
+            client = mqttws.aio.Client(broker.url, connect_budget=ConnectBudget(1_000))
+            await client.open()
+            await client.publish("t", qos=1, timeout=math.inf)
+            await client.close()
+            timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+            assert math.inf not in [timer.when() for timer in timers]
+
+    asyncio.run(run())
 
 
 def test_a_turn_that_comes_too_late_for_open_is_named(make: Make) -> None:

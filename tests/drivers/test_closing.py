@@ -393,3 +393,59 @@ def test_reconnect_now_before_a_close_with_the_will_sends_no_disconnect() -> Non
 
     with Broker() as broker:
         assert asyncio.run(run(broker.url)) == [b"gone", b"end"]
+
+
+def test_a_message_that_comes_during_a_close_is_delivered_when_it_is_sent_again(
+    make: Make, tcp_server: Scripted
+) -> None:
+    got: list[bytes] = []
+    options = {"client_id": "c", "clean_session": False}
+    client, end = connected(make, tcp_server, on_message=lambda message: got.append(message.payload), **options)
+    client.publish_nowait("a", b"", 1)
+    publish = end.receive()
+    closing = tcp_server.soon(client.close, PATIENCE)
+    wait_until(lambda: core_of(client).stopping)
+    end.send("34 09 00 01 74 00 07 64 61 74 61")  # PUBLISH, QoS 2, t, identifier 7, "data"
+    end.send(PubAck(publish.packet_id))
+    assert end.rest() == Disconnect().encode()
+    end.cut()
+    closing.result(PATIENCE)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome(session_present=True)
+    opening.result(PATIENCE)
+    end.send("3c 09 00 01 74 00 07 64 61 74 61")  # the same with DUP
+    end.send("34 09 00 01 74 00 08 6e 65 78 74")  # identifier 8, "next"
+    end.expect("50 02 00 07", "50 02 00 08")
+    assert got == [b"data", b"next"]
+
+
+def test_a_message_whose_callback_a_close_has_cancelled_is_delivered_again() -> None:
+    """It would also block the acknowledgements of all later messages."""
+
+    async def run() -> None:
+        begun: list[bytes] = []
+        waits, done = asyncio.Event(), asyncio.Event()
+
+        async def on_message(message: Publish) -> None:
+            begun.append(message.payload)
+            if len(begun) == 1:
+                waits.set()
+                await asyncio.Event().wait()
+            elif len(begun) == 3:
+                done.set()
+
+        async with Broker() as broker, mqttws.aio.connect(broker.url) as publisher:
+            options = {"client_id": "c", "clean_session": False, "on_message": on_message}
+            client = mqttws.aio.Client(broker.url, **options)
+            await client.open()
+            await client.subscribe("t", 2)
+            await publisher.publish("t", b"0", 2)
+            await asyncio.wait_for(waits.wait(), PATIENCE)
+            await client.close(timeout=0.0)
+            await client.open()
+            await publisher.publish("t", b"1", 2)
+            await asyncio.wait_for(done.wait(), PATIENCE)
+            assert begun == [b"0", b"0", b"1"]
+            await client.close()
+
+    asyncio.run(run())

@@ -50,6 +50,24 @@ def test_the_first_attempt_fails_if_no_endpoint_answers(make: Make) -> None:
         client.open()
 
 
+def test_open_waits_until_each_endpoint_was_tried(make: Make, tcp_server: Scripted) -> None:
+    """Each URL has the whole `timeout`."""
+    silent = [Scripted("mqtt") for _ in range(4)]
+    with ExitStack() as stack:
+        urls = [stack.enter_context(each).url for each in silent]
+        client = make([*urls, tcp_server.url], timeout=0.5)
+        opening = tcp_server.soon(client.open)
+        tcp_server.accept().welcome()
+        opening.result(PATIENCE)
+        client.close()
+
+
+def test_open_ends_although_recover_always_asks_for_another_attempt(make: Make, closed_port: int) -> None:
+    client = make(f"mqtt://127.0.0.1:{closed_port}", recover=lambda error: True, timeout=0.2)
+    with pytest.raises(TimedOut, match="there was no connection"):
+        client.open()
+
+
 def test_after_a_loss_another_endpoint_is_tried_immediately(make: Make, servers: list[Scripted]) -> None:
     states = States()
     client = make([server.url for server in servers], client_id="c", on_state=states, reconnect=PATIENT)
