@@ -167,10 +167,11 @@ class Client(Publisher):
             opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # no call reports it
             return self
         try:
-            seconds = self._options.timeout + 1.0 if timeout is None else timeout
-            while timeout is None and not opened.done():  # the attempt ends by itself, with a better error than below
-                await asyncio.wait((opened,), timeout=seconds)
-                if not opened.done() and self._core.is_overdue(time.monotonic()):
+            seconds = left = self._options.timeout + 1.0 if timeout is None else timeout
+            while timeout is None and not opened.done():  # as long as the attempt waits for its turn and then may take
+                await asyncio.wait((opened,), timeout=left)
+                left = min(seconds, self._core.overdue_at - time.monotonic())
+                if left <= 0 and not opened.done():
                     raise TimedOut(self._core.late("there was no connection", seconds))
             await self._wait(opened, seconds, "there was no connection")
         except BaseException:

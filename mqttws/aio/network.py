@@ -180,7 +180,9 @@ class Network(Owner):
             MQTTError: The client is already open, possibly in another event loop.
         """
         if self._has_lost_store:
-            raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
+            raise MQTTError(
+                "the store belongs to the parent process; close it before the fork, or use another file in this process"
+            )
         self.bind()
         self.change_core(self.core.begin, retries)
         self.await_expiry()  # for messages that an earlier process has stored
@@ -510,7 +512,8 @@ class Network(Owner):
         try:
             while due is not None:
                 await self._sleep_until(due)
-                core.take_drop()  # a new connection waits for its turn, too
+                while core.take_drop():  # a new connection waits for the interval and for its turn, too
+                    await self._sleep_until(min(due, core.earliest))
                 now = time.monotonic()
                 while not core.called_off(now) and (turn := core.turn(now)) > now:
                     await self._sleep_until(turn)

@@ -234,6 +234,13 @@ class Core(Generic[F]):
         """Record that `open` failed. It can be called again; messages published until then are queued."""
         self.pending.ended = None
 
+    @property
+    def earliest(self) -> float:
+        """The earliest time of the next attempt, after the interval of the reconnect policy, in seconds."""
+        if self._policy is None or self._attempted_at is None:
+            return -inf
+        return self._attempted_at + self._policy.interval
+
     def turn(self, now: float) -> float:
         """Return when the attempt that is due may begin: `now`, or later with a `connect_budget`."""
         budget = self.options.connect_budget
@@ -256,12 +263,13 @@ class Core(Generic[F]):
         self.error = self._left_for = None
         self._set_state(State("connecting"))
 
-    def is_overdue(self, now: float) -> bool:
-        """Return whether an attempt has not ended in time: the callable for the URL hangs, or `recover` is never done.
+    @property
+    def overdue_at(self) -> float:
+        """When an attempt should have ended by itself. It has not if a callable hangs, or `recover` is never done.
 
         Each URL has its own time, and that of the first one begins with the turn of this client (`connect_budget`).
         """
-        return now >= self._begun_at + self.options.timeout
+        return self._begun_at + self.options.timeout + 1.0
 
     def make_attempt(self, url: Any, now: float) -> attempt.Attempt:
         """Continue an attempt with its URL. The caller opens the TCP connection next.
@@ -630,8 +638,7 @@ class Core(Generic[F]):
                 return None
             self._attempts += 1
             delay = patience
-        if self._policy is not None and self._attempted_at is not None:
-            delay = max(delay, self._attempted_at + self._policy.interval - now)
+        delay = max(delay, self.earliest - now)
         if self.stopping and now + delay >= self._close_at:  # the next attempt would be too late for `close`
             self.give_up(None)
             return None

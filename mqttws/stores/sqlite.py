@@ -86,6 +86,11 @@ class SQLiteStore:
             connection.create_function("abandoned", 0, self._abandoned.__len__)  # so that SQLite refers to the list
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
+                if any(map(self._is_abandoned_by, list(_stores))):
+                    raise StoreError(
+                        f"the store {self._path!r} was open when this process was forked; close it before the fork, "
+                        "or choose another file"
+                    ) from None
                 raise StoreError(
                     f"the store {self._path!r} is in use; one process at a time can open it, so end the other "
                     "one or choose another file"
@@ -111,6 +116,13 @@ class SQLiteStore:
             self._abandoned.append(self._connection)
             self._connection = None
         self._make_locks()
+
+    def _is_abandoned_by(self, other: SQLiteStore) -> bool:
+        """Return whether another store has abandoned the file, which SQLite then takes for open in this process."""
+        try:
+            return bool(other._abandoned) and os.path.samefile(self._path, other._path)
+        except OSError:
+            return False
 
     def _log_pages(self) -> int:
         """Return the number of pages of 4 KiB after which the log is moved into the file (a checkpoint).

@@ -542,15 +542,15 @@ class Client(Publisher):
 
     def _wait_for_connection(self, opened: Future[Any], timeout: float | None) -> None:
         """Wait for the first attempt. Without a timeout, as long as it waits for its turn and then may take."""
-        # An attempt ends by itself after `timeout`, with a better error than this one.
-        seconds = self._options.timeout + 1.0 if timeout is None else timeout
+        seconds = left = self._options.timeout + 1.0 if timeout is None else timeout
         while True:
             try:
-                self._wait(opened, seconds, "there was no connection")
+                self._wait(opened, left, "there was no connection")
                 return
             except TimedOut:
-                if timeout is not None or self._core.is_overdue(time.monotonic()):
-                    raise
+                left = min(seconds, self._core.overdue_at - time.monotonic())
+                if timeout is not None or left <= 0:
+                    raise TimedOut(self._core.late("there was no connection", seconds)) from None
 
     def _wait_for_answer(self, future: Future[Any], timeout: float | None, failure: str) -> Any:
         """Wait as `_wait` does for the answer to a request. If the wait fails, withdraw what was not sent."""

@@ -248,7 +248,9 @@ class Network(Owner):
         """
         self.check_not_owned()
         if self._has_lost_store:
-            raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
+            raise MQTTError(
+                "the store belongs to the parent process; close it before the fork, or use another file in this process"
+            )
         if not self.is_current and not self.core.running:
             self.join(1.0)  # the client was open before, and its thread may not have ended yet
         thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
@@ -528,7 +530,7 @@ class Network(Owner):
         """Wait until the next attempt is due."""
         now = time.monotonic()
         if self.core.take_drop():
-            self._due = 0.0
+            self._due = min(self._due, self.core.earliest)
         if self.core.ending(now):
             self._lost(None)
         elif now < self._due:

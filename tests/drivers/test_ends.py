@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, States, wait_until
+from drivers import PATIENCE, States, core_of, wait_until
 from scripted import Scripted, connected
 
 import mqttws
@@ -284,6 +284,25 @@ def test_an_error_of_a_callable_url_is_retried(make: Make, server: Scripted) -> 
     states.wait("connected", 2)
     reasons = [str(state.error) for state in states.seen if state.name == "disrupted"][1:]
     assert reasons == ["no credentials today", "a URL must be a str, not int"]
+
+
+def test_reconnect_now_keeps_the_interval_between_two_attempts(make: Make, server: Scripted) -> None:
+    attempts: list[str] = []
+
+    def url() -> str:
+        attempts.append(server.url)
+        return server.url
+
+    client = make(url, client_id="c", reconnect=Reconnect(interval=1_000_000))
+    opening = server.soon(client.open)
+    server.accept().welcome()
+    opening.result(PATIENCE)
+    core = core_of(client)
+    for _ in range(4):  # the first one ends the connection, the others come while the client waits
+        client.reconnect_now()
+        wait_until(lambda: core.state.name != "connected" and not core.dropped)
+    assert core.state.name == "reconnecting"
+    assert len(attempts) == 1
 
 
 def test_recover_is_called_before_other_decisions(make: Make, server: Scripted) -> None:

@@ -122,11 +122,16 @@ def test_a_fork_cannot_use_the_stores_of_its_parent(tmp_path: Path) -> None:
                 store.commit()
             except StoreError as error:
                 answers.put(str(error))
+            try:
+                SQLiteStore(tmp_path / "s.db")
+            except StoreError as error:
+                answers.put(str(error))
             os._exit(0)
 
         process = context.Process(target=child)
         process.start()
         assert "before a fork" in answers.get()
+        assert "close it before the fork" in answers.get()
         process.join(60)
         store.commit()
         assert store.load(b"") == [(b"k", b"v")]
