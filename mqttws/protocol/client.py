@@ -27,6 +27,7 @@ from mqttws.codec.skipping import Oversize, SkippingDecoder
 from mqttws.codec.subscribing import SubAck, UnsubAck
 from mqttws.errors import (
     ConnectError,
+    ConnectionClosed,
     ConnectionRefused,
     KeepAliveTimeout,
     MalformedPacket,
@@ -35,7 +36,7 @@ from mqttws.errors import (
     RemoteProtocolError,
     StoreError,
 )
-from mqttws.hints import TYPE_CHECKING, inf
+from mqttws.hints import TYPE_CHECKING, Final, inf
 from mqttws.protocol.events import Connected, Expired, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import Outgoing, size_of
@@ -46,6 +47,11 @@ if TYPE_CHECKING:  # imported for the options that need them
     from mqttws.protocol.pacing import Pace
     from mqttws.protocol.probing import Probing
     from mqttws.protocol.stalling import StallTimer
+
+
+#: The number of packets that may wait to be sent after a read. A server that reads is owed one PUBACK or PUBREC and one
+#: PUBCOMP at most for each packet identifier; one that does not must not fill the memory of the client.
+MOST_UNSENT: Final = 2 * 65_535
 
 
 class ClientMachine(Machine):
@@ -200,6 +206,8 @@ class ClientMachine(Machine):
         """Handle bytes from the server; see `Machine.receive_data`."""
         before = len(self.events)
         Machine.receive_data(self, data, now)  # not `super()`, which costs as much as two calls before Python 3.12
+        if len(self._out) > MOST_UNSENT:
+            self.close(ConnectionClosed(f"the server does not read: {len(self._out):,} packets wait to be sent"))
         if self._stall is not None and self.state is CONNECTED:
             self._stall.received(now)
         if self._pace is not None:

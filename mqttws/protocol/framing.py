@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from wsproto.events import CloseConnection, TextMessage
 
 
+#: The number of frames that may wait to be sent while each ping is still answered.
+MOST_PONGS = 1_000
+
+
 class WebSocketFraming(Framing, ABC):
     """The framing of a WebSocket, for both roles. The subclasses open the WebSocket.
 
@@ -61,6 +65,7 @@ class WebSocketFraming(Framing, ABC):
         "_is_open",
         "_key",
         "_keys",
+        "_last_pong",
         "_left",
         "_ours",
         "_ws",
@@ -81,6 +86,7 @@ class WebSocketFraming(Framing, ABC):
         self._key: bytes | None = None  # its masking key, rotated so that it begins with the next byte to use
         self._ours = False  # whether it is handled here, not by wsproto
         self._fragmented = False  # whether wsproto is inside a fragmented message
+        self._last_pong = b""  # the latest pong
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
         """Handle bytes from the peer; see `Framing.receive_data`."""
@@ -244,11 +250,18 @@ class WebSocketFraming(Framing, ABC):
                 payloads.append(bytes(event.data))
             elif isinstance(event, Ping):
                 if self._is_open:
-                    self._out.append(ws.send(event.response()))
+                    self._pong(ws.send(event.response()))
             elif isinstance(event, (TextMessage, CloseConnection)):
                 self._report(payloads, events)
                 events.append(self._end(event))
                 break  # whatever follows a close frame is ignored (RFC 6455 §5.5.1)
+
+    def _pong(self, frame: bytes) -> None:
+        """Send a pong. If the peer reads none of many, it replaces the latest one. Spec: RFC 6455 §5.5.3."""
+        if len(self._out) >= MOST_PONGS and self._out[-1] is self._last_pong:
+            self._out.pop()
+        self._last_pong = frame
+        self._out.append(frame)
 
     def _end(self, event: TextMessage | CloseConnection) -> Ended:
         """Handle an event that ends the WebSocket: a close frame, a malformed frame, or a text message."""

@@ -25,7 +25,7 @@ from mqttws.protocol.frames import (
     take_plain,
     take_short,
 )
-from mqttws.protocol.framing import WebSocketFraming
+from mqttws.protocol.framing import MOST_PONGS, WebSocketFraming
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.masking import mask
 from mqttws.protocol.outgoing import LONG
@@ -619,6 +619,24 @@ class TestDataFrames:
             assert gather(events) == [b"01234"]
             pong = framing.data_to_send()
             assert pong == frame(0x8A, b"ping", masked=not masked) if masked else pong[0] == 0x8A
+
+    def test_pings_of_a_peer_that_reads_nothing_take_no_more_memory(self, side: Side) -> None:
+        framing, masked = side
+        for number in range(MOST_PONGS + 100):
+            framing.receive_data(frame(0x89, b"%d" % number, masked=masked))
+        framing.send(b"data")
+        for _ in range(100):
+            framing.receive_data(frame(0x89, b"later", masked=masked))
+        pongs = WSProto(ConnectionType.CLIENT if masked else ConnectionType.SERVER)
+        pongs.receive_data(framing.data_to_send())
+        events = list(pongs.events())
+        assert len(events) == MOST_PONGS + 2
+        assert [bytes(event.payload) for event in events[:-2]] == [
+            *(b"%d" % number for number in range(MOST_PONGS - 1)),
+            b"%d" % (MOST_PONGS + 99),
+        ]
+        assert bytes(events[-2].data) == b"data"
+        assert bytes(events[-1].payload) == b"later"
 
     def test_a_long_fragmented_message_is_passed_on_as_it_arrives(self, side: Side) -> None:
         framing, masked = side

@@ -982,3 +982,16 @@ def test_a_message_that_could_not_be_reported_is_reported_when_it_is_sent_again(
     with pytest.raises(MemoryError):
         machine.receive_data(publish.encode(), NOW)
     assert session.receiver.received == frozenset()
+
+
+def test_a_server_that_reads_no_answers_loses_the_connection() -> None:
+    """Each packet identifier is owed two answers at most. More would only fill the memory."""
+    machine = client()
+    releases = PubRel(7).encode() * 65_535
+    for _ in range(2):
+        machine.receive_data(releases, NOW)
+        assert machine.state is CONNECTED
+    machine.receive_data(PubRel(7).encode(), NOW)
+    assert machine.state is CLOSED
+    assert isinstance(closing_error(take(machine)), ConnectionClosed)
+    assert "131,071 packets wait" in str(machine.error)
