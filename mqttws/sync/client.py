@@ -153,8 +153,8 @@ class Client(Publisher):
         With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: Seconds; None: the attempt ends after the `timeout` of the options, in which the wait for its turn
-                (`connect_budget`) is not included.
+            timeout: Seconds; None: the `timeout` of the options for each URL, and however long the wait for the turn of
+                this client is (`connect_budget`).
             wait: Whether to wait for the connection. If not, return immediately and make attempts until one succeeds,
                 as with `retry_first`.
 
