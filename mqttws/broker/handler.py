@@ -8,7 +8,7 @@
     Publish               pass to the router, then acknowledge
     SubscribeReceived     pass to the router, then SUBACK, then the retained messages
     UnsubscribeReceived   pass to the router, then UNSUBACK
-    Closed                inform the registry and the hook, and log
+    Closed                inform the registry, and log; the will and the hook follow (see `endings`)
 
 Events that would take longer than a slice are deferred to the connection's next turn, and so is a PUBLISH whose
 recipients take long to look up. Reading is paused while an async hook is pending, so nothing accumulates. If a handler
@@ -27,7 +27,8 @@ from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
-from mqttws.broker.hooks import Accepted, Peer, Refused, Rejection, contain
+from mqttws.broker.endings import Ending
+from mqttws.broker.hooks import Accepted, Peer, Refused, Rejection
 from mqttws.broker.hub import Hub
 from mqttws.broker.notices import Notices
 from mqttws.broker.origin import objection_to_origin
@@ -117,6 +118,7 @@ class Handler:
         "_allowance",
         "_allowance_at",
         "_asked",
+        "_busy",
         "_connect",
         "_connection",
         "_held",
@@ -140,6 +142,7 @@ class Handler:
         self._asked: asyncio.Future[Any] | None = None  # a pending async hook
         self._task: asyncio.Task[None] | None = None  # waits for `_asked` and continues with its result
         self._upgrading = False
+        self._busy = False  # whether `take_events` is being executed
         rate = hub.limits.publish_rate
         self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets are allowed now
         self._allowance_at = 0.0  # when `_allowance` was computed
@@ -171,23 +174,33 @@ class Handler:
         return True
 
     def take_events(self, now: float, until: float = inf) -> bool:
-        """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now."""
+        """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now.
+
+        An event can end its own connection, which calls this again. The inner call does nothing: the outer one goes on
+        with the next event once this one is handled, which keeps their order. Spec: [MQTT-4.6.0-5]
+        """
+        if self._busy:
+            return False
         machine = self._connection.machine
         limited = self._hub.limits.publish_rate is not None
-        if self._routing is not None and not self._route(until):
-            return True
-        while machine.events:
-            if limited and type(machine.events[0]) is Publish and not self._may_publish(now):
-                return False
-            event = machine.events.popleft()
-            handler = _HANDLERS.get(type(event))
-            if handler is not None:
-                handler(self, event, now)
-                if self._routing is not None and not self._route(until):
-                    return True
-            if machine.events and perf_counter() >= until:
+        self._busy = True
+        try:
+            if self._routing is not None and not self._route(until):
                 return True
-        return False
+            while machine.events:
+                if limited and type(machine.events[0]) is Publish and not self._may_publish(now):
+                    return False
+                event = machine.events.popleft()
+                handler = _HANDLERS.get(type(event))
+                if handler is not None:
+                    handler(self, event, now)
+                    if self._routing is not None and not self._route(until):
+                        return True
+                if machine.events and perf_counter() >= until:
+                    return True
+            return False
+        finally:
+            self._busy = False
 
     def fail(self, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or a hook. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
@@ -283,6 +296,8 @@ class Handler:
         if self._line.left and known is not None and known.outlet is not None:
             self.cut(ConnectionClosed("the client has connected again meanwhile"), now)
             return
+        registry.take_over(peer)
+        self._hub.endings.make_way(peer.client_id)
         subscriber, session_present = registry.attach(peer, connect, answer, self._line)
         self.subscriber = subscriber
         review = self._hub.router.review(subscriber)
@@ -489,6 +504,12 @@ class Handler:
     # The end of the connection.
 
     def _on_closed(self, event: Closed, now: float) -> None:
+        subscriber = self.subscriber
+        if subscriber is not None:  # first: whatever fails below, the client is no longer connected
+            wanted = event.error is not None and not self._hub.stopping
+            will = self._hub.registry.detach(subscriber, now, will=wanted)
+            self._hub.endings.add(Ending(self.peer, event.error, will, not subscriber.clean_session))
+            subscriber.session.sender.allowance = inf  # an incomplete review ends with the connection, too
         if self._task is not None and self._asked is not None:
             self._abandon(self._asked)  # explicitly: a task that has not started would never await it
             self._task.cancel()
@@ -496,25 +517,9 @@ class Handler:
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
         kind = "faults" if level == logging.WARNING else "connections closed"
         self._log(kind, "client %s: closed: %s", self.peer, event.error or "the client disconnected", level=level)
-        subscriber, self.subscriber = self.subscriber, None
-        if subscriber is None:
-            return
+        self.subscriber = None
         if self._stored is not None:
             self._stored.stop()
-        subscriber.session.sender.allowance = inf  # an incomplete review ends with the connection, too
-        wanted = event.error is not None and not self._hub.stopping
-        will = self._hub.registry.detach(subscriber, now, will=wanted)
-        if will is not None:
-            self._hub.publish_will(self.peer, will)
-        if self._hub.hooks.on_disconnected is not None:
-            try:
-                self._hub.hooks.on_disconnected(self.peer, event.error)
-            except BaseException as error:
-                contain(error)
-                text = "client %s: the hook on_disconnected failed"
-                self._log("errors in on_disconnected", text, self.peer, level=logging.ERROR, error=error)
-        if not subscriber.clean_session:
-            self.peer.leave()  # the session keeps the peer, but not what belongs to the connection
 
     def _log(
         self,

@@ -12,15 +12,14 @@ from time import monotonic
 from typing import Protocol
 
 from mqttws.broker import admission
-from mqttws.broker.hooks import Access, Hooks, Peer, contain
+from mqttws.broker.endings import Endings
+from mqttws.broker.hooks import Hooks
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Expiry, Registry
 from mqttws.broker.router import Router
 from mqttws.broker.status import Status
-from mqttws.broker.subscriptions import Unfinished
 from mqttws.broker.turns import Turns
-from mqttws.codec.publishing import Message
-from mqttws.errors import ConnectionClosed, MQTTError, StoreError
+from mqttws.errors import ConnectionClosed, MQTTError
 
 #: Seconds between two searches for expired sessions.
 _SWEEP = 1.0
@@ -56,6 +55,7 @@ class Hub:
     Attributes:
         now: The clock of the event loop, in seconds.
         context: For the timers of connections, which would each copy one.
+        ending: Whether what a client has sent before the broker ended its connection is being handled.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class Hub:
         self.context = copy_context()
         self.status = Status(router, registry, self.now())
         self.stopping = False
+        self.ending = False
         self.turns = Turns(self.loop, self.persistence, self.notices)
+        self.endings = Endings(router, self.turns)
         self.admission: admission.Admission[Connection] = admission.Admission(self.limits, _descriptors_left())
         self._expiry: Expiry | None = None  # the sessions that are being dropped
         self._empty = asyncio.Event()
@@ -101,35 +103,6 @@ class Hub:
         self.admission.leave(connection)
         if not self.admission:
             self._empty.set()
-
-    def publish_will(self, peer: Peer, will: Message) -> None:
-        """Publish the will of a client; in a later turn of the event loop if the lookup of its recipients takes long.
-
-        The authorizer allowed the will at the CONNECT, which can be long ago, so it is called again. If a hook fails,
-        the will is not published.
-        """
-        try:
-            verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
-            if verdict.allowed and self.hooks.on_published is not None:
-                self.hooks.on_published(None, will)
-        except BaseException as error:
-            contain(error)
-            self.metrics.publish_denied += 1
-            text = "client %s: a hook failed, and the will to %r is not published"
-            self.notices.log("a hook failed for a will", peer.client_id, text, peer, will.topic, error=error)
-            return
-        if not verdict.allowed:
-            self.metrics.publish_denied += 1
-            text = "client %s: the will to %r denied: %s"
-            self.notices.log("requests refused", peer.client_id, text, peer, will.topic, verdict.reason)
-            return
-        try:
-            self.router.publish(will.topic, will.payload, will.qos, will.retain)
-        except Unfinished as unfinished:
-            self.turns.defer(_Will(self.router, will, unfinished))
-        except StoreError as error:
-            text = "client %s: the will to %r is not published: %s"
-            self.notices.log("a will is not stored", peer.client_id, text, peer, will.topic, error)
 
     def _sweep(self, now: float) -> None:
         self.notices.sweep()
@@ -175,6 +148,7 @@ class Hub:
             for connection in self.admission.all:
                 connection.abort()
         await empty
+        self.endings.complete_all()
 
 
 def _descriptors_left() -> float:
@@ -196,24 +170,3 @@ def _descriptors_left() -> float:
 def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """Return the clock of an event loop; without asyncio's Python function around it, which each read would call."""
     return monotonic if getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time else loop.time
-
-
-class _Will:
-    """A will whose recipients are still being looked up."""
-
-    def __init__(self, router: Router, will: Message, unfinished: Unfinished) -> None:
-        self._router = router
-        self._will = will
-        self._unfinished = unfinished
-
-    def work(self, until: float) -> bool:
-        """See `turns.Worker.work`."""
-        if not self._router.go_on(self._unfinished, until):
-            return True
-        will = self._will
-        try:
-            self._router.publish(will.topic, will.payload, will.qos, will.retain)
-        except Exception as error:
-            text = "publishing the will to %r failed"
-            self._router.notices.log("wills failed", "", text, will.topic, level=logging.ERROR, error=error)
-        return False

@@ -673,14 +673,20 @@ class Link(asyncio.Protocol):
         if handler is None:  # during the TLS handshake, or after the end
             self.abort()
             return
-        now = self._hub.now()
+        hub, now = self._hub, self._hub.now()
+        outermost, hub.ending = not hub.ending, True
         try:
             self._connection.close(error, now)
-            if handler.take_events(now, perf_counter() + _LAST_SLICE):
+            # What the client has sent can end other connections. What their clients have sent is discarded: it could
+            # end further ones, each inside the one before.
+            if not outermost or handler.take_events(now, perf_counter() + _LAST_SLICE):
                 handler.cut(error, now)
                 handler.take_events(now)
         except BaseException as failure:
             self._fail(handler, failure, now)
+        finally:
+            if outermost:
+                hub.ending = False
         self.wake()  # do not write here: the caller may be handling an event of another connection
         if self._lost:
             self._defer()  # nothing else would complete a connection that waited for a hook or a rate
@@ -742,6 +748,8 @@ class Link(asyncio.Protocol):
             if self._full and machine.state is not CLOSED:
                 break
             size = self._write(now)
+            if machine.state is CLOSED and self._handler is not None and self._handler.subscriber is not None:
+                self._act(lambda now: None)  # handle the rest: the store failed, or events before the end still wait
             # Without a store a short piece is the last one. Between `prepare` and `flush`, more may have been queued.
             if not size or (size < PIECE and not stored) or not connection.has_output:
                 break
@@ -762,12 +770,9 @@ class Link(asyncio.Protocol):
 
     def _write(self, now: float) -> int:
         """Write one piece. Return its size in bytes; 0 if there was none."""
-        connection, handler = self._connection, self._handler
-        data = connection.piece_to_send(now)
+        data = self._connection.piece_to_send(now)
         size = len(data)
         self._pending = 0
-        if connection.machine.state is CLOSED and handler is not None and handler.subscriber is not None:
-            self._act(lambda now: None)  # handle the rest: the store failed, or events before the end are still waiting
         if data and self._transport is not None:
             self._hub.metrics.bytes_sent += size
             self._written += size

@@ -202,19 +202,22 @@ class Registry:
             return answer.owner
         return connect.username
 
+    def take_over(self, peer: Peer) -> None:
+        """Close the old connection of a client that connects again. Spec: [MQTT-3.1.4-2]."""
+        known = self._subscribers.get(peer.client_id)
+        if known is not None and known.outlet is not None:
+            known.outlet.end(SessionTakenOver(f"the session was taken over by {peer}"))
+
     def attach(self, peer: Peer, connect: Connect, answer: Accepted, outlet: Outlet) -> tuple[Subscriber, bool]:
-        """Connect a client that has passed all checks; see the module's docstring.
+        """Connect a client that has passed all checks, after `take_over`; see the module's docstring.
 
         Returns:
             The subscriber, and whether its session existed before.
 
-        Spec: [MQTT-3.1.2-4], [MQTT-3.1.2-6], [MQTT-3.1.4-2], [MQTT-3.1.4-3]
+        Spec: [MQTT-3.1.2-4], [MQTT-3.1.2-6], [MQTT-3.1.4-3]
         """
         client_id = peer.client_id
         known = self._subscribers.get(client_id)
-        if known is not None and known.outlet is not None:
-            known.outlet.end(SessionTakenOver(f"the session was taken over by {peer}"))
-            known = self._subscribers.get(client_id)  # a clean session has ended with its connection
         if known is not None and connect.clean_session:
             self._forget(known)
             known = None

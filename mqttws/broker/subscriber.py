@@ -75,7 +75,11 @@ class Outlet(Protocol):
         """Schedule a write, because the session has something to send."""
 
     def end(self, error: MQTTError) -> None:
-        """Close the connection; `Registry.detach` has been called when this returns."""
+        """Close the connection.
+
+        `Registry.detach` has been called when this returns, unless the caller is handling an event of this connection,
+        such as a PUBLISH that its own client would receive: then that event and those after it are handled first.
+        """
 
 
 class Subscriber:

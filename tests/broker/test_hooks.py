@@ -911,3 +911,30 @@ def test_what_a_client_has_sent_before_its_close_frame_is_handled(slow, wire, cl
         answer()
     watcher.expect(Publish("t", b"x"))
     assert device.frame()[0] in (2, 8)
+
+
+@pytest.mark.statement("MQTT-4.6.0-5")
+@pytest.mark.parametrize("way", ["kicked", "denied", "kicked at each"])
+def test_a_client_closed_by_its_own_message_keeps_the_order_of_its_messages(start, client, way):
+    numbers = range(1, 401)
+
+    def on_published(peer: Peer | None, message: Message) -> None:
+        if way == "kicked at each" or (way == "kicked" and message.payload == b"1"):
+            broker.disconnect("c")
+
+    def authorize(peer: Peer, access: Access) -> Verdict:
+        allowed = way != "denied" or access.action != "receive" or peer.client_id == "watcher"
+        return Verdict(allowed, close=True)
+
+    broker = start(on_published=on_published, authorizer=authorize)
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 1), ("w", 1))
+    peer = client("c", broker, will=Message("w", b"", 1))
+    peer.subscribe(("a", 0))
+    peer.send(*(Publish("a", b"%d" % number, 1, packet_id=number) for number in numbers))
+    payloads = []
+    while (message := watcher.receive()).topic != "w":
+        payloads.append(int(message.payload))
+        watcher.send(PubAck(message.packet_id))
+    assert payloads == list(numbers[: len(payloads)])
+    assert payloads

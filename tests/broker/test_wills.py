@@ -7,8 +7,8 @@ import socket
 import pytest
 from wire import Wire
 
-from mqttws import Connect, Message, Publish
-from mqttws.broker import Limits
+from mqttws import Connect, Message, MQTTError, Publish
+from mqttws.broker import Access, Limits, Peer, Verdict
 
 WILL = Message("w", b"gone")
 
@@ -130,3 +130,54 @@ def test_no_will_is_published_when_the_broker_stops(start, client):
     assert watcher.rest() == b""
     broker.start()
     client("watcher", broker, clean_session=False).quiet()
+
+
+def test_wills_that_close_other_clients_do_not_nest(start, client):
+    """Each will is denied to all others, which closes them: far more than Python's recursion limit would allow."""
+    denied, ended = [], []
+
+    def authorize(peer: Peer, access: Access) -> bool | Verdict:
+        denies = denied and access.action == "receive" and peer.client_id != "watcher"
+        return Verdict(False, close=True) if denies else True
+
+    broker = start(authorizer=authorize, on_disconnected=lambda peer, error: ended.append(peer.client_id))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("gone/#", 0))
+    names = [f"c{number}" for number in range(200)]
+    for name in names:
+        client(name, broker, clean_session=False, will=Message(f"gone/{name}")).subscribe(("gone/#", 0))
+    denied.append(True)
+    broker.publish("gone/now")
+    topics = [message.topic for message in watcher.messages(1 + len(names))]
+    assert sorted(topics) == sorted(["gone/now", *(f"gone/{name}" for name in names)])
+    assert [session.client_id for session in broker.sessions() if session.connected] == ["watcher"]
+    assert sorted(ended) == sorted(names)
+
+
+def test_a_client_that_connects_again_is_told_of_after_the_end_of_its_last_connection(start, client):
+    """Also if a take-over is not what ended it."""
+    calls = []
+    broker = start(
+        on_connected=lambda peer: calls.append(("connected", peer.client_id)),
+        on_disconnected=lambda peer, error: calls.append(("disconnected", peer.client_id)),
+    )
+    for _ in range(20):
+        client("c", broker).close()
+        client("c", broker, will=Message("w"))
+    broker.stop()
+    assert calls == [("connected", "c"), ("disconnected", "c")] * 40
+
+
+def test_the_hook_for_the_end_of_a_connection_can_end_the_next(start, client):
+    names = [f"c{number}" for number in range(300)]
+    ended = []
+
+    def on_disconnected(peer: Peer, error: MQTTError | None) -> None:
+        ended.append(peer.client_id)
+        broker.disconnect(f"c{len(ended)}")
+
+    broker = start(on_disconnected=on_disconnected)
+    peers = [client(name, broker) for name in names]
+    assert broker.disconnect("c0")
+    assert peers[-1].rest() == b""
+    assert ended == names
