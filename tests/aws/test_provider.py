@@ -33,7 +33,7 @@ from pubsub.aws.custom_auth import CustomAuthorizer
 from pubsub.aws.endpoint_url import alpn_for, unsigned_url
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectRefused, Reason, UpgradeRefused
 from pubsub.aws.limits import IoTLimits
-from pubsub.aws.local.authorizers import AuthorizerGrant, LocalAuthorizer
+from pubsub.aws.local.authorizers import AuthorizerGrant, AuthorizerRequest, LocalAuthorizer
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
 from pubsub.aws.local.identities import ALLOW_ALL, Identities
 from sigv4 import Credentials
@@ -353,6 +353,16 @@ def test_a_custom_authorizer(
     ):
         error = failure(provider(endpoint, ca_file, custom_authorizer=wrong))
         assert isinstance(error, ConnectRefused)
+
+
+@pytest.mark.parametrize("signature", ["", "%", "A", "AAAA", "\xe9", "\u20ac"])
+def test_any_signature_that_is_not_right_is_refused(signature: str, signing_key: rsa.RSAPrivateKey) -> None:
+    """Also one that is not Base64, or not ASCII: clients send it."""
+    pem = signing_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    authorizer = LocalAuthorizer("a", lambda token, request: None, public_key=pem)
+    parameters = {"token": TOKEN, "x-amz-customauthorizer-signature": signature}
+    answer = authorizer.answer(AuthorizerRequest("a", parameters, "", b"", "c"))
+    assert answer == "custom authorizer 'a': the token's signature was not made with its private key"
 
 
 @pytest.fixture
