@@ -191,8 +191,9 @@ class CognitoIdentity:
         def go_on(task: asyncio.Task[Logins]) -> None:
             if task.cancelled():
                 self._settle(future, CognitoError("the refresh was cancelled: its event loop ended"))
-            elif isinstance(fault := task.exception(), Exception):
-                self._settle(future, fault)
+            elif (fault := task.exception()) is not None:
+                interrupted = CognitoError("the refresh was interrupted")  # by what is no Exception, such as SystemExit
+                self._settle(future, fault if isinstance(fault, Exception) else interrupted)
             else:
                 self._refresh_in_worker(loop, future, task.result())
 

@@ -402,6 +402,29 @@ def test_a_failure_is_raised_in_all_tasks(stage: Stage) -> None:
     assert asyncio.run(client.get_frozen_credentials_async())
 
 
+class Quit(BaseException):
+    """Ends what no handler of an `Exception` may stop."""
+
+
+def test_logins_that_raise_no_exception_end_the_refresh(stage: Stage) -> None:
+    fails = [True]
+
+    async def logins() -> dict[str, str]:
+        if fails:
+            fails.clear()
+            raise Quit
+        return await give_alice()
+
+    async def ask(client: CognitoIdentity) -> Credentials:
+        async with asyncio.timeout(30):
+            return await client.get_frozen_credentials_async()
+
+    client = stage.client(logins)
+    with pytest.raises(CognitoError, match="the refresh was interrupted"):
+        asyncio.run(ask(client))
+    assert asyncio.run(ask(client))
+
+
 def test_the_end_of_a_loop_blocks_no_later_caller(stage: Stage) -> None:
     async def never() -> dict[str, str]:
         await asyncio.Event().wait()
