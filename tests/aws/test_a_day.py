@@ -72,6 +72,7 @@ def test_no_message_is_lost_in_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
         credentials_life=LIFE,
         limits=IoTLimits(publish_rate=None, stored_rate=None, lifecycle_events=False),
     )
+    endpoint._hooks._monotonic = lambda: time.right  # the rate of CONNECTs of a client, too
     with endpoint:
         cognito = CognitoIdentity(POOL, endpoint=endpoint.cognito_endpoint, clock=time.here)
         provider = AWSIoTProvider("eu-west-1", endpoint.url, cognito, clock=time.here)

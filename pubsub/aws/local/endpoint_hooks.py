@@ -109,7 +109,7 @@ class IoTHooks:
         publish: Publishes a lifecycle message, given its topic and payload.
         disconnect: Closes the connection of a client id.
         clock: Returns the time in seconds since 1970.
-        monotonic: Returns a monotonic time in seconds, for the rates of messages and Topic Filters.
+        monotonic: Returns a monotonic time in seconds, for the rates of CONNECTs, messages and Topic Filters.
         explains: Whether to send a client the reason when its connection is closed.
     """
 
@@ -157,7 +157,7 @@ class IoTHooks:
         client_id = connect.client_id or f"$GEN/{uuid.uuid4()}"
         if connect.client_id.startswith("$"):
             return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT reserves")
-        objection = self._connects.objection(client_id, self._clock())
+        objection = self._connects.objection(client_id, self._monotonic())
         if objection is not None:
             return Refused(3, objection)
         found = self._identify(peer, connect)
