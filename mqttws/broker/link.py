@@ -633,13 +633,15 @@ class Link(asyncio.Protocol):
 
     def send(self, packets: bytes) -> bool:
         """See `Outlet.send`."""
-        size, full = len(packets), self._full
-        if (full and not self._may_wait(size)) or self._lost:
+        size, stored = len(packets), self._hub.persistence is not None
+        waits = self._full or (stored and self._pending >= _PIECE)
+        if (waits and not self._may_wait(size)) or self._lost:
             return False
-        self._connection.machine.send_encoded(packets, not full)
+        self._connection.machine.send_encoded(packets, not self._full)
         self._pending += size
         # Messages are collected until they fill a piece, or the iteration ends: a system call costs more than copying.
-        if self._pending >= _PIECE and not full:
+        # With a store they wait for its end: writing commits, and the caller may have routed only a part of a message.
+        if self._pending >= _PIECE and not (waits or stored):
             try:
                 self._write(self._hub.now())
             except BaseException as error:
@@ -650,7 +652,7 @@ class Link(asyncio.Protocol):
         return True
 
     def _may_wait(self, size: int) -> bool:
-        """Return whether packets may wait for a transport that is full. Count their overhead if so."""
+        """Return whether packets may wait for a transport that is full, or for a commit. Count their overhead if so."""
         subscriber = self._handler.subscriber if self._handler is not None else None
         if (
             self._pending >= self._hub.limits.max_write_buffer

@@ -258,6 +258,48 @@ def test_nothing_is_acknowledged_that_is_not_stored(start: Start) -> None:
     assert [message.payload for message in again.messages(2)] == [b"x", b"y"]  # at least once, in order
 
 
+class Recording(MemoryStore):
+    """A store that keeps what each commit would leave to the next process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[set[bytes]] = []
+
+    def commit(self) -> None:
+        super().commit()
+        self.commits.append({key[:1] for key in self._safe})
+
+
+@pytest.mark.statement("MQTT-4.3.3-2")
+@pytest.mark.parametrize("size", [1, 70_000])
+def test_no_commit_comes_between_the_copies_of_a_message_and_its_identifier(start: Start, size: int) -> None:
+    """Also if the copy for a connected client is large enough to be written immediately."""
+    store = Recording()
+    _, client = start(store=store)
+    client("away", clean_session=False).subscribe(("a", 2))
+    watcher, publisher = client("watcher"), client("publisher", clean_session=False)
+    watcher.subscribe(("a", 0))
+    publisher.send(Publish("a", bytes(size), 2, packet_id=7))
+    assert publisher.receive() == PubRec(7)
+    assert watcher.messages(1) == [Publish("a", bytes(size))]
+    assert any(b"o" in commit for commit in store.commits)
+    assert all(b"i" in commit for commit in store.commits if b"o" in commit)
+
+
+def test_messages_that_wait_for_a_commit_are_bounded(start: Start) -> None:
+    broker, client = start(store=MemoryStore(), limits=Limits(max_write_buffer=100_000))
+    watcher = client("watcher")
+    watcher.subscribe(("a", 0))
+
+    def publish() -> int:
+        return sum(broker._router.publish("a", bytes(10_000)) for _ in range(100))
+
+    given = broker._call(publish)
+    assert 100_000 // 10_000 <= given <= 100_000 // 10_000 + 1
+    assert len(watcher.messages(given)) == given
+    watcher.quiet()
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
