@@ -2,7 +2,8 @@
 
 Neither happens where a connection ends. That can be inside the routing of a message, whose recipient the authorizer has
 just denied it; and a will or a hook can end further connections, whose clients have wills, too. So the endings wait in
-one queue and are handled in a later turn of the event loop (see `turns`), none inside another.
+one queue, and are handled once the event that caused them is: when the connection writes its last output, or in a later
+turn of the event loop (see `turns`), none inside another.
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ class Endings:
         """
         if self._left:
             self._complete(client_id if client_id in self._left else next(iter(self._left)))
+
+    def complete(self, client_id: str) -> None:
+        """Handle the ending of a client now, if there is one: before the client can see that it is disconnected."""
+        if client_id in self._left:
+            self._complete(client_id)
 
     def complete_all(self) -> None:
         """Handle all endings now."""

@@ -744,6 +744,8 @@ class Link(asyncio.Protocol):
 
     def _flush(self, transport: asyncio.Transport, now: float) -> None:
         connection, machine, stored = self._connection, self._connection.machine, self._hub.persistence is not None
+        if machine.state is CLOSED and self._handler is not None:
+            self._hub.endings.complete(self._handler.peer.client_id)
         # Write pieces until the transport is full, nothing is left, or the share of this iteration is used up. A closed
         # connection writes even to a full transport: its last output is small, and nothing follows.
         for _ in range(_PIECES_A_TURN):
