@@ -330,7 +330,8 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         for thread in others:
             thread.join()
         self._set_aside(channels)
-        self._runtime.notifier.finish(max(0.0, deadline - time.monotonic()))
+        # The other connections need it: for what they do later, and for their iterations that are freed.
+        self._runtime.notifier.finish(max(0.0, deadline - time.monotonic()), lambda: bool(self._channels))
 
     def _close_one(self, channel: Channel, deadline: float) -> None:
         client: mqttws.Client = channel.client  # type: ignore[assignment]

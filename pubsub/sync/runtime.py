@@ -84,6 +84,17 @@ class OwnThread(threading.Thread):
     """A thread of this package. An exception in a callback does not end it."""
 
 
+class _Mark:
+    """What `Notifier.finish` puts behind the calls that are due. Calling it has no effect."""
+
+    def __init__(self, is_needed: Callable[[], bool]) -> None:
+        self.is_needed = is_needed
+        self.reached = Outcome()
+
+    def __call__(self) -> None:
+        pass
+
+
 class Notifier:
     """A thread that calls functions in order. It is started with the first call, and ends with `finish`.
 
@@ -93,7 +104,7 @@ class Notifier:
 
     def __init__(self, collect: Callable[[], object]) -> None:
         # A `SimpleQueue` is reentrant: finalizers and signal handlers may call its `put`.
-        self.calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._collect = collect
         self._timers: list[tuple[float, int, Callable[[], object]]] = []  # a heap, used only in the thread
         self._numbers = count()
@@ -130,19 +141,32 @@ class Notifier:
             raise
 
     def put_later(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call a function after some seconds; never, if `finish` is called before."""
+        """Call a function after some seconds; never, if `finish` ends the thread before."""
         due = time.monotonic() + seconds
         self.put(lambda: heapq.heappush(self._timers, (due, next(self._numbers), call)))
 
-    def finish(self, timeout: float) -> None:
-        """Make all calls that are due, and end the thread. Wait for it, unless this is that thread."""
+    def finish(self, timeout: float, is_needed: Callable[[], bool]) -> None:
+        """Make all calls that are due, then end the thread if it is not needed. Wait, unless this is that thread.
+
+        Args:
+            timeout: Seconds.
+            is_needed: Called in the thread after those calls. Returns whether there may be timers that still count, or
+                finalizers that rely on the thread.
+        """
         thread = self._thread
         if thread is None:
             return
-        self.calls.put(None)
+        deadline = time.monotonic() + timeout
+        mark = _Mark(is_needed)
+        self.put(mark)
         # `join` raises a RuntimeError if the thread is not started, or an interrupt of `start` blocks its first step.
         if thread is not threading.current_thread() and thread.is_alive():
-            thread.join(min(timeout, threading.TIMEOUT_MAX))
+            try:
+                mark.reached.result(timeout)
+            except TimeoutError:  # it is busy with a slow callback of the user
+                return
+            if self._thread is not thread:
+                thread.join(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
     def _run(self) -> None:
         with self._lock:
@@ -156,19 +180,23 @@ class Notifier:
                     continue
                 call = heapq.heappop(self._timers)[2]
             try:
-                if call is not None:
-                    call()
+                call()
                 self._collect()
             except BaseException:  # a defect of this package
                 logger.exception("a call of the notifier raised an exception")
-            if call is not None:
-                call = None  # while this waits, it does not hold a subscription that has ended
-                continue
-            with self._lock:
-                if self.calls.empty():
-                    self._timers.clear()
-                    self._thread = None
-                    return
+            if isinstance(call, _Mark) and self._ends(call):
+                return
+            del call  # while this waits, it does not hold a subscription that has ended
+
+    def _ends(self, mark: _Mark) -> bool:
+        """Return whether the thread ends at a mark."""
+        with self._lock:
+            # In this order: what needs the thread exists before it puts a call.
+            if self.calls.empty() and not mark.is_needed():
+                self._timers.clear()
+                self._thread = None
+        mark.reached.set_result(None)
+        return self._thread is not threading.current_thread()
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until the next timer, a minute at most: Python refuses very long time-outs."""

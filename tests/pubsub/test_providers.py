@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,35 @@ def test_a_subscription_without_topics_outlives_one_of_two_providers(
     api.call(subscription.add, "b", qos=1)
     assert api.call(subscription.ready, PATIENCE) == {"b": 1}
     assert recorder.closes == 0
+
+
+def test_removing_a_provider_keeps_the_timers_of_the_other(make: Callable[..., Api], world: Any) -> None:
+    class Paced(MqttOverWSProvider):
+        subscribe_rate = 10.0  # Topic Filters per second: the later ones wait for a timer
+
+    paced = Sharded(Paced(world.broker.url, name="paced"), (1, 1))
+    api = make(paced, world.provider(name="other"))
+    api.call(api.ps.connect, timeout=PATIENCE)
+    world.wait(lambda: world.connections == 3)
+    topics = [f"a/{number}" for number in range(20)]
+    subscription = api.call(api.ps.subscribe(topics, provider="paced").subscribe, Recorder())
+    api.call(api.ps.remove_pluggable, "other")
+    assert api.call(subscription.ready, PATIENCE) == dict.fromkeys(topics, 0)
+
+
+def test_removing_a_provider_keeps_the_thread_that_ends_freed_iterations(stack: Any, world: Any) -> None:
+    api = Threads(world.provider(name="one", client_id="one"), world.provider(name="other"))
+    stack.callback(api.end)
+    kept = api.ps.subscribe("b", provider="one").subscribe(Recorder())
+    messages = iter(api.ps.subscribe("a", provider="one"))
+    messages.ready(PATIENCE)
+    kept.ready(PATIENCE)
+    api.ps.remove_pluggable("other")
+    del messages
+    deadline = time.monotonic() + PATIENCE
+    while next(each for each in world.broker.sessions() if each.client_id == "one").subscriptions != {"b": 0}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_failing_provider_does_not_affect_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
