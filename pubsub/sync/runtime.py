@@ -191,12 +191,15 @@ class Notifier:
     def _ends(self, mark: _Mark) -> bool:
         """Return whether the thread ends at a mark."""
         with self._lock:
+            self._thread = None  # first: a call that is put from now on starts a thread, and one put before is seen
             # In this order: what needs the thread exists before it puts a call.
-            if self.calls.empty() and not mark.is_needed():
+            is_over = self.calls.empty() and not mark.is_needed()
+            if is_over:
                 self._timers.clear()
-                self._thread = None
+            else:
+                self._thread = threading.current_thread()
         mark.reached.set_result(None)
-        return self._thread is not threading.current_thread()
+        return is_over
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until the next timer, a minute at most: Python refuses very long time-outs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 import mqttws
 from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, Provider, ProviderError, PublishFailed, PubSub, Sharded
+from pubsub.sync.runtime import Notifier
 
 Api = Threads | Loop
 
@@ -200,6 +202,33 @@ def test_removing_a_provider_keeps_the_thread_that_ends_freed_iterations(stack: 
     while next(each for each in world.broker.sessions() if each.client_id == "one").subscriptions != {"b": 0}:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_call_that_is_posted_while_the_notifier_ends_is_made() -> None:
+    called, posted = threading.Event(), threading.Event()
+
+    class Timers(list[Any]):
+        """The notifier clears its timers when it ends: meanwhile another thread posts a call."""
+
+        def clear(self) -> None:
+            super().clear()
+            other.start()
+            posted.wait(0.5)  # in vain if the call needs the lock to start the thread again
+
+    def post() -> None:
+        notifier.put(called.set)
+        posted.set()
+
+    other = threading.Thread(target=post)
+    notifier = Notifier(lambda: None)
+    notifier._timers = Timers()
+    notifier.begin()
+    notifier.finish(PATIENCE, lambda: False)
+    other.join(PATIENCE)
+    assert called.wait(PATIENCE)
+    notifier._timers = []
+    notifier.finish(PATIENCE, lambda: False)
+    assert notifier._thread is None
 
 
 def test_a_failing_provider_does_not_affect_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
