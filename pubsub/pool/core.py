@@ -133,6 +133,8 @@ class PoolCore(Subscribing):
             if self._is_closing or not self._is_open:
                 return
             starting = self._unopened()
+            for part in self._receiving():
+                self._share(part)
             idle = list(filter(self._relieve, list(self._parts)))
         for part in starting:
             self.start(part)
@@ -146,6 +148,9 @@ class PoolCore(Subscribing):
             self._slots.remove(part)
         if part.is_retiring or not part.receives:
             self._move_away(part)
+        if not part.is_retiring and not part.receives and part.shared and self._is_replaced(part):
+            part.client.unsubscribe_nowait(list(part.shared))
+            part.shared.clear()
         if part.is_retiring and not part.is_closed and self._is_idle(part):
             part.is_closed = True
             return True
@@ -170,13 +175,14 @@ class PoolCore(Subscribing):
         return self._most_filters is not None and self.places.count(part) + coming >= self._most_filters
 
     def _is_idle(self, part: Part) -> bool:
-        return not self.places.on(part) and not self.moves.concerns(part) and not self._slots.owned(part)
+        is_used = self.places.on(part) or self.moves.concerns(part) or self._slots.owned(part)
+        return not is_used and self._is_replaced(part)
 
     def _leave_shared(self, part: Part) -> None:
         """Unsubscribe a part from the shared subscriptions, process the messages received so far, and close it."""
         with self.lock:
-            shared = [place.topic_filter for place in self.places.shared] if part.receives else []
-            answer = part.client.unsubscribe_nowait(shared) if shared and part.stood else None
+            answer = part.client.unsubscribe_nowait(list(part.shared)) if part.shared and part.stood else None
+            part.shared.clear()
         if answer is None:
             self._drain(part)
         else:

@@ -29,6 +29,7 @@ class Part:
         is_closed: Whether it is being closed.
         processed: The number of its messages that were delivered or skipped.
         recent: The number of those since the pool last examined its load.
+        shared: The shared subscriptions that it has, each with whether the server has answered the SUBSCRIBE.
     """
 
     client: Any
@@ -41,6 +42,7 @@ class Part:
         self.state = State("disconnected")
         self.stood = self.fails = self.is_open = self.is_retiring = self.is_closed = False
         self.processed = self.recent = 0
+        self.shared: dict[str, bool] = {}
         self._open: dict[int, None] = {}  # the numbers of unacknowledged messages, in order
         self._drains: list[tuple[int, int | None, Callable[[], object]]] = []
 

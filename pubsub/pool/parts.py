@@ -167,9 +167,6 @@ class Parts(ABC):
         self._parts.append(part)
         if publishes and is_first:
             self._slots.add(part)
-        if receives:
-            for place in self.places.shared:
-                part.client.subscribe_nowait([(place.topic_filter, place.qos)])
         return part
 
     def _budget_of(self, receives: bool) -> Budget:

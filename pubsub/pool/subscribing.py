@@ -75,7 +75,9 @@ class Subscribing(Receiving):
 
     def _has(self, part: Part, topic_filter: str) -> bool:
         place = self.places.get(topic_filter)
-        return place is not None and place.handover is None and place.part in (part, None)
+        if place is None or place.handover is not None:
+            return False
+        return topic_filter in part.shared if place.is_shared else place.part is part
 
     def _place(self, request: _Request, by_part: dict[Part, list[_Request]]) -> None:
         """Choose the parts of a Topic Filter, and add the request to theirs. Requires the lock."""
@@ -100,6 +102,8 @@ class Subscribing(Receiving):
         if gather is not None:
             gather.expect(len(on) - 1)
         for part in on:
+            if place.is_shared:
+                part.shared.setdefault(topic_filter, False)
             by_part.setdefault(part, []).append((topic_filter, place.qos, gather, at))
 
     def _new_place(self, topic_filter: str, qos: int) -> Place[Part]:
@@ -116,9 +120,25 @@ class Subscribing(Receiving):
             part = min(self._receiving(), key=self.places.count)
         return self.places.add(topic_filter, qos, part)
 
+    def _share(self, part: Part) -> None:
+        """Subscribe a part to those of the shared subscriptions that it does not have. Requires the lock."""
+        missing = [place for place in self.places.shared if place.topic_filter not in part.shared]
+        if missing:
+            requests: list[_Request] = [(place.topic_filter, place.qos, None, 0) for place in missing]
+            self.runtime.later(self._delay(part, len(missing)), partial(self._subscribe_late, part, requests))
+            part.shared.update(dict.fromkeys((place.topic_filter for place in missing), False))
+
+    def _is_replaced(self, part: Part) -> bool:
+        """Return whether another part has each shared subscription of a part that is to leave. Requires the lock."""
+        others = list(filter(lambda each: each is not part, self._receiving()))
+        return not part.stood or all(any(each.shared.get(name) for each in others) for name in part.shared)
+
     def _subscribed(self, part: Part, requests: Sequence[_Request], answer: Any) -> None:
         error = ConnectionError("the answer was cancelled") if answer.cancelled() else answer.exception()
         codes = [0] * len(requests) if error is not None else answer.result()
+        with self.lock:
+            shared = [request[0] for request in requests if part.shared.get(request[0]) is False]
+            part.shared.update(dict.fromkeys(shared, True))
         for (topic_filter, _, gather, at), code in zip(requests, codes, strict=True):
             if code == REFUSED:
                 self._refused(part, topic_filter)
@@ -126,6 +146,8 @@ class Subscribing(Receiving):
                 gather.fail(error)
             elif gather is not None:
                 gather.give(at, code)
+        if shared:
+            self.look_over()  # another part may have waited for this one
 
     def _refused(self, part: Part, topic_filter: str) -> None:
         with self.lock:
@@ -172,6 +194,9 @@ class Subscribing(Receiving):
             return 0
         on = [place.part] if place.part is not None else self._receiving()
         self.places.remove(place)
+        for part in filter(lambda part: part.shared.pop(topic_filter, None) is not None, self._parts):
+            if part not in on:  # it is about to leave; the caller does not wait for it
+                part.client.unsubscribe_nowait([topic_filter])
         gather.expect(len(on) - 1)
         for part in on:
             by_part.setdefault(part, []).append(topic_filter)

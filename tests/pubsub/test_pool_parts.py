@@ -362,6 +362,36 @@ class TestPool:
         assert gone.done()
         assert all(not part.client.filters for part in receiving)
 
+    @pytest.mark.parametrize("size", [(1, 1), (1, 2)])
+    def test_the_parts_that_receive_have_the_shared_subscriptions_and_no_others(self, size: tuple[int, int]) -> None:
+        world = World(Random(4), size)
+        world.pool.subscribe_nowait([("$share/g/t", 1)])
+        world.settle()
+        for number, connections in enumerate((1, size, 1, size)):
+            world.pool.resize(connections)
+            world.settle()
+            for part in world.pool._parts:
+                assert list(part.client.filters) == (["$share/g/t"] if part.receives else [])
+            world.pool.publish_nowait("t", b"%d" % number, 1, False)
+            world.settle()
+            assert world.delivered["t"] == list(range(number + 1))
+        world.pool.resize(1)
+        gone = world.pool.unsubscribe_nowait(["$share/g/t"])
+        world.settle()
+        assert gone.done()
+        assert not any(part.client.filters or part.shared for part in world.pool._parts)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_a_shared_subscription_always_has_a_part(self, seed: int) -> None:
+        """The server drops a message while nobody has the subscription."""
+        world = World(Random(seed), 1)
+        world.pool.subscribe_nowait([("$share/g/t", 1)])
+        world.settle()
+        for size in ((1, 1), 1, (1, 1)):
+            world.pool.resize(size)
+            while world.step():
+                assert any(link.is_open and link.filters for link in world.links)
+
     def test_a_signal_handler_inside_the_pool_is_refused(self) -> None:
         from mqttws import WouldDeadlock
 
