@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mqttws import MQTTError, State, Waiting
+from pubsub.pool.moving import HOLD_PATIENCE
 from pubsub.pool.part import Part
 from pubsub.pool.places import Place
 from pubsub.pool.sizing import CALM, FULL, Connections, excess, split
@@ -179,17 +180,28 @@ class PoolCore(Subscribing):
         return not is_used and self._is_replaced(part)
 
     def _leave_shared(self, part: Part) -> None:
-        """Unsubscribe a part from the shared subscriptions, process the messages received so far, and close it."""
+        """Unsubscribe a part from the shared subscriptions, process what the server held for it, and close it."""
         with self.lock:
             answer = part.client.unsubscribe_nowait(list(part.shared)) if part.shared and part.stood else None
             part.shared.clear()
         if answer is None:
             self._drain(part)
         else:
-            answer.add_done_callback(partial(self._drain, part))
+            self.runtime.later(HOLD_PATIENCE, partial(self._drain, part))  # a slow program still gets the messages
+            answer.add_done_callback(partial(self._exhaust, part))
 
-    def _drain(self, part: Part, answer: Any = None) -> None:
+    def _exhaust(self, part: Part, answer: Any) -> None:
+        """Close a part when it has received what the server held for it. Closing ends the session with the rest."""
+        if answer.cancelled() or answer.exception() is not None:
+            self._drain(part)
+        else:
+            self.moves.exhaust(part, partial(self._drain, part), lambda: part not in self._parts)
+
+    def _drain(self, part: Part) -> None:
+        """Close a part when the messages received so far are processed."""
         with self.lock:
+            if part not in self._parts:
+                return
             drained = part.when_drained(partial(self.retire, part))
         if drained:
             self.retire(part)
@@ -274,5 +286,7 @@ class PoolCore(Subscribing):
             self.end()
         elif lost:
             self.moves.lost(part)
+            if part.is_closed:  # the server holds nothing for it any more
+                self._drain(part)
         elif first and part.receives and not part.is_first:
             self._rebalance(part)

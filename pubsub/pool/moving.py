@@ -21,7 +21,7 @@ from pubsub.pool.places import Place, Places
 from pubsub.router import REFUSED
 from pubsub.runtime import Runtime, settle
 
-__all__ = ["Moves"]
+__all__ = ["HOLD_PATIENCE", "Moves"]
 
 #: A Topic Filter without a subscription: an UNSUBSCRIBE of it is answered, and changes nothing.
 FENCE: Final = "pubsub/nobody/subscribes/to/this"
@@ -134,7 +134,7 @@ class Moves:
             self._left = len(heirs)
         step = handover.step
         for part in heirs:
-            self._exhaust(handover, part, partial(self._passed, handover, step))
+            self.exhaust(part, partial(self._passed, handover, step), lambda: handover.step is not step)
         if not heirs:
             self._next(handover, step)
 
@@ -153,18 +153,19 @@ class Moves:
         if is_next:
             self._next(handover, step)
 
-    def _exhaust(self, handover: Handover[Part], part: Part, then: Callable[[], object], rounds: int = ROUNDS) -> None:
-        """Call a function when a part has received all messages that the server held for it, unless the step is over.
+    def exhaust(
+        self, part: Part, then: Callable[[], object], is_over: Callable[[], bool], rounds: int = ROUNDS
+    ) -> None:
+        """Call a function when a part has received all messages that the server held for it, unless that is over.
 
         The sequence is: few messages in flight (`when_calm`) -> UNSUBSCRIBE -> its answer (`when_answered`) -> all
         messages processed that were received by then (`when_drained`). If too many were in flight in the meantime, the
         server may have held messages back, and the sequence starts again.
         """
-        step = handover.step
 
         def when_calm() -> None:
             with self._pool.lock:
-                if handover.step is not step:
+                if is_over():
                     return
                 answer = part.client.unsubscribe_nowait([FENCE])
                 acknowledged = part.acknowledged
@@ -180,12 +181,12 @@ class Moves:
                 when_drained(in_flight)
 
         def when_drained(in_flight: int) -> None:
-            if handover.step is not step:
+            if is_over():
                 return
             if in_flight > FEW:
-                self._exhaust(handover, part, then)
+                self.exhaust(part, then, is_over)
             elif rounds > 1:
-                self._exhaust(handover, part, then, rounds - 1)
+                self.exhaust(part, then, is_over, rounds - 1)
             else:  # the server could have sent more messages before it answered, so it had none
                 then()
 
@@ -222,7 +223,8 @@ class Moves:
         if answer.cancelled() or answer.exception() is not None:
             return
         if handover.step is Step.HOLDING:
-            self._exhaust(handover, handover.source, partial(self._next, handover, Step.HOLDING))
+            then = partial(self._next, handover, Step.HOLDING)
+            self.exhaust(handover.source, then, lambda: handover.step is not Step.HOLDING)
 
     def _trail(self, handover: Handover[Part]) -> None:
         pool = self._pool

@@ -177,10 +177,11 @@ class Parts(ABC):
     def gone(self, part: Part) -> None:
         """Remove a part that is closed."""
         with self.lock:
-            if part in self._parts:
-                self._parts.remove(part)
-                self._dropped += part.client.dropped
-                self._expired += part.client.expired
+            if part not in self._parts:  # it was closed twice, as after an interrupt
+                return
+            self._parts.remove(part)
+            self._dropped += part.client.dropped
+            self._expired += part.client.expired
             self._note(None)
             if self.on_part is not None:
                 self._states.append((self.on_part, (part.index, None)))

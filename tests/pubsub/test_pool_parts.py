@@ -392,6 +392,21 @@ class TestPool:
             while world.step():
                 assert any(link.is_open and link.filters for link in world.links)
 
+    @pytest.mark.parametrize("seed", range(20))
+    def test_closing_a_connection_loses_no_message_of_a_shared_subscription(self, seed: int) -> None:
+        """Also not those that the server still holds for it, because too many are in flight."""
+        world = World(Random(seed), (1, 3))
+        world.pool.subscribe_nowait([("$share/g/t", 1)])
+        world.settle()
+        for number in range(300):
+            world.pool.publish_nowait("t", b"%d" % number, 1, False)
+        for _ in range(400):
+            world.step()
+        world.pool.resize((1, 1))
+        world.settle()
+        assert sorted(world.delivered["t"]) == list(range(300))
+        assert len(world.gone) == 2
+
     def test_a_signal_handler_inside_the_pool_is_refused(self) -> None:
         from mqttws import WouldDeadlock
 
