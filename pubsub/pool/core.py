@@ -144,7 +144,7 @@ class PoolCore(Subscribing):
         self.moves.begin()
 
     def _relieve(self, part: Part) -> bool:
-        """Move everything away from a part that is retiring. Return whether to close it now. Requires the lock."""
+        """Move everything away from a part that is retiring. Return whether to begin to close it. Requires the lock."""
         if part.is_retiring and part in self._slots.parts:
             self._slots.remove(part)
         if part.is_retiring or not part.receives:
@@ -154,8 +154,7 @@ class PoolCore(Subscribing):
             part.shared.clear()
         if part.is_retiring and not part.is_closed and self._is_idle(part):
             part.is_closed = True
-            return True
-        return False
+        return part.is_closed and not part.is_leaving
 
     def _move_away(self, part: Part) -> None:
         targets: dict[Part, list[Place[Part]]] = {}
@@ -181,14 +180,18 @@ class PoolCore(Subscribing):
 
     def _leave_shared(self, part: Part) -> None:
         """Unsubscribe a part from the shared subscriptions, process what the server held for it, and close it."""
-        with self.lock:
-            answer = part.client.unsubscribe_nowait(list(part.shared)) if part.shared and part.stood else None
-            part.shared.clear()
-        if answer is None:
-            self._drain(part)
-        else:
-            self.runtime.later(HOLD_PATIENCE, partial(self._drain, part))  # a slow program still gets the messages
-            answer.add_done_callback(partial(self._exhaust, part))
+        try:
+            part.is_leaving = True
+            with self.lock:
+                answer = part.client.unsubscribe_nowait(list(part.shared)) if part.shared and part.stood else None
+            if answer is None:
+                self._drain(part)
+            else:
+                self.runtime.later(HOLD_PATIENCE, partial(self._drain, part))  # a slow program still gets the messages
+                answer.add_done_callback(partial(self._exhaust, part))
+        except BaseException:
+            part.is_leaving = False  # the next look repeats it, which does no harm
+            raise
 
     def _exhaust(self, part: Part, answer: Any) -> None:
         """Close a part when it has received what the server held for it. Closing ends the session with the rest."""

@@ -26,7 +26,8 @@ class Part:
         fails: Whether it has not been connected, and an attempt has failed.
         is_open: Whether the client has been opened.
         is_retiring: Whether it is to be closed as soon as nothing is left on it.
-        is_closed: Whether it is being closed.
+        is_closed: Whether it was chosen to be closed.
+        is_leaving: Whether its closing has begun. An interrupt may come between the two: then the next look begins it.
         processed: The number of its messages that were delivered or skipped.
         recent: The number of those since the pool last examined its load.
         shared: The shared subscriptions that it has, each with whether the server has answered the SUBSCRIBE.
@@ -40,7 +41,8 @@ class Part:
         self.receives = receives
         self.is_first = is_first
         self.state = State("disconnected")
-        self.stood = self.fails = self.is_open = self.is_retiring = self.is_closed = False
+        self.stood = self.fails = self.is_open = self.is_retiring = False
+        self.is_closed = self.is_leaving = False
         self.processed = self.recent = 0
         self.shared: dict[str, bool] = {}
         self._open: dict[int, None] = {}  # the numbers of unacknowledged messages, in order

@@ -195,7 +195,7 @@ class Subscribing(Receiving):
         on = [place.part] if place.part is not None else self._receiving()
         self.places.remove(place)
         for part in filter(lambda part: part.shared.pop(topic_filter, None) is not None, self._parts):
-            if part not in on:  # it is about to leave; the caller does not wait for it
+            if part not in on and not part.is_closed:  # it is about to leave; the caller does not wait for it
                 part.client.unsubscribe_nowait([topic_filter])
         gather.expect(len(on) - 1)
         for part in on:

@@ -185,7 +185,11 @@ class Pool(PoolCore):
 
     def retire(self, part: Part) -> None:
         """See `PoolCore.retire`."""
-        self._in_background(partial(self._retire, part), f"pubsub closing {part.index}")
+        try:
+            self._in_background(partial(self._retire, part), f"pubsub closing {part.index}")
+        except BaseException:
+            part.is_leaving = False  # the next look closes it
+            raise
 
     def _retire(self, part: Part) -> None:
         try:

@@ -407,6 +407,23 @@ class TestPool:
         assert sorted(world.delivered["t"]) == list(range(300))
         assert len(world.gone) == 2
 
+    @pytest.mark.parametrize("filters", [[], [("$share/g/t", 1)]])
+    def test_a_connection_whose_closing_was_interrupted_is_closed(self, filters: list[tuple[str, int]]) -> None:
+        for step in count():
+            world = World(Random(1), (1, 2))
+            world.pool.subscribe_nowait(filters)
+            world.settle()
+            with world.pool.lock:
+                world.pool._parts[-1].is_retiring = True
+            is_interrupted = interrupt(step, world.pool.look_over)
+            world.settle()
+            world.pool.look_over()  # as every second
+            world.settle()
+            assert [part.index for part in world.pool._parts] == [0, 1], step
+            if not is_interrupted:
+                break
+        assert step > 10
+
     def test_a_signal_handler_inside_the_pool_is_refused(self) -> None:
         from mqttws import WouldDeadlock
 

@@ -199,6 +199,28 @@ def test_a_connection_that_is_closed_before_its_thread_begins_is_not_opened(
     assert not core_of(part.client).running
 
 
+def test_a_connection_is_closed_later_if_no_thread_can_be_started(
+    stack: ExitStack, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Threads(server.sharded((1, 2)))
+    stack.callback(api.end)
+    api.ps.connect(timeout=PATIENCE)
+    server.wait(lambda: len(server.connected) == 3)
+    start, refused = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("pubsub closing") and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with suppress(RuntimeError):
+        api.ps.resize((1, 1))
+    assert refused.wait(PATIENCE)
+    server.wait(lambda: server.gone == ["name-2"])
+
+
 def test_a_connection_that_is_always_refused_blocks_nothing(make: Make, server: Server) -> None:
     """A new connection gets neither topics nor filters until it is established."""
     api = make(server.sharded((1, 1)))
