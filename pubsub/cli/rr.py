@@ -68,8 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with make_client(arguments, on_error=lambda error: report(arguments, error)) as client:
             subscribe(client, [replies], arguments)  # before the request, or the response is missed
-            client.publish_nowait(topic, payload, arguments.qos)
-            for message in messages(client, out, arguments.wait):
+            request = client.publish_nowait(topic, payload, arguments.qos)
+
+            def check_request() -> None:
+                """Raise the failure of the request: then no response can come."""
+                if request.done():
+                    request.result()
+
+            for message in messages(client, out, arguments.wait, check_request):
                 if message.retain and arguments.no_retained:
                     continue
                 if arguments.response_topic is None and not _is_response(requests, message):

@@ -137,8 +137,17 @@ def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
     return form if arguments.no_eol else lambda message, now: form(message, now) + b"\n"
 
 
-def messages(client: mqttws.Client, out: Output, wait: float | None) -> Iterator[mqttws.Publish]:
-    """Yield messages until the time is up or the client has ended. Check regularly that the output has a reader."""
+def messages(
+    client: mqttws.Client, out: Output, wait: float | None, check: Callable[[], object] | None = None
+) -> Iterator[mqttws.Publish]:
+    """Yield messages until the time is up or the client has ended. Check regularly that the output has a reader.
+
+    Args:
+        client: The client.
+        out: The output.
+        wait: Seconds; None for no limit.
+        check: Also called regularly, and may raise.
+    """
     end = None if wait is None else time.monotonic() + wait
     while client.state.name != "disconnected":
         left = LOOK if end is None else min(LOOK, end - time.monotonic())
@@ -152,6 +161,8 @@ def messages(client: mqttws.Client, out: Output, wait: float | None) -> Iterator
                 break
         received.close()
         out.check_reader()
+        if check is not None:
+            check()
 
 
 def _print_messages(client: mqttws.Client, arguments: argparse.Namespace, out: Output, line: formats.Formatter) -> int:

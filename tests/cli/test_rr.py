@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import mqttws
-from mqttws.broker import Broker
+from mqttws.broker import Broker, Limits
 from pubsub import Message, MqttOverWSProvider, PubSub
 from pubsub.cli import main
 
@@ -49,6 +49,13 @@ def test_a_failing_responder(service: PubSub, broker: Broker, capsys: pytest.Cap
 
 def test_a_missing_response_times_out(broker: Broker) -> None:
     assert main(["rr", broker.url, "unanswered", "x", "-W", "0.3"]) == 27
+
+
+def test_a_request_that_fails_ends_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """No response can come, so it does not wait for one."""
+    with Broker(sys_interval=None, limits=Limits(max_packet_size=2_000)) as broker:
+        assert main(["rr", broker.url, "service", "x" * 5_000, "-q", "1", "-W", "20"]) == 1
+    assert "pubsub rr: the connection ended twice when the message of" in capfd.readouterr().err
 
 
 def test_a_given_response_topic(service: PubSub, broker: Broker, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
