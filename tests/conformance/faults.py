@@ -177,8 +177,8 @@ fault(
     (PUBLISHING + "Message.__init__", "check_qos(qos)", "pass"),
 )
 fault("3.1.2-15", "will retain without a will", (CONNECT_FLAGS, "if flags & _WILL_RETAIN:", "if False:"))
-fault("3.1.2-16", "every will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, True)"))
-fault("3.1.2-17", "no will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, False)"))
+fault("3.1.2-16", "every will is retained", ("mqttws.broker.endings:Endings._publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, True)"))
+fault("3.1.2-17", "no will is retained", ("mqttws.broker.endings:Endings._publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, False)"))
 fault("3.1.2-18", "surplus bytes are ignored", (DECODE_CONNECT, "reader.end()", "pass"))
 fault(
     "3.1.2-18",
@@ -238,7 +238,7 @@ fault(
     (SERVER + "_remote_fault", "self.state is NEW and error.statement in REFUSALS", "self.state is NEW"),
     (SERVER + "_remote_fault", "REFUSALS[error.statement]", "REFUSALS.get(error.statement, 5)"),
 )
-fault("3.1.4-2", "both clients stay connected", (REGISTRY + "attach", "known is not None and known.outlet is not None", "False"))
+fault("3.1.4-2", "both clients stay connected", (REGISTRY + "take_over", "known is not None and known.outlet is not None", "False"))
 fault("3.1.4-3", "the session is not looked up", (REGISTRY + "attach", "present = known is not None", "present = False"))
 fault("3.1.4-4", "there is no CONNACK", (SERVER + "accept", "self._out.append(ConnAck(0, session_present and self._connect.protocol_level > 3).encode())", "pass"))
 fault(

@@ -93,7 +93,7 @@ fault("a message is acknowledged before it is routed", (HANDLER + "_on_publish",
 fault("messages for a disconnected client are not queued", (ROUTER + "publish", "if effective:", "if effective and subscriber.outlet is not None:"))
 fault("a kept session is not resumed", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
 fault("a kept session is not stored", (REGISTRY + "attach", "persistence.keep(known)", "pass"))
-fault("an old connection is not ended", (REGISTRY + "attach", "known.outlet.end(", "str("))
+fault("an old connection is not ended", (REGISTRY + "take_over", "known.outlet.end(", "str("))
 fault("recovered subscriptions are not added to the router", (ROUTER + "recover", "self._grow(subscriber, topic_filter, qos)", "pass"))
 fault("UNSUBSCRIBE does not remove the subscription from the router", (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "pass"))
 fault("a retained message is not stored", (PERSISTENCE + "retain", "self.store.put(key, bytes((message.qos,)) + message.payload)", "pass"))

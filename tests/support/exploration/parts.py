@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
 
 from exploration.meaning import Meaning, tokens_of
+from mqttws.broker.endings import Endings
 from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.limits import Limits
@@ -467,9 +467,11 @@ class _Clock:
 _CLOCK = _Clock()
 
 
-def _publish_will(router: Router, peer: Peer, will: Message) -> None:
-    """See `Hub.publish_will`. A module-level function, because parts are pickled."""
-    router.publish_at_once(will)
+class _Turns:
+    """The scheduler: the broker's part does the deferred work at the end of each input."""
+
+    def defer(self, work: object) -> None:
+        """See `Turns.defer`."""
 
 
 class Hub(SimpleNamespace):
@@ -561,7 +563,7 @@ class BrokerPart(Part):
         self.hub = Hub(
             loop=_CLOCK, now=_CLOCK.time, limits=router.limits, hooks=router.hooks, metrics=router.metrics,
             router=router, registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False,
-            notices=router.notices, publish_will=partial(_publish_will, router),
+            notices=router.notices, endings=Endings(router, cast(Any, _Turns())),
         )  # fmt: skip
 
     def sessions(self) -> Sequence[Session]:
@@ -639,6 +641,7 @@ class BrokerPart(Part):
 
     def _flush(self) -> None:
         """End the turn, as the hub does."""
+        self.hub.endings.complete_all()
         due, self.due = self.due, []
         if self.store is not None:
             for end in due:

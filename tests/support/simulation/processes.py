@@ -6,6 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from mqttws.broker.endings import Endings
 from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.persistence import Persistence
@@ -117,7 +118,7 @@ class BrokerProcess:
             SimpleNamespace(
                 loop=loop, now=loop.time, limits=router.limits, hooks=router.hooks, metrics=router.metrics,
                 router=router, registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False,
-                notices=router.notices, publish_will=lambda peer, will: router.publish_at_once(will),
+                notices=router.notices, endings=Endings(router, cast(Any, SimpleNamespace(defer=id))),
             ),
         )  # fmt: skip
 
@@ -139,6 +140,7 @@ class BrokerProcess:
         if due is not self._due or not self.up:
             return  # the process has ended since
         self._due = []
+        self.hub.endings.complete_all()
         for end in due:
             end.connection.machine.prepare()
         self.store.commit()
