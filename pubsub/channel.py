@@ -121,6 +121,7 @@ class Channel:
                     return False
                 if not subscription.joined(self):
                     return True
+                wanted = subscription.still_wanted(wanted)
                 request = self._router.join(subscription, wanted) if wanted else None
                 if request is not None:
                     answer = self.client.subscribe_nowait(request.wanted)

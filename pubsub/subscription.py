@@ -195,23 +195,31 @@ class SubscriptionCore:
             self._channels[channel.provider.name] = channel
         return not self.closed
 
+    def still_wanted(self, wanted: Mapping[str, int]) -> dict[str, int]:
+        """Return those of some Topic Filters that were not removed meanwhile. Requires the lock."""
+        return {topic_filter: qos for topic_filter, qos in wanted.items() if topic_filter in self._wanted}
+
     def deliver(self, publish: Publish, provider: str, receipt: Receipt | None) -> Any:
         """Pass a message to the observer. Return the result of its `next`."""
-        if self.closed:
-            return None
-        payload = publish.payload
-        try:
-            value = self._codec.decode(payload)
-        except Exception as error:
-            message = self._message(publish, payload, provider)
-            self.report(DecodeFailed(message, f"{type(error).__name__}: {error}"))
-            return None
-        message = self._message(publish, value, provider)
-        if self._dedupe is not None and self._is_copy(message, self._dedupe):
+        message = None if self.closed else self._decoded(publish, provider)
+        if message is None or self.closed:  # since the codec or `dedupe` was called, too
             return None
         if not self._observer.holds:
             return self.runtime.call(self._observer.next, message)
         return self.runtime.call(self._observer.next, message, None if receipt is None else receipt.hold())
+
+    def _decoded(self, publish: Publish, provider: str) -> Message | None:
+        """Return a message with its value; None if it cannot be decoded, which is reported, or is a copy."""
+        payload = publish.payload
+        try:
+            value = self._codec.decode(payload)
+        except Exception as error:
+            if not self.closed:
+                message = self._message(publish, payload, provider)
+                self.report(DecodeFailed(message, f"{type(error).__name__}: {error}"))
+            return None
+        message = self._message(publish, value, provider)
+        return None if self._dedupe is not None and self._is_copy(message, self._dedupe) else message
 
     @staticmethod
     def _message(publish: Publish, value: Any, provider: str) -> Message:

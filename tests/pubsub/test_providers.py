@@ -447,3 +447,62 @@ def test_adding_the_same_provider_again_has_no_effect_after_resizing(make: Calla
     assert own.connections == 4
     with pytest.raises(ProviderError, match="another provider named"):
         api.ps.add_pluggable(Sharded(MqttOverWSProvider("ws://127.0.0.1:1/"), 3))
+
+
+def test_next_is_not_called_after_the_end_that_came_while_the_message_was_decoded(world: Any) -> None:
+    decoding, ended, decoded = (threading.Event() for _ in range(3))
+
+    class Slow:
+        name = "slow"
+
+        def encode(self, value: Any) -> bytes:
+            return bytes(value)
+
+        def decode(self, payload: bytes) -> bytes:
+            decoding.set()
+            assert ended.wait(PATIENCE)
+            if payload == b"bad":
+                raise ValueError("bad")
+            return payload
+
+    for payload in (b"good", b"bad"):
+        for event in (decoding, ended, decoded):
+            event.clear()
+        recorder = Recorder()
+        with PubSub(MqttOverWSProvider(world.broker.url)) as ps:
+            subscription = ps.subscribe("a", qos=1, codec=Slow()).subscribe(recorder)
+            subscription.ready(PATIENCE)
+            other = ps.subscribe("b", qos=1).subscribe(lambda message: decoded.set())
+            other.ready(PATIENCE)
+            ps.publish("a", payload, qos=1, codec=Slow())
+            assert decoding.wait(PATIENCE)
+            subscription.unsubscribe(PATIENCE)
+            ended.set()
+            ps.publish("b", "later", qos=1)  # it is delivered after the first message was handled
+            assert decoded.wait(PATIENCE)
+        assert (recorder.messages, recorder.errors, recorder.closes) == ([], [], 1)
+
+
+def test_a_topic_that_is_removed_while_it_is_added_is_not_subscribed_to(world: Any) -> None:
+    inside, removed = threading.Event(), threading.Event()
+
+    class Thoughtful(MqttOverWSProvider):
+        def objections_to_subscribe(self, wanted: Any, standing: Any) -> Any:
+            if "x" in wanted:
+                inside.set()
+                assert removed.wait(PATIENCE)
+            return super().objections_to_subscribe(wanted, standing)
+
+    with PubSub(Thoughtful(world.broker.url, client_id="me")) as ps:
+        subscription = ps.subscribe("a", qos=1).subscribe(print)
+        subscription.ready(PATIENCE)
+        adding = threading.Thread(target=subscription.add, args=("x",))
+        adding.start()
+        assert inside.wait(PATIENCE)
+        subscription.remove("x")
+        removed.set()
+        adding.join(PATIENCE)
+        assert subscription.topics == ("a",)
+        ps.subscribe("b", qos=1).subscribe(print).ready(PATIENCE)  # the server has handled what was sent before
+        (session,) = [each for each in world.broker.sessions() if each.client_id == "me"]
+        assert set(session.subscriptions) == {"a", "b"}
