@@ -137,7 +137,7 @@ class Subscribing(Receiving):
         error = ConnectionError("the answer was cancelled") if answer.cancelled() else answer.exception()
         codes = [0] * len(requests) if error is not None else answer.result()
         with self.lock:
-            shared = [request[0] for request in requests if part.shared.get(request[0]) is False]
+            shared = list(filter(lambda name: part.shared.get(name) is False, [request[0] for request in requests]))
             part.shared.update(dict.fromkeys(shared, True))
         for (topic_filter, _, gather, at), code in zip(requests, codes, strict=True):
             if code == REFUSED:
