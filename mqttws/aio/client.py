@@ -548,7 +548,7 @@ class Client(Publisher):
         self._network.call(self._network.give_back, list(messages), after)
 
     def reconnect_now(self) -> None:
-        """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""
+        """Close the connection with DISCONNECT, and make a new one, with a new URL, after `Reconnect.interval`."""
         self._network.call(self._core.drop)
         self._network.hurry()
 

@@ -59,6 +59,7 @@ class Pump(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._socket: Any = None
+        self._is_parents = False  # whether the connection is that of the parent, and this is a forked child
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # when it fires, by the clock of the core
         self._writable = True
@@ -108,7 +109,8 @@ class Pump(asyncio.Protocol):
         The transport still has the number of the descriptor, and the selector is the parent's. So /dev/null takes the
         place of the socket.
         """
-        connection, self._socket = self._socket, None
+        self._is_parents = True
+        connection = self._socket
         if connection is not None and connection.fileno() >= 0:
             null = os.open(os.devnull, os.O_RDWR)
             try:
@@ -118,7 +120,7 @@ class Pump(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the TCP connection."""
-        if self._socket is None:  # this is a forked child
+        if self._is_parents:
             return
         if not self.ended.done():
             network, now = self._network, time.monotonic()
