@@ -206,8 +206,9 @@ class ClientMachine(Machine):
         """Handle bytes from the server; see `Machine.receive_data`."""
         before = len(self.events)
         Machine.receive_data(self, data, now)  # not `super()`, which costs as much as two calls before Python 3.12
-        if len(self._out) > MOST_UNSENT:
-            self.close(ConnectionClosed(f"the server does not read: {len(self._out):,} packets wait to be sent"))
+        unsent = len(self._out) + self.session.receiver.owed
+        if unsent > MOST_UNSENT:
+            self.close(ConnectionClosed(f"the server does not read: {unsent:,} packets wait to be sent"))
         if self._stall is not None and self.state is CONNECTED:
             self._stall.received(now)
         if self._pace is not None:

@@ -68,6 +68,11 @@ class Receiver:
         """Whether messages of this Network Connection are not acknowledged yet."""
         return bool(self._unanswered[0] or self._unanswered[1])
 
+    @property
+    def owed(self) -> int:
+        """The number of messages of this Network Connection that are not acknowledged yet."""
+        return len(self._unanswered[0]) + len(self._unanswered[1])
+
     def recover(self, packet_ids: Iterable[int]) -> None:
         """Restore the identifiers of QoS 2 messages that an earlier process took."""
         self._received = dict.fromkeys(packet_ids)

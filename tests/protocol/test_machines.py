@@ -995,3 +995,13 @@ def test_a_server_that_reads_no_answers_loses_the_connection() -> None:
     assert machine.state is CLOSED
     assert isinstance(closing_error(take(machine)), ConnectionClosed)
     assert "131,071 packets wait" in str(machine.error)
+
+
+def test_answers_to_messages_that_were_taken_count_before_they_are_encoded() -> None:
+    machine = client()
+    message = Publish("a", b"", 1, packet_id=1)
+    for _ in range(4):
+        for publish in feed(machine, *[message] * 32_768):
+            if isinstance(publish, Publish):
+                machine.session.receiver.acknowledge(publish)
+    assert machine.state is CLOSED
