@@ -342,7 +342,7 @@ def test_nothing_is_wider_than_the_window(browser: Any, saved: str, width: int) 
     browser.set_window_size(1280, 800)
 
 
-def test_a_thousand_messages_open_immediately_and_many_more_stay_usable(browser: Any, tmp_path: Path) -> None:
+def test_the_page_draws_only_the_records_in_the_window(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "many.html"
 
     def publish(client: mqttws.Client) -> None:
@@ -352,30 +352,22 @@ def test_a_thousand_messages_open_immediately_and_many_more_stay_usable(browser:
 
     record_session(path, publish)
     look = Look(browser, path.as_uri())
-
-    def milliseconds() -> float:
-        browser.get(path.as_uri())
-        look.until("document.querySelectorAll('.row').length > 10")
-        return look.run("return performance.getEntriesByType('navigation')[0].domComplete")
-
-    assert any(milliseconds() < 1000 for _ in range(10))  # the best of up to ten, because the machine may be busy
+    look.until("document.querySelectorAll('.row').length > 10")
+    elements = "return document.querySelectorAll('*').length"
+    few = look.run(elements)
+    assert look.run("return given.records.length") > 1000
     # 100,000 records: the same ones, renumbered.
     look.run(
         "const many = []; for (let i = 0; many.length < 100000; i++) for (const one of given.records)"
         "  many.push({...one, number: one.number + (i + 1) * 1e6, parts: undefined, answers: undefined});"
-        "const begun = performance.now(); add(many); window.took = performance.now() - begun"
+        "add(many)"
     )
     look.until("document.querySelector('#count').innerText.match(/of 1\\d{5}/)")
+    last = "records.filter(wanted).at(-1).number"
+    look.run("document.getElementById('list').scrollTop = 1e9")
+    look.until(f"[...document.querySelectorAll('.row')].at(-1).dataset.number === String({last})")
     assert look.run("return document.querySelectorAll('.row').length") < 100
-
-    def seconds() -> float:
-        look.run("document.getElementById('list').scrollTop = 0")
-        begun = time.monotonic()
-        look.run("document.getElementById('list').scrollTop = 1e9")
-        look.until("[...document.querySelectorAll('.row')].length > 10")
-        return time.monotonic() - begun
-
-    assert any(seconds() < 2 for _ in range(10))
+    assert look.run(elements) < few + 1000
 
 
 # Live.
