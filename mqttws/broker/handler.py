@@ -202,6 +202,14 @@ class Handler:
         finally:
             self._busy = False
 
+    def handle_timeout(self, now: float) -> None:
+        """Handle the deadlines that have passed. While a hook is asked, the only one is that of the opening."""
+        deadline = self._connection.next_deadline()
+        if self._asked is not None and deadline is not None and now >= deadline:
+            self.fail(TimeoutError("the hook has not answered in time"), now)
+        else:
+            self._connection.handle_timeout(now)
+
     def fail(self, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or a hook. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
         text = "client %s: closed because of an error in the broker or in a hook"
@@ -342,11 +350,8 @@ class Handler:
 
     async def _await(self, answer: asyncio.Task[Any], then: Callable[[Any, float], None]) -> None:
         try:
-            # Not asyncio.timeout, which would wait for a hook that ignores its cancellation.
-            await asyncio.wait([answer], timeout=self._hub.limits.connect_timeout)
-            if not answer.done():
-                self._abandon(answer)
-                raise TimeoutError("the hook has not answered in time")
+            # Not `await answer`: its cancellation would wait for a hook that ignores its own.
+            await asyncio.wait([answer])
             decided = answer.result()
         except asyncio.CancelledError:
             # The connection has ended. A cancelled task would keep it until the garbage collector runs: in Python 3.14
@@ -354,7 +359,7 @@ class Handler:
             return
         except Exception as error:
             self._task = self._asked = None
-            self._line.release("hook")  # so that the client's part of the closing handshake is read
+            self._line.release("hook")
             self._line.act(partial(self.fail, error))
             release_frames(error)
             return
@@ -514,6 +519,7 @@ class Handler:
             self._abandon(self._asked)  # explicitly: a task that has not started would never await it
             self._task.cancel()
             self._task = self._asked = None
+            self._line.release("hook")  # so that the client's part of the closing handshake is read
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
         kind = "faults" if level == logging.WARNING else "connections closed"
         self._log(kind, "client %s: closed: %s", self.peer, event.error or "the client disconnected", level=level)

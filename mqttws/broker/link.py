@@ -818,15 +818,15 @@ class Link(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
-        now = self._hub.now()
+        now, handler = self._hub.now(), self._handler
         if self._linger_deadline is not None and now >= self._linger_deadline:
             self.abort()
         elif self._stall_deadline is not None and now >= self._stall_deadline:
             self._check_stall(now)
         elif self._backlog and not self._holds and self._connection.connected:
             self._connection.resume_reading(now)  # restart the keep alive: the client's data is in the backlog
-        elif not self._ending:
-            self.act(self._connection.handle_timeout)
+        elif handler is not None and not self._ending:
+            self.act(handler.handle_timeout)
             self._connection.machine.trim()
         self._arm()
 

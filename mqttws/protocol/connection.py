@@ -48,7 +48,7 @@ class Connection(ABC, Generic[M]):
         machine: A new state machine.
         framing: A new framing.
         now: The current time in seconds, of any monotonic clock.
-        open_timeout: Seconds within which a client must receive the CONNACK, or a server the CONNECT.
+        open_timeout: Seconds within which a client must receive the CONNACK, or a server answer the CONNECT.
         close_timeout: Seconds to wait for the peer during the closing handshake.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError
 from mqttws.protocol.connection import Connection
 from mqttws.protocol.handshake import Headers, ServerWebSocket
-from mqttws.protocol.machine import NEW
+from mqttws.protocol.machine import CONNECTING, NEW
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session
@@ -20,7 +20,7 @@ class ServerConnection(Connection[ServerMachine]):
         machine: A new `ServerMachine`.
         framing: A new framing; with a `ServerWebSocket` the first event is `UpgradeRequested`.
         now: The current time in seconds, of any monotonic clock.
-        open_timeout: Seconds within which the CONNECT must be received, including the upgrade.
+        open_timeout: Seconds within which the CONNECT must be received and answered, including the upgrade.
         close_timeout: Seconds to wait for the client during the closing handshake.
     """
 
@@ -165,7 +165,8 @@ class ServerConnection(Connection[ServerMachine]):
             self.machine.close(error)
 
     def _is_open(self) -> bool:
-        return self.machine.state is not NEW
+        return self.machine.state is not NEW and self.machine.state is not CONNECTING
 
     def _time_out(self) -> None:
-        self.machine.close(ConnectionClosed(f"the client sent no CONNECT within {self._open_timeout:.3g} s"))
+        happened = "the client sent no CONNECT" if self.machine.state is NEW else "the CONNECT was not answered"
+        self.machine.close(ConnectionClosed(f"{happened} within {self._open_timeout:.3g} s"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from self_signed import self_signed
 from wire import Wire
 
 from mqttws.broker import Broker
+from mqttws.broker.link import Link
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
     return client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hurry() -> Callable[[Broker], None]:
-    """Return a function for an async hook: it makes `connect_timeout` short, for this answer and later connections.
+    """Return a function for an async hook: it makes what is left of `connect_timeout` short, for each connection.
 
     A short one from the beginning could pass before the hook is called.
     """
@@ -68,7 +68,10 @@ def hurry() -> Callable[[Broker], None]:
     def hurry(broker: Broker) -> None:
         hub = broker._hub
         assert hub is not None
-        hub.limits = replace(hub.limits, connect_timeout=0.05)
+        for link in hub.admission.all:
+            assert isinstance(link, Link)
+            link._connection.open_within(0.05, hub.now())
+            link._arm()
 
     return hurry
 

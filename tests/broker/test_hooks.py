@@ -188,6 +188,31 @@ def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire, hurr
     assert asked == ["c"]
 
 
+def test_the_hooks_share_the_time_for_the_connect(start, wire, caplog):
+    """Each of them takes less than `connect_timeout`, and both together take longer."""
+
+    def pass_time(seconds: float) -> None:
+        hub = broker._hub
+        hub.now = lambda: hub.loop.time() + seconds
+        (link,) = hub.admission.all
+        hub.loop.call_soon(link._on_timer)
+
+    async def on_upgrade(peer):
+        pass_time(400.0)
+        await asyncio.sleep(0.0)
+
+    async def authenticator(peer, connect):
+        pass_time(800.0)
+        await asyncio.Event().wait()
+
+    broker = start(on_upgrade=on_upgrade, authenticator=authenticator, limits=Limits(connect_timeout=600.0))
+    peer = wire(broker, "ws").send(Connect("c"))
+    assert peer.frame() == (8, bytes.fromhex("03 e9"))
+    assert "the hook has not answered in time" in caplog.text
+    peer.socket.sendall(bytes.fromhex("88 82 00 00 00 00 03 e9"))  # the client's part of the closing handshake is read
+    assert peer.socket.recv(1) == b""
+
+
 def test_an_authenticator_is_cancelled_when_its_client_disconnects(start, wire):
     begun, cancelled = threading.Event(), threading.Event()
 

@@ -323,6 +323,21 @@ class TestOpenTimeout:
         assert server.finished
 
     @websocket_or_not
+    def test_a_connect_that_is_not_answered(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket, automatic=False)
+        pair.run()
+        if websocket:
+            pair.server.accept_upgrade(pair.clock())
+            pair.run()
+        assert isinstance(pair.server_events[-1], ConnectReceived)
+        assert pair.server.next_deadline() == pair.clock() + 30
+        pair.server.handle_timeout(pair.clock() + 30)
+        pair.server.data_to_send(pair.clock() + 30)
+        error = last(list(pair.server.events()))
+        assert isinstance(error, ConnectionClosed)
+        assert "the CONNECT was not answered within 30 s" in str(error)
+
+    @websocket_or_not
     def test_open_within_bounds_the_answer_after_the_tcp_connection(self, websocket: bool) -> None:
         pair = Pair(CONNECT, websocket=websocket)
         pair.clock.advance(10)  # out of 30 seconds for the whole opening
