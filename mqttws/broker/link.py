@@ -104,6 +104,7 @@ class Link(asyncio.Protocol):
         "_hub",
         "_linger_deadline",
         "_lost",
+        "_opening_size",
         "_pace",
         "_pending",
         "_piece",
@@ -135,6 +136,7 @@ class Link(asyncio.Protocol):
         self._resuming = False  # whether reading over TLS was resumed in this iteration of the event loop
         self._backlog = _NO_BACKLOG  # data that was read and is not handled yet
         self._backlog_size = 0
+        self._opening_size = 0  # bytes that were handled; counted until the CONNACK
         self._piece = 0  # the size of a piece in bytes; 0 before the first data
         self._queued = False  # whether work is deferred
         self._spent = _LIGHT  # seconds of work that the client has caused, less the allowance since then
@@ -265,7 +267,7 @@ class Link(asyncio.Protocol):
             self._fail(handler, error, now)
             done = more = False
         if not done:
-            self._answer(handler, more)
+            self._answer(handler, size, more)
         spent = perf_counter() - started
         self._spent += spent
         if spent > _SLICE or size * 2 > self._piece:
@@ -333,8 +335,8 @@ class Link(asyncio.Protocol):
     # Work. `data_received` handles small data immediately. Everything else goes into `_backlog`, and `work` handles it
     # piece by piece when the scheduler (`turns`) calls it. `_queued` is True while the scheduler will.
 
-    def _answer(self, handler: Handler, more: bool) -> None:
-        """Write the answers to small data, and defer what remains: `more` is whether events do."""
+    def _answer(self, handler: Handler, size: int, more: bool) -> None:
+        """Write the answers to `size` bytes, and defer what remains: `more` is whether events do."""
         # With a store the answers wait for the end of the iteration, so that all connections share one commit;
         # without one they are written now. The client's close frame needs no answer, but it may end the connection.
         machine = self._connection.machine
@@ -345,7 +347,7 @@ class Link(asyncio.Protocol):
         # Before CONNACK the client's bytes count against `max_pending_bytes`; after it, work that is left over, and
         # retained messages that fit into the transport, are deferred.
         if handler.subscriber is None:
-            self._count_pending()
+            self._count_pending(size)
         elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_send_retained()):
             self._defer()
         if machine.packet_begun is not None:  # `packet_timeout` applies from now on
@@ -486,11 +488,15 @@ class Link(asyncio.Protocol):
         self._adapt(len(data), spent)
         if "backlog" in self._holds and self._backlog_size < READ_SIZE // 2:
             self.release("backlog")
-        self._count_pending()
+        self._count_pending(len(data))
 
-    def _count_pending(self) -> None:
-        """Count what is buffered for this connection, unless it has its CONNACK."""
-        self._hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
+    def _count_pending(self, handled: int = 0) -> None:
+        """Count what the client has sent, unless it has its CONNACK: `handled` more bytes, and those in the backlog.
+
+        What was handled is still held: an incomplete upgrade, its headers, the CONNECT, and what follows it.
+        """
+        self._opening_size += handled
+        self._hub.admission.hold(self, self._backlog_size + self._opening_size)
 
     def _fail(self, handler: Handler, error: BaseException, now: float) -> None:
         """Close the connection because of an error in the broker or in a hook."""

@@ -57,7 +57,6 @@ class ServerMachine(Machine):
 
     Attributes:
         keep_alive: The keep alive to enforce, in seconds; 0 for none.
-        opening_size: How many bytes were received before the CONNECT was accepted.
         packet_begun: When the first byte of an incomplete packet arrived; None if there is none.
     """
 
@@ -67,7 +66,6 @@ class ServerMachine(Machine):
         "_max_packet_size",
         "_packet_timeout",
         "keep_alive",
-        "opening_size",
         "packet_begun",
     )
 
@@ -93,7 +91,6 @@ class ServerMachine(Machine):
         self._packet_timeout = packet_timeout
         self._connect = _NO_CONNECT  # the CONNECT, while it is not answered
         self._ahead: bytearray | None = None  # bytes after the CONNECT, while it is not answered
-        self.opening_size = 0
         self.packet_begun: float | None = None
         self.keep_alive = 0
 
@@ -129,7 +126,6 @@ class ServerMachine(Machine):
 
     def _receive_opening(self, data: bytes, now: float) -> None:
         """Decode only the CONNECT: other limits apply to the bytes after it, which are kept until it is answered."""
-        self.opening_size += len(data)
         while data and self.state is NEW:
             missing = self._decoder.missing
             super().receive_data(data[:missing], now)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
 from contextlib import nullcontext
 
 import pytest
+from drivers import wait_until
 from wire import PATIENCE, Wire
 
 import mqttws
@@ -55,6 +57,26 @@ def test_a_426_names_the_required_protocol(start, wire, by_hook):
         answer = peer.rest()
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" in answer
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["incomplete", "not answered yet"])
+def test_the_bytes_of_upgrades_count_for_max_pending_bytes(start, wire, client, end):
+    async def never(peer):
+        if "x" in dict(peer.headers):
+            await asyncio.Event().wait()
+
+    broker = start(on_upgrade=never, limits=Limits(max_pending_bytes=100_000, connect_timeout=600))
+    request = (
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Protocol: mqtt\r\nX: "
+    ).ljust(15_000, b"x")
+    hogs = [wire(broker, "ws", upgrade=False) for _ in range(10)]
+    wait_until(lambda: len(broker._hub.admission) == len(hogs))
+    for hog in hogs:
+        hog.socket.sendall(request + end)
+    wait_until(lambda: len(broker._hub.admission) == 100_000 // len(request))
+    client("c", broker, "ws").quiet()
 
 
 def test_the_paths_are_configurable(start, wire):

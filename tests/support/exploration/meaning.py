@@ -43,7 +43,6 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "Sender": "_last_token",  # the next token is higher than every known one
         "Journal": "_releases _store",
         "MemoryStore": "commits",
-        "ServerMachine": "opening_size",
         "Router": "metrics _answers limits hooks departures sys notices memory subscribers",
         "Subscriptions": "answers _answers _results _named _finished",
         "Retained": "number",
