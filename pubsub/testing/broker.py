@@ -25,10 +25,15 @@ class RecordingBroker(Broker):
 
     Args:
         **options: The options of `mqttws.broker.Broker`. By default it listens on free ports of the loopback interface.
+            Its own hooks record, and call those of the options.
 
     Attributes:
         messages: The published messages.
         happened: Lines about the latest packets (not with the compiled build) and lost connections.
+
+    Raises:
+        ValueError: As for `mqttws.broker.Broker`.
+        TypeError: Likewise.
 
     Examples:
         >>> import mqttws
@@ -51,7 +56,15 @@ class RecordingBroker(Broker):
         self._authenticate = options.pop("authenticator", None)
         self._hook_connected = options.pop("on_connected", None)
         self._hook_disconnected = options.pop("on_disconnected", None)
+        self._hook_published = options.pop("on_published", None)
         self._hook_packet = options.pop("on_packet", None)
+        Broker(  # only to check them: behind those below, a coroutine function would be called and not awaited
+            authenticator=self._authenticate,
+            on_connected=self._hook_connected,
+            on_disconnected=self._hook_disconnected,
+            on_published=self._hook_published,
+            on_packet=self._hook_packet,
+        )
         super().__init__(
             authenticator=self._on_connect,
             on_connected=self._on_connected,
@@ -159,6 +172,8 @@ class RecordingBroker(Broker):
             self._hook_disconnected(peer, error)
 
     def _on_published(self, peer: Peer | None, message: mqttws.Message) -> None:
+        if self._hook_published is not None:
+            self._hook_published(peer, message)  # first: a message on which it fails is not published
         client_id = "" if peer is None else peer.client_id
         self.messages.add(Recorded(message.topic, message.payload, message.qos, message.retain, client_id))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from mqttws import ConnectionRefused, Message, connect
+from mqttws import Connect, ConnectionRefused, Message, compiled, connect
+from mqttws.broker import Peer
 from pubsub.testing import Recorded, Recorder, RecordingBroker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +187,55 @@ def test_a_will_is_recorded() -> None:
     with RecordingBroker() as broker, connect(broker.url, client_id="c", will=Message("gone", b"bye", 1)):
         broker.disconnect("c")
         assert broker.messages.assert_published("gone", "bye").client_id == ""
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_hooks_of_the_program_are_called_too(asynchronous: bool) -> None:
+    called: list[tuple[str, object]] = []
+
+    def note(name: str) -> Callable[..., bool]:
+        return lambda peer, *more: called.append((name, peer and peer.client_id)) or True
+
+    async def authenticator(peer: Peer, connect: Connect) -> bool:
+        return note("authenticator")(peer)
+
+    async def on_upgrade(peer: Peer) -> None:
+        note("on_upgrade")(peer)
+
+    names = ["authorizer", "on_connected", "on_published", "on_disconnected", *(() if compiled else ("on_packet",))]
+    hooks = {name: note(name) for name in names} | {"authenticator": note("authenticator")}
+    if asynchronous:
+        hooks |= {"authenticator": authenticator, "on_upgrade": on_upgrade}
+    with RecordingBroker(**hooks) as broker:
+        with connect(broker.url, client_id="c", will=None) as client:
+            client.publish("a", b"1", qos=1)
+            assert broker.clients == ["c"]
+        broker.publish("a", b"2")
+    assert [(message.payload, message.client_id) for message in broker.messages] == [(b"1", "c"), (b"2", "")]
+    assert broker.happened or compiled
+    assert {("on_published", "c"), ("on_published", None)} < set(called)
+    assert {name for name, _ in called} == set(hooks)
+
+
+def test_a_message_on_which_the_hook_of_the_program_fails_is_not_recorded() -> None:
+    def on_published(peer: Peer | None, message: Message) -> None:
+        raise LookupError("planted")
+
+    with RecordingBroker(on_published=on_published) as broker:
+        with pytest.raises(LookupError, match="planted"):
+            broker.publish("a")
+        assert not broker.messages.matching("#")
+
+
+@pytest.mark.parametrize("hook", ["authorizer", "on_connected", "on_disconnected", "on_published", "on_packet"])
+def test_a_hook_that_the_broker_would_not_await_is_refused(hook: str) -> None:
+    async def later(*arguments: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=f"{hook} is a coroutine function; only on_upgrade and authenticator are"):
+        RecordingBroker(**{hook: later})
+    with pytest.raises(TypeError, match=f"{hook} must be a function, not int"):
+        RecordingBroker(**{hook: 5})
 
 
 def test_refusing_connections() -> None:
