@@ -686,7 +686,8 @@ class Link(asyncio.Protocol):
         try:
             self._connection.close(error, now)
             # What the client has sent can end other connections. What their clients have sent is discarded: it could
-            # end further ones, each inside the one before.
+            # end further ones, each inside the one before. Of QoS 1 and 2 it is not acknowledged. A DISCONNECT among it
+            # has closed the connection when it was received, so that no will is published.
             if not outermost or handler.take_events(now, perf_counter() + _LAST_SLICE):
                 handler.cut(error, now)
                 handler.take_events(now)

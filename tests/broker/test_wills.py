@@ -7,8 +7,9 @@ import socket
 import pytest
 from wire import Wire
 
-from mqttws import Connect, Message, MQTTError, Publish
+from mqttws import Connect, Disconnect, Message, MQTTError, Publish
 from mqttws.broker import Access, Limits, Peer, Verdict
+from mqttws.broker.link import Link
 
 WILL = Message("w", b"gone")
 
@@ -65,6 +66,35 @@ def test_disconnect_drops_the_will(client, start, scheme, end):
     client("c", broker).send("e0 00").rest()  # its CONNACK shows that the end of the first was handled
     watcher.quiet()
     assert ("c", None) in gone
+
+
+@pytest.mark.statement("MQTT-3.14.4-3")
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_disconnect_that_was_received_drops_the_will_whatever_else_ends_the_connection(client, start, nested):
+    """Also if what another client had sent before its own end does, because the rest is discarded then."""
+    gone: list[tuple[str, MQTTError | None]] = []
+
+    def on_published(peer: Peer | None, message: Message) -> None:
+        if message.topic == "end c":
+            assert broker.disconnect("c")
+
+    broker = start(on_published=on_published, on_disconnected=lambda peer, error: gone.append((peer.client_id, error)))
+    watcher = client("watcher", broker)
+    client("other", broker)
+    watcher.subscribe(("w", 0))
+    peer = client("c", broker, will=WILL)
+
+    def end() -> None:
+        links: dict[str, Link] = {link._handler.peer.client_id: link for link in broker._hub.admission.all}
+        said = {"c": [Publish("a", b""), Disconnect()], "other": [Publish("end c", b"")]}
+        for name, packets in said.items():  # they are received, and handled in a later turn
+            links[name]._connection.receive_data(b"".join(packet.encode() for packet in packets), 0.0)
+        assert broker.disconnect("other" if nested else "c")
+
+    broker._call(end)
+    assert peer.rest() == b""
+    assert gone[0] == ("c", None)
+    watcher.quiet()
 
 
 @pytest.mark.statement("MQTT-3.14.1-1")
