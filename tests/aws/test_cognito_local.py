@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mqttws.testing import mint_authority
+from pubsub.aws.local import cognito_server
 from pubsub.aws.local.cognito import Answer, IdentityPool, LocalCognito
 from pubsub.aws.local.cognito_server import LocalCognitoServer
 from pubsub.aws.local.keyring import KeyRing, Principal
@@ -384,6 +387,42 @@ def test_a_body_of_unknown_length_is_refused(service: Service) -> None:
         with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 411 ")
+
+
+UNFINISHED = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+
+
+def test_closing_ends_an_unfinished_request(service: Service) -> None:
+    server = LocalCognitoServer(service.cognito)
+    where = urlsplit(server.endpoint)
+    closing = threading.Thread(target=server.close)
+    with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
+        connection.sendall(UNFINISHED)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # so it reads the body now
+        closing.start()
+        closing.join(5)
+        assert not closing.is_alive()
+    closing.join(30)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_request_has_one_deadline(service: Service, tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cognito_server, "_TIMEOUT", 0.3)
+    context = mint_authority().issue("127.0.0.1").server_context() if tls else None
+    with LocalCognitoServer(service.cognito, context=context) as server:
+        where = urlsplit(server.endpoint)
+        with socket.create_connection((where.hostname, where.port), timeout=0.05) as connection:
+            for byte in b"\x16\x03\x01\x02\x00\x01" + bytes(100) if tls else UNFINISHED + bytes(100):
+                try:
+                    connection.sendall(bytes([byte]))
+                    ended = connection.recv(65536) == b""
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    ended = True
+                if ended:
+                    return
+    pytest.fail("a byte now and then postponed the end of the request")
 
 
 def test_closing_frees_the_port(service: Service, closed_port: int) -> None:

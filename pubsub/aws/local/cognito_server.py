@@ -3,8 +3,9 @@
     with LocalCognitoServer(LocalCognito([pool], ring)) as server:
         CognitoIdentity(pool.pool_id, endpoint=server.endpoint)
 
-It is blocking, with a thread and one request for each connection, which is enough for development. It answers the CORS
-preflight of browsers, so that a page from another origin can use it. Bodies are never logged.
+It is blocking, with a thread and one request for each connection, which is enough for development. A connection has one
+deadline, however slow its peer is. It answers the CORS preflight of browsers, so that a page from another origin can
+use it. Bodies are never logged.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 from pubsub.aws.local.cognito import Answer, LocalCognito
+from pubsub.owned_lock import OwnedLock
 
 __all__ = ["LocalCognitoServer"]
 
@@ -67,9 +70,10 @@ class LocalCognitoServer:
         """The URL of the service."""
 
     def close(self) -> None:
-        """Stop listening, and wait until the current requests have ended."""
+        """Stop listening, and end the connections."""
         self._server.shutdown()
         self._thread.join()
+        self._server.end_connections(inf)
         self._server.server_close()
 
     def __enter__(self) -> LocalCognitoServer:
@@ -82,7 +86,7 @@ class LocalCognitoServer:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for them; each ends within the timeout
+    daemon_threads = False  # so that closing waits for them; each ends with its connection
 
     def __init__(
         self,
@@ -94,6 +98,8 @@ class _Server(ThreadingHTTPServer):
         self.cognito = cognito
         self.clock = clock
         self._context = context
+        self._lock: Any = OwnedLock()  # a connection is ended only under it, while it is known not to be closed
+        self._deadlines: dict[socket.socket, float] = {}
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
@@ -103,7 +109,26 @@ class _Server(ThreadingHTTPServer):
         if self._context is not None:
             # The handshake is made by the first read, in the connection's own thread.
             connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        with self._lock:
+            self._deadlines[connection] = time.monotonic() + _TIMEOUT
         return connection, peer
+
+    def service_actions(self) -> None:
+        """End what takes too long; called several times a second."""
+        # The time-out of a socket would start again with each byte.
+        self.end_connections(time.monotonic())
+
+    def end_connections(self, now: float) -> None:
+        """End the connections whose deadline has passed. Their threads then close them."""
+        with self._lock:
+            for connection, _ in filter(lambda item: item[1] <= now, self._deadlines.items()):
+                _end(connection)
+
+    def close_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._lock:
+            self._deadlines.pop(request, None)
+        super().close_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         _log.debug("a connection from %s ended early", client_address, exc_info=True)
@@ -111,7 +136,6 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _TIMEOUT
 
     def do_POST(self) -> None:
         """Answer a request of the service."""
@@ -141,3 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Log a message of http.server, which contains the request line, but never headers or a body."""
         _log.debug(format, *args)
+
+
+def _end(connection: socket.socket) -> None:
+    """End a connection, also in the middle of a TLS handshake."""
+    try:
+        # Not connection.shutdown(): that of a TLS socket removes what a thread may be using.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        pass  # the peer has closed it
