@@ -255,7 +255,6 @@ def test_every_form_of_import_is_found(tmp_path: Path) -> None:
 PLAIN_LOCKS = {
     "mqttws.sync.owner": "a lock that is used as an event: any thread may release it",
     "pubsub.sync.iteration": "used only in threads of the package, which run no signal handlers",
-    "pubsub.aws.http": "set by a timer's thread; the thread of the call only reads it",
 }
 
 

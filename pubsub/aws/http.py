@@ -15,6 +15,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def post(
         url: `https://host[:port]/path`, or `http://…` for a service on this machine.
         headers: The headers; Host and Content-Length are added.
         body: The body.
-        timeout: Seconds to connect to each address, and then for the whole exchange.
+        timeout: Seconds for all of it; looking up the name has no limit of its own.
         most: The maximum bytes of the answer's body.
         context: The TLS context; None for one that trusts the system's authorities.
 
@@ -111,6 +112,8 @@ def post(
     parts = check_url(url)
     where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     connection, target, more = _connection(parts, timeout, context)
+    line = _Line(timeout)
+    connection._create_connection = line.open  # type: ignore[attr-defined]
     responses: list[http.client.HTTPResponse] = []
 
     def response(*arguments: Any, **options: Any) -> http.client.HTTPResponse:
@@ -120,8 +123,7 @@ def post(
     # Collected to be closed: before Python 3.11.5 http.client does not close a proxy's refusal of CONNECT.
     connection.response_class = response  # type: ignore[assignment]
     try:
-        connection.connect()
-        return _exchange(connection, target, {**headers, **more}, body, timeout, most)
+        return _exchange(connection, line, target, {**headers, **more}, body, most)
     except TimeoutError:
         raise TransferError(f"no answer from {where} within {timeout:g} s") from None
     except ssl.SSLCertVerificationError as fault:
@@ -137,48 +139,90 @@ def post(
         for opened in responses:
             opened.close()
         connection.close()
+        line.close()
 
 
 class _TooLong(Exception):
     pass
 
 
-def _exchange(
-    connection: http.client.HTTPConnection,
-    target: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    timeout: float,
-    most: int,
-) -> Response:
-    sock = connection.sock
-    overdue = threading.Event()
+class _Line:
+    """The TCP connection of an exchange, which ends when the time for the exchange is up.
 
-    def end() -> None:
-        # The time-out of a socket starts again with each byte; this ends also an exchange with a very slow peer.
-        # Not sock.shutdown(): for a moment that turns a TLS socket into one that would send without encryption.
-        overdue.set()
+    The time-out of a socket starts again with each byte; this ends also an exchange with a very slow peer or proxy.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_overdue = False
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._opened: list[socket.socket] = []
+        self._timer: threading.Timer | None = None
+
+    def open(self, address: tuple[str, int], *_: object) -> socket.socket:
+        """Connect; see `socket.create_connection`."""
+        sock = _dial(address, self._deadline)
+        self._opened.append(sock)
+        sock.settimeout(self._seconds)
+        # TLS replaces the object. And SSLSocket.shutdown() would turn it for a moment into a socket without encryption.
+        self._opened.append(sock.dup())
+        self._timer = threading.Timer(self._deadline - time.monotonic(), self._end)
+        self._timer.daemon = True
+        self._timer.start()
+        return sock
+
+    def _end(self) -> None:
+        self.is_overdue = True
         try:
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            self._opened[-1].shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the exchange has ended
 
-    deadline = threading.Timer(timeout, end)
-    deadline.daemon = True
-    deadline.start()
+    def close(self) -> None:
+        """Close the connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for sock in self._opened:
+            sock.close()
+
+
+def _dial(address: tuple[str, int], deadline: float) -> socket.socket:
+    """Connect to the first address of a host that answers. Each gets an equal share of the time that is left."""
+    *others, last = [found[4][:2] for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)]
+    for left, other in zip(range(len(others) + 1, 1, -1), others, strict=True):
+        try:
+            return _connected(other, (deadline - time.monotonic()) / left)
+        except OSError:
+            pass
+    return _connected(last, deadline - time.monotonic())
+
+
+def _connected(address: Any, seconds: float) -> socket.socket:
+    if seconds <= 0.0:  # 0 would mean not to wait
+        raise TimeoutError
+    return socket.create_connection(address, seconds)
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    line: _Line,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    most: int,
+) -> Response:
     try:
+        connection.connect()  # includes the answer of a proxy, and TLS
         connection.request("POST", target, body, dict(headers))
         answer = connection.getresponse()
         received = answer.read(most + 1)
         if answer.length and len(received) <= most:
             raise http.client.IncompleteRead(received)  # read() with a size does not report it
     except (OSError, http.client.HTTPException):
-        if overdue.is_set():
+        if line.is_overdue:
             raise TimeoutError from None
         raise
-    finally:
-        deadline.cancel()
-    if overdue.is_set():
+    if line.is_overdue:
         raise TimeoutError
     if len(received) > most:
         raise _TooLong

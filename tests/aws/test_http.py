@@ -129,8 +129,15 @@ def test_an_unresponsive_server_times_out(peer_of: PeerOf) -> None:
         post(f"http://127.0.0.1:{peer.port}/", {}, b"", timeout=0.2)
 
 
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"])
-def test_a_slow_server_times_out(head: bytes, peer_of: PeerOf) -> None:
+HEADS = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("head", "proxied"), [*((head, False) for head in HEADS), *((head, True) for head in HEADS[:2])]
+)
+def test_a_slow_server_or_proxy_times_out(
+    head: bytes, proxied: bool, peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = threading.Event()
 
     def drip(to: socket.socket, _: bytes) -> None:
@@ -148,9 +155,28 @@ def test_a_slow_server_times_out(head: bytes, peer_of: PeerOf) -> None:
         left.set()
 
     peer = peer_of(drip)
+    url = f"http://127.0.0.1:{peer.port}/"
+    if proxied:
+        monkeypatch.setenv("https_proxy", url)
+        url = "https://service.test/"
     with pytest.raises(TransferError, match=r"within 0\.3 s"):
-        post(f"http://127.0.0.1:{peer.port}/", {}, b"", timeout=0.3)
+        post(url, {}, b"", timeout=0.3)
     assert left.wait(30)
+
+
+def test_several_addresses_share_the_time(peer_of: PeerOf, closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer, seconds = peer_of(OK), []
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (closed_port, peer.port)]
+    with monkeypatch.context() as patched:
+        lookup, connect = socket.getaddrinfo, socket.create_connection
+        patched.setattr(
+            socket, "getaddrinfo", lambda host, *a, **o: found if host == "h.test" else lookup(host, *a, **o)
+        )
+        patched.setattr(socket, "create_connection", lambda to, most: (seconds.append(most), connect(to, most))[1])
+        assert post("http://h.test/", {}, b"", timeout=8.0).body == b"hi"
+        assert seconds[0] <= 4.0 < seconds[1] <= 8.0
+        with pytest.raises(TransferError, match=r"^no answer from h\.test:80 within 0 s$"):
+            post("http://h.test/", {}, b"", timeout=0.0)
 
 
 def test_a_truncated_answer_is_an_error(peer_of: PeerOf) -> None:
