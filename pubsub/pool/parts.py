@@ -73,7 +73,8 @@ class Parts(ABC):
         self._slots: Slots[Part] = Slots()
         self._parts: list[Part] = []
         self._unacknowledged: dict[int, tuple[Part, Publish, int]] = {}
-        self._deferred: dict[str, Callable[[], object]] = {}  # by Topic Filter
+        # By Topic Filter: makes a request; and answers it if another one replaces it.
+        self._deferred: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {}
         self._is_open = self._is_closing = False
         self._calm = 0
         self._dropped = self._expired = 0  # the sums of removed parts

@@ -82,13 +82,15 @@ class Subscribing(Receiving):
     def _place(self, request: _Request, by_part: dict[Part, list[_Request]]) -> None:
         """Choose the parts of a Topic Filter, and add the request to theirs. Requires the lock."""
         topic_filter, qos, gather, at = request
-        self._deferred.pop(topic_filter, None)  # replaced by this request
+        self._replace(topic_filter)
         place = self.places.get(topic_filter)
         if place is not None and place.handover is not None:
-            # It is subscribed to, so the answer is known. The deferred SUBSCRIBE serves to get retained messages.
-            self._defer(place.handover, topic_filter, partial(self._subscribe, [(topic_filter, qos, None, 0)]))
-            if gather is not None:
-                self._soon(partial(gather.give, at, max(place.qos, qos)))
+            give = None if gather is None else partial(gather.give, at, max(place.qos, qos))
+            if place.handover.target is not None and give is not None:
+                # It stays subscribed to, so the answer is known. The deferred SUBSCRIBE is for its retained messages.
+                self._soon(give)
+                gather = give = None
+            self._defer(place.handover, topic_filter, partial(self._subscribe, [(topic_filter, qos, gather, at)]), give)
             return
         if place is None:
             place = self._new_place(topic_filter, qos)
@@ -176,6 +178,7 @@ class Subscribing(Receiving):
 
     def _displace(self, topic_filter: str, gather: Gather, by_part: dict[Part, list[str]]) -> int:
         """Start to remove a Topic Filter. Return 1 if there is no answer to wait for, else 0. Requires the lock."""
+        self._replace(topic_filter)
         place = self.places.get(topic_filter)
         if place is None:
             return 1
@@ -211,10 +214,29 @@ class Subscribing(Receiving):
             else:
                 gather.give(0, 0)
 
-    def _defer(self, handover: Handover[Part], topic_filter: str, request: Callable[[], object]) -> None:
-        """Defer a request until a handover is over; it replaces an earlier one. Requires the lock."""
-        self._deferred[topic_filter] = request
+    def _defer(
+        self,
+        handover: Handover[Part],
+        topic_filter: str,
+        request: Callable[[], object],
+        give: Callable[[], object] | None = None,
+    ) -> None:
+        """Defer a request until a handover is over. Requires the lock.
+
+        Args:
+            handover: The handover.
+            topic_filter: The Topic Filter of the request.
+            request: Makes the request.
+            give: Answers the request if another one replaces it; None if nobody waits for the answer.
+        """
+        self._deferred[topic_filter] = (request, give)
         self.moves.when_over(handover, self._again)
+
+    def _replace(self, topic_filter: str) -> None:
+        """Drop the deferred request for a Topic Filter, because another one replaces it. Requires the lock."""
+        _, give = self._deferred.pop(topic_filter, (None, None))
+        if give is not None:  # the caller may also wait for the answers to other Topic Filters
+            self._soon(give)
 
     def _soon(self, call: Callable[[], object]) -> None:
         """Call a function outside the lock, after the present call of the channel has returned."""
@@ -224,7 +246,7 @@ class Subscribing(Receiving):
         """Make the deferred requests."""
         with self.lock:
             deferred, self._deferred = self._deferred, {}
-        for request in deferred.values():
+        for request, _ in deferred.values():
             request()
 
     def _on_error(self, part: Part, error: MQTTError) -> None:

@@ -142,3 +142,40 @@ def test_requests_for_a_moving_filter_wait_for_the_move() -> None:
     (part,) = world.pool._receiving()
     assert part.client.filters == {"a": 1}
     assert [part.index for part in world.gone] == [2]
+
+
+def removing(seed: int) -> World:
+    """Return a world in which "a/b" is being removed. A younger filter on the other part matches its topics, too."""
+    world = World(Random(seed), (1, 2), most_filters=1)
+    for topic_filter in ("a/b", "a/+"):
+        world.pool.subscribe_nowait([(topic_filter, 1)])
+        world.settle()
+    world.pool.unsubscribe_nowait(["a/b"])
+    place = world.pool.places.get("a/b")
+    assert place is not None
+    assert place.handover.target is None
+    return world
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_filter_that_is_subscribed_again_during_its_removal_is_answered_by_the_server(seed: int) -> None:
+    world = removing(seed)
+    answer = world.pool.subscribe_nowait([("a/b", 1)])
+    while not answer.done():
+        assert world.step()
+    assert sum(link.subscribed.count("a/b") for link in world.links) == 2
+    world.settle()
+    assert answer.result() == [1]
+
+
+@pytest.mark.parametrize("last", ["subscribe", "unsubscribe"])
+def test_a_request_that_is_replaced_during_a_removal_is_answered(last: str) -> None:
+    world = removing(1)
+    pool, is_wanted = world.pool, last == "subscribe"
+    answer = pool.subscribe_nowait([("a/b", 1), ("c", 1)])
+    again = pool.subscribe_nowait([("a/b", 0)]) if is_wanted else pool.unsubscribe_nowait(["a/b"])
+    world.settle()
+    assert answer.result() == [1, 1]
+    assert again.done()
+    standing = sorted(name for part in pool._parts for name in part.client.filters)
+    assert standing == (["a/+", "a/b", "c"] if is_wanted else ["a/+", "c"])
