@@ -39,7 +39,7 @@ def deliver(owner: Owner) -> Unfinished | None:
                 report(callback)
                 continue
             except BaseException:  # `SystemExit`, which ends the event loop: the server sends the message again
-                if message.qos and not manual_ack:
+                if message.qos:  # has no effect if it was acknowledged, with `manual_ack`
                     owner.call(core.session.receiver.discard, message)
                 raise
             if result is not None and inspect.isawaitable(result):

@@ -482,7 +482,7 @@ class Network(Owner):
                 takers = iter(found)
                 awaited = _first_awaitable(takers, message)
         except BaseException:  # cancelled by `end_callbacks`: the server sends the message again
-            if message.qos and not self._options.manual_ack:
+            if message.qos:  # has no effect if it was acknowledged, with `manual_ack`
                 self.call(core.session.receiver.discard, message)
             raise
         finally:
