@@ -66,7 +66,7 @@ UNUSED = {
     "mqttws.protocol.client_handshake", "mqttws.protocol.framing", "mqttws.protocol.frames",
     "mqttws.protocol.handshake", "mqttws.protocol.lenient", "mqttws.protocol.server",
     "mqttws.protocol.server_connection", "mqttws.stores.sqlite", "mqttws.broker", "mqttws.client.option_types",
-    "mqttws.client.waiting", "mqttws.client.driver", "mqttws.protocol.ages", "mqttws.protocol.journal",
+    "mqttws.client.waiting", "mqttws.client.driver", "mqttws.protocol.journal",
     "mqttws.protocol.pacing", "mqttws.protocol.probing", "mqttws.protocol.stalling",
 }  # fmt: skip
 #: Modules for names of servers, and for iterations over messages.
@@ -113,6 +113,45 @@ def test_modules_not_loaded_by_a_first_message(scheme: str, callback: str) -> No
         )
     assert not loaded & FIRST_MESSAGE[scheme]
     assert (scheme == "ws") == ("mqttws.protocol.client_handshake" in loaded)
+
+
+#: What a signal handler may do with a client, in the middle of an import of the thread that it interrupts.
+HANDLED = """
+for qos in (0, 1, 2):
+    receipts.append(client.publish_nowait("t", b"x", qos))
+    receipts.append(client.publish_nowait("t", b"x", qos, expire_after=9.0))
+"""
+IN_HANDLER = {
+    "sync": f"""
+import mqttws
+from mqttws import MQTTError
+receipts, client = [], mqttws.Client("mqtt://127.0.0.1:1", reconnect=False)
+before = set(sys.modules)
+{HANDLED}
+client.close()
+for receipt in receipts:
+    try:
+        receipt.result()
+    except MQTTError as error:
+        assert receipt.exception() is error
+""",
+    "aio": f"""
+import asyncio
+import mqttws.aio
+async def main():
+    global before
+    receipts, client = [], mqttws.aio.Client("mqtt://127.0.0.1:1", reconnect=False)
+    before = set(sys.modules)
+    {HANDLED.replace(chr(10), chr(10) + "    ")}
+asyncio.run(main())
+""",
+}
+
+
+@pytest.mark.parametrize("driver", IN_HANDLER)
+def test_publishing_loads_no_module(driver: str) -> None:
+    """A module that is being imported lacks its names, so a signal handler could not publish meanwhile."""
+    assert loaded_by(IN_HANDLER[driver]) == set()
 
 
 def test_modules_not_loaded_by_pub() -> None:

@@ -12,6 +12,7 @@ from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.hints import TYPE_CHECKING, Any, Unpack, inf
+from mqttws.protocol.ages import Age
 
 if TYPE_CHECKING:
     from mqttws.client.option_types import (
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from mqttws.client.state import State
     from mqttws.client.url import Endpoint
     from mqttws.errors import ConnectError, MQTTError
-    from mqttws.protocol.ages import Age
     from mqttws.protocol.store import Store
 
 #: Use the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
@@ -198,8 +198,6 @@ class Options:
             raise ValueError("retry_first=True needs reconnecting, but reconnect=False disables it")
         if self.store is not None and (self.clean_session or not self.client_id):
             raise ValueError("a store requires a client_id and clean_session=False")
-        if self.store is not None or self.expire_after is not None:
-            import mqttws.protocol.ages  # noqa: F401  # for `age`, which a signal handler may call during an import
 
     def _convert(self) -> None:
         """Check the options that have several forms, and convert them."""
@@ -297,8 +295,6 @@ class Options:
                 raise ValueError(f"expire_after is {expire_after}; it must be above 0 seconds")
         if expire_after is None and self.store is None:
             return None
-        from mqttws.protocol.ages import Age
-
         return Age(now, wall, inf if expire_after is None else expire_after)
 
     @property

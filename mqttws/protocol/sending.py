@@ -28,6 +28,7 @@ from itertools import islice
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
 from mqttws.hints import TYPE_CHECKING, Any, Final, inf
+from mqttws.protocol.ages import Ages  # here: a signal handler that publishes may interrupt an import
 from mqttws.protocol.outgoing import (
     LAST_PACKET_ID,
     PUBLISHED,
@@ -43,7 +44,6 @@ from mqttws.protocol.outgoing import (
 )
 
 if TYPE_CHECKING:
-    from mqttws.protocol.ages import Ages
     from mqttws.protocol.journal import Journal, Record
 
 #: Used instead of an empty queue until it is needed: a deque takes 760 bytes, and most sessions never need one.
@@ -348,8 +348,6 @@ class Sender:
     def _known_ages(self) -> Ages:
         """Return the ages of the queued messages only."""
         if self.ages is None:
-            from mqttws.protocol.ages import Ages  # most clients set no limits
-
             self.ages = Ages()
         self.ages.forget(self.first_waiting)
         return self.ages

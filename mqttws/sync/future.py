@@ -116,6 +116,8 @@ class LightFuture(_Base):
         if self._state is _FINISHED and self._exception is None:
             return self._result
         try:
+            if self._state is _FINISHED and self._exception is not None:
+                raise self._exception  # without the standard class, which may just be imported
             return _standard().result(self, timeout)
         finally:
             del self  # the traceback of the exception refers to this frame: a cycle
