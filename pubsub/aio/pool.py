@@ -2,7 +2,7 @@
 
 The client of each connection (a part) calls a function with its messages, which puts them into one queue. From there
 the runner of the channel delivers them. So callbacks are called one after the other, as with one connection. While the
-queue is full, the function makes its client wait, which then stops reading.
+queue is full, by the number or the bytes of its messages, the function makes its client wait, which then stops reading.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Pool(PoolCore):
 
     def __init__(self, *arguments: Any) -> None:
         self._queue: deque[Publish] = deque()
+        self._bytes = 0  # of the messages in the queue
         self._is_over = False
         self._came: asyncio.Future[None] | None = None  # while `messages` waits, because the queue is empty
         self._space: asyncio.Future[None] | None = None  # while clients wait, because the queue is full
@@ -72,7 +73,7 @@ class Pool(PoolCore):
     def _take(self, part: Part, publish: Publish) -> Coroutine[Any, Any, None] | None:
         """Take a message of a part. Return what its client must await before the next one."""
         over = self.took(part, publish)
-        if over is None and len(self._queue) < PLACES:
+        if over is None and len(self._queue) < PLACES and self._bytes < self._most_bytes:
             return None
         return self._wait(part, publish, over)
 
@@ -81,7 +82,7 @@ class Pool(PoolCore):
         while over is not None:
             await asyncio.shield(over)
             over = self.took(part, publish)
-        while len(self._queue) >= PLACES and not self._is_closing:
+        while (len(self._queue) >= PLACES or self._bytes >= self._most_bytes) and not self._is_closing:
             if self._space is None or self._space.done():
                 self._space = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._space)
@@ -89,6 +90,7 @@ class Pool(PoolCore):
     def put(self, publish: Publish) -> None:
         """See `PoolCore.put`."""
         self._queue.append(publish)
+        self._bytes += len(publish.topic) + len(publish.payload)
         if self._came is not None:
             _wake(self._came)
             self._came = None
@@ -108,7 +110,8 @@ class Pool(PoolCore):
         while True:
             while self._queue:
                 publish = self._queue.popleft()
-                if self._space is not None and len(self._queue) < PLACES // 2:
+                self._bytes -= len(publish.topic) + len(publish.payload)
+                if self._space is not None and len(self._queue) < PLACES // 2 and self._bytes <= self._most_bytes // 2:
                     _wake(self._space)
                     self._space = None
                 yield publish

@@ -22,6 +22,9 @@ from pubsub.runtime import Runtime, logger
 
 __all__ = ["Parts"]
 
+#: The default of `max_inbound_bytes`, as of a client.
+MOST_BYTES = 64 * 1024 * 1024
+
 
 class Parts(ABC):
     """The parts of a pool.
@@ -63,6 +66,8 @@ class Parts(ABC):
         self._lock: Any = OwnedLock()
         self._make = make
         self._options = options
+        # The bytes of the messages in the queue, from which on the parts wait; each has its own queue before this one.
+        self._most_bytes: int = options.get("max_inbound_bytes", MOST_BYTES)
         self._budgets = budget, receiving_budget
         self._filters = filters
         self._client_id = options.get("client_id") or f"pubsub-{os.urandom(8).hex()}"

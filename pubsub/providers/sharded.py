@@ -29,6 +29,9 @@ class Sharded(Provider):
     the will. `PubSub.connection_states` contains the worst state under the provider's name, and the state of each
     connection under `{name}-{number}`.
 
+    `max_inbound_bytes` bounds the messages that wait in each connection, and those that wait in the queue which all of
+    them share.
+
     Args:
         provider: The provider that determines where and how each connection is made.
         connections: "auto": as many as the provider's known limits require; or a number, half of

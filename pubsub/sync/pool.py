@@ -2,7 +2,8 @@
 
 Each connection (a part) has a reader, a thread that takes its messages, in addition to its client's thread. The readers
 put messages into one queue, from which the runner of the channel delivers them. So callbacks are called one after the
-other, as with one connection. A reader waits while the queue is full; then its client stops reading.
+other, as with one connection. A reader waits while the queue is full, by the number or the bytes of its messages; then
+its client stops reading.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Pool(PoolCore):
     def __init__(self, *arguments: Any) -> None:
         self._queue: queue.SimpleQueue[Publish | None] = queue.SimpleQueue()
         self._has_space = Event()
+        # The bytes of all messages put into the queue so far, and of those taken from it.
+        self._bytes_put = self._bytes_taken = 0
         super().__init__(*arguments)
 
     def new_answer(self) -> Future[list[int]]:
@@ -99,13 +102,15 @@ class Pool(PoolCore):
             for publish in client.messages():
                 while (over := self.took(part, publish)) is not None:
                     over.result()
-                self._wait_for_space()
+                if self._is_filled(PLACES, self._most_bytes):
+                    self._wait_for_space()
         except MQTTError:
             pass  # the client has ended; its change of state is handled elsewhere
 
     def put(self, publish: Publish) -> None:
         """See `PoolCore.put`."""
         self._queue.put(publish)
+        self._bytes_put += len(publish.topic) + len(publish.payload)  # last: an interrupt must not leave it too high
 
     def end(self) -> None:
         """See `PoolCore.end`."""
@@ -118,10 +123,14 @@ class Pool(PoolCore):
         return any(part.client.in_network_thread for part in list(self._parts))
 
     def _wait_for_space(self) -> None:
-        if self._queue.qsize() >= PLACES and not self._is_closing:
+        if not self._is_closing:
             self._has_space.clear()
-            if self._queue.qsize() >= PLACES and not self._is_closing:
+            if self._is_filled(PLACES, self._most_bytes) and not self._is_closing:
                 self._has_space.wait()
+
+    def _is_filled(self, places: int, size: int) -> bool:
+        """Return whether the queue has this number of messages, or this number of bytes, or more."""
+        return self._queue.qsize() >= places or self._bytes_put - self._bytes_taken >= size
 
     def messages(self) -> Iterator[Publish]:
         """Yield the messages of all parts until the pool is closed.
@@ -130,7 +139,8 @@ class Pool(PoolCore):
             Exception: A part has ended for this reason, and with it the pool.
         """
         while (publish := self._queue.get()) is not None:
-            if not self._has_space.is_set() and self._queue.qsize() < PLACES // 2:
+            self._bytes_taken += len(publish.topic) + len(publish.payload)
+            if not self._has_space.is_set() and not self._is_filled(PLACES // 2, self._most_bytes // 2 + 1):
                 self._has_space.set()
             yield publish
         if self.error is not None and not self._is_closing:

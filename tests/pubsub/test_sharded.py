@@ -18,9 +18,11 @@ import mqttws
 from mqttws import ConnectBudget, ConnectionRefused, Reconnect, SubscribeRejected
 from mqttws.broker import Broker, Limits
 from mqttws.broker.hooks import Peer
+from mqttws.client.options import Options
 from pubsub import AWSIoTProvider, ConnectionState, MqttOverWSProvider, ProviderError, PublishFailed, Sharded
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.pool.parts import MOST_BYTES
 from pubsub.sync.pool import Pool
 
 Api = Threads | Loop
@@ -277,6 +279,41 @@ def test_a_full_connection_does_not_block_another(make: Make, server: Server) ->
     assert api.call(fill_in_loop if isinstance(api, Loop) else fill) < 20
     api.call(api.ps.publish, free, "at once", qos=1, timeout=PATIENCE)  # less than the interval of a paced message
     api.call(api.ps.close, 0.0)
+
+
+def test_a_slow_observer_leaves_a_bounded_number_of_bytes(make: Make, server: Server) -> None:
+    """Beyond `max_inbound_bytes` in the queue of the pool its connections read nothing, as a single one does."""
+    api = make(server.sharded((1, 2), max_inbound_bytes=200_000))
+    streams, release = Streams(), threading.Event()
+    asynchronous = asyncio.Event()
+
+    def observe(message: Any) -> None:
+        assert release.wait(PATIENCE)
+        streams.next(message)
+
+    async def observe_async(message: Any) -> None:
+        await asyncio.wait_for(asynchronous.wait(), PATIENCE)
+        streams.next(message)
+
+    observer = observe_async if isinstance(api, Loop) else observe
+    filters = [f"t/{number}" for number in range(4)]
+    api.call(api.call(api.ps.subscribe(filters).subscribe, observer).ready, PATIENCE)
+    for number in range(100):
+        server.broker.publish(f"t/{number % 4}", b'"%d %s"' % (number, b"x" * 20_000))
+    pool = api.ps._channels[MqttOverWSProvider.kind].client
+    wait_for(lambda: all(part.client.stalled for part in pool._parts if part.receives))
+    queued = pool._queue.qsize() if isinstance(pool, Pool) else len(pool._queue)
+    assert 10 <= queued <= 12  # each connection adds one before it waits
+    release.set()
+    if isinstance(api, Loop):
+        api.call(asynchronous.set)
+    streams.wait(100)
+    for topic, values in streams.values.items():
+        assert [int(value.split()[0]) for value in values] == list(range(int(topic[2:]), 100, 4))
+
+
+def test_the_default_of_max_inbound_bytes_is_that_of_a_client() -> None:
+    assert Options.max_inbound_bytes == MOST_BYTES
 
 
 def test_retained_messages_arrive_once_for_each_subscription(make: Make, server: Server) -> None:
