@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import mqttws
 from mqttws.broker import Broker, Peer, Refused
-from pubsub.owned_lock import Condition, Event
+from pubsub.owned_lock import Condition
 from pubsub.testing.messages import Recorded, Recorder
+
+T = TypeVar("T")
 
 #: Seconds within which closing clients must be disconnected after a test.
 GRACE = 1.0
@@ -51,8 +52,8 @@ class RecordingBroker(Broker):
         self._clients: dict[str, Peer] = {}
         self._refusals: list[int] = []
         self._changed = Condition()
-        self._resumed = Event()
-        self._resumed.set()
+        self._pause: object | None = None  # an object of the `with` block that pauses the broker
+        self._standing = False  # whether the event loop stands
         self._authenticate = options.pop("authenticator", None)
         self._hook_connected = options.pop("on_connected", None)
         self._hook_disconnected = options.pop("on_disconnected", None)
@@ -124,27 +125,66 @@ class RecordingBroker(Broker):
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Stall the broker during a `with` block: it reads nothing and answers nothing.
+        """Stall the broker during a `with` block: it reads nothing and sends nothing.
+
+        Its state can still be read: `clients`, `subscriptions`, `sessions`, `retained` and `metrics` answer. `publish`,
+        `disconnect` and another `pause` raise RuntimeError. `stop` ends the pause.
 
         Raises:
-            RuntimeError: The broker did not stall within 5 seconds.
+            RuntimeError: The broker is not running, is paused already, or did not stall within 5 seconds.
         """
-        standing = Event()
-
-        def stand() -> None:
-            standing.set()
-            self._resumed.wait()
-
-        self._resumed.clear()
-        waiting = threading.Thread(target=lambda: self._call(stand), daemon=True)
-        waiting.start()
+        loop, this = self._running().loop, object()
         try:
-            if not standing.wait(5.0):
-                raise RuntimeError("the broker could not be paused within 5 s")
+            with self._changed:
+                if self._pause is not None:
+                    raise RuntimeError("the broker is paused already")
+                self._pause = this
+            loop.call_soon_threadsafe(self._stand, this)
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._standing, 5.0):
+                    raise RuntimeError("the broker could not be paused within 5 s")
             yield
         finally:
-            self._resumed.set()
-            waiting.join(5.0)
+            if self._pause is this:  # otherwise it has not begun, or `stop` has ended it
+                self._resume()
+
+    def _stand(self, pause: object) -> None:
+        """Stall the event loop, in its thread, until a pause ends. Do nothing if it has ended."""
+        with self._changed:
+            if self._pause is pause:
+                self._standing = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._pause is not pause)
+
+    def _resume(self) -> None:
+        with self._changed:
+            self._pause, self._standing = None, False
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """See `mqttws.broker.Broker.stop`. It ends a pause."""
+        if self._pause is not None:
+            self._resume()
+        super().stop()
+
+    def _call(self, function: Callable[[], T]) -> T:
+        with self._changed:
+            if self._standing:  # and it stands until this lock is released
+                return function()
+        return super()._call(function)
+
+    def _check_not_paused(self) -> None:
+        with self._changed:
+            if self._standing:
+                raise RuntimeError("the broker is paused and sends nothing; do this after the `with` block")
+
+    def _publish(self, message: mqttws.Message) -> int:
+        self._check_not_paused()
+        return super()._publish(message)
+
+    def _disconnect(self, client_id: str, will: bool, forget: bool) -> bool:
+        self._check_not_paused()
+        return super()._disconnect(client_id, will, forget)
 
     # Hooks, in the broker's thread.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -256,6 +257,68 @@ def test_a_paused_broker() -> None:
             with pytest.raises(TimeoutError):
                 future.result(0.2)
         future.result(30)
+
+
+def within(seconds: float, call: Callable[[], object]) -> object:
+    """Return the result of a call, or its exception. Fail if it takes too long."""
+    outcomes: list[object] = []
+
+    def run() -> None:
+        try:
+            outcomes.append(call())
+        except Exception as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert outcomes, f"no answer within {seconds:g} s"
+    return outcomes[0]
+
+
+@pytest.fixture
+def kept_broker() -> Iterator[RecordingBroker]:
+    """A broker with a client, "c", a subscription and a retained message."""
+    with RecordingBroker() as broker, connect(broker.url, client_id="c") as client:
+        client.subscribe("a/#", 1)
+        client.publish("kept", b"1", qos=1, retain=True)
+        yield broker
+
+
+def test_the_state_of_a_paused_broker_can_be_read(kept_broker: RecordingBroker) -> None:
+    with kept_broker.pause():
+        assert within(30, lambda: kept_broker.clients) == ["c"]
+        assert within(30, lambda: kept_broker.wait_for_clients(1)) == ["c"]
+        assert within(30, lambda: kept_broker.subscriptions) == {"c": {"a/#": 1}}
+        assert within(30, lambda: [session.client_id for session in kept_broker.sessions()]) == ["c"]
+        assert within(30, lambda: [message.topic for message in kept_broker.retained()]) == ["kept"]
+        assert within(30, lambda: kept_broker.metrics()["clients/connected"]) == 1
+
+
+def test_a_paused_broker_refuses_what_it_cannot_do(kept_broker: RecordingBroker) -> None:
+    for _ in range(2):
+        with kept_broker.pause():
+            for call in (lambda: kept_broker.publish("b"), lambda: kept_broker.disconnect("c")):
+                error = within(30, call)
+                assert isinstance(error, RuntimeError)
+                assert "paused" in str(error)
+            error = within(30, kept_broker.pause().__enter__)
+            assert isinstance(error, RuntimeError)
+            assert "paused already" in str(error)
+            assert kept_broker.clients == ["c"]
+            assert within(30, lambda: kept_broker.subscriptions) == {"c": {"a/#": 1}}
+        assert kept_broker.publish("a/b", qos=1) == 1  # at once, although the event loop may not have gone on yet
+
+
+def test_stopping_a_paused_broker() -> None:
+    broker = RecordingBroker()
+    with pytest.raises(RuntimeError, match="not running"), broker.pause():
+        pass
+    broker.start()
+    with broker.pause():
+        within(30, broker.stop)
+    with broker, broker.pause():
+        assert within(30, broker.sessions) == []
 
 
 def test_ready_within_20_ms() -> None:
