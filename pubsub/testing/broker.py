@@ -184,7 +184,11 @@ class RecordingBroker(Broker):
 
     def _disconnect(self, client_id: str, will: bool, forget: bool) -> bool:
         self._check_not_paused()
-        return super()._disconnect(client_id, will, forget)
+        connected = super()._disconnect(client_id, will, forget)
+        with self._changed:  # `_on_disconnected` comes in a later iteration of the event loop
+            if self._clients.pop(client_id, None) is not None:
+                self._changed.notify_all()
+        return connected
 
     # Hooks, in the broker's thread.
 

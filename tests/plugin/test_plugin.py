@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import threading
 import time
@@ -11,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from mqttws import Connect, ConnectionRefused, Message, compiled, connect
+from mqttws import Connect, ConnectionRefused, Message, aio, compiled, connect
 from mqttws.broker import Peer
 from pubsub.testing import Recorded, Recorder, RecordingBroker
 
@@ -237,6 +238,20 @@ def test_a_hook_that_the_broker_would_not_await_is_refused(hook: str) -> None:
         RecordingBroker(**{hook: later})
     with pytest.raises(TypeError, match=f"{hook} must be a function, not int"):
         RecordingBroker(**{hook: 5})
+
+
+def test_a_disconnected_client_is_not_counted() -> None:
+    """In one event loop for all: between `disconnect` and the next statement it does nothing."""
+
+    async def run() -> None:
+        async with RecordingBroker() as broker, aio.connect(broker.url, client_id="c"):
+            assert broker.disconnect("c")
+            assert broker.clients == []
+            assert await asyncio.to_thread(broker.wait_for_clients, 1, 30) == ["c"]
+            assert not broker.disconnect("d")
+            assert broker.clients == ["c"]
+
+    asyncio.run(run())
 
 
 def test_refusing_connections() -> None:
