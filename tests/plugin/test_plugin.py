@@ -396,3 +396,60 @@ def test_the_error_for_too_few_messages() -> None:
         recorder.assert_nothing_published()
     recorder.clear()
     recorder.assert_nothing_published()
+
+
+def test_a_question_about_forgotten_messages_is_an_error() -> None:
+    recorder = Recorder(keep=2)
+    for topic in ("forgotten", "kept", "kept"):
+        recorder.add(Recorded(topic, b"1"))
+    assert (len(recorder), recorder.forgotten) == (2, 1)
+    for ask in (
+        lambda: recorder.assert_nothing_published("forgotten"),
+        lambda: recorder.matching("forgotten"),
+        lambda: recorder.wait_for("#", 3, timeout=0),
+        lambda: recorder.assert_published("forgotten", timeout=0),
+        lambda: recorder.assert_published("kept", 2, timeout=0),
+    ):
+        with pytest.raises(AssertionError, match="1 older messages were forgotten, because only 2 are kept: call"):
+            ask()
+    assert recorder.assert_published("kept", 1, timeout=0)
+    assert len(recorder.wait_for("kept", 2, timeout=0)) == 2
+    with pytest.raises(AssertionError, match="2 messages were published to 'kept'"):
+        recorder.assert_nothing_published("kept")
+
+    recorder.clear()
+    recorder.keep = 4
+    for topic in ("a", "b", "b", "b"):
+        recorder.add(Recorded(topic, b"1"))
+    assert [message.topic for message in recorder.matching("#")] == ["a", "b", "b", "b"]
+    recorder.assert_nothing_published("forgotten")
+    recorder.keep = 3
+    assert (len(recorder), recorder.forgotten) == (3, 1)
+    with pytest.raises(AssertionError, match="forgotten"):
+        recorder.assert_nothing_published("a")
+    for keep in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            recorder.keep = keep
+        with pytest.raises(ValueError, match="at least 1"):
+            Recorder(keep)
+
+
+@pytest.mark.parametrize("ask", [Recorder.wait_for, Recorder.assert_published])
+def test_a_wait_looks_at_each_message_once(ask: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, seen = Recorder(keep=2), []
+    looked = threading.Semaphore(0)
+
+    def matches(topic_filter: str, topic: str) -> bool:
+        seen.append(topic)
+        looked.release()
+        return topic == topic_filter
+
+    monkeypatch.setattr("mqttws.topic_matches", matches)
+    thread = threading.Thread(target=ask, args=(recorder, "last"), kwargs={"timeout": 30}, daemon=True)
+    thread.start()
+    for topic in (*map(str, range(20)), "last"):  # each is looked at before the next comes, which forgets an older one
+        recorder.add(Recorded(topic, b""))
+        assert looked.acquire(timeout=30)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert seen == [*map(str, range(20)), "last"]
