@@ -4,7 +4,8 @@ Secrets come from the environment or from a profile, never from arguments, which
 A signed URL is a credential as well: `verify` and `explain` read it from standard input unless it is an argument.
 
 The scheme selects the rules. `wss` (or a host alone) means AWS IoT: the session token is appended after signing, and
-the region is inferred from the host. `https` means any other service; S3 has its own rules for paths and payloads.
+the region is inferred from the host. `https` means any other service; S3 has its own rules for paths and payloads. A
+signed URL names its service.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from . import (
     presign_iot_url,
     verify,
 )
+from .claims import Refusal, read_claim
 
 __all__ = ["main"]
 
@@ -169,6 +171,7 @@ def _presigned(url: str, credentials: Credentials, options: argparse.Namespace) 
 
 def _judge(url: str, credentials: Credentials, options: argparse.Namespace) -> tuple[int, str]:
     scheme, host, target = _split(url)
+    request = (options.method, target, [("Host", host)])
     iot = scheme in ("ws", "wss")
     judged: dict[str, Any] = {
         "lookup": {credentials.access_key: credentials}.get,
@@ -177,13 +180,20 @@ def _judge(url: str, credentials: Credentials, options: argparse.Namespace) -> t
         "services": (options.service,) if options.service else IOT_SERVICES if iot else None,
         "region": options.region,
         "sign_token": not iot,
-        **_rules(options.service),
+        **_rules(options.service or _service_of(*request)),
     }
-    request = (options.method, target, [("Host", host)])
     answer = verify(*request, **judged)
     if answer:
         return 0, f"verified: signed by {answer.access_key}, good until {answer.valid_until:%Y-%m-%d %H:%M:%S} UTC"
     return 1, f"rejected: {answer.reason if options.command == 'verify' else explain(*request, **judged)}"
+
+
+def _service_of(method: str, target: str, headers: list[tuple[str, str]]) -> str | None:
+    """Return the service that the signature of a request names; None if it cannot be read, which `verify` explains."""
+    try:
+        return read_claim(method, target, headers).service
+    except (Refusal, SigV4Error):
+        return None
 
 
 def _rules(service: str | None) -> dict[str, Any]:

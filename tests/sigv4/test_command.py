@@ -64,6 +64,22 @@ def test_other_services_by_https(sigv4):
     assert sigv4("verify", "--service", "s3", stdin=s3.stdout).returncode == 1
 
 
+@pytest.mark.parametrize("command", ["verify", "explain"])
+def test_a_url_that_names_s3_is_judged_by_its_rules(sigv4, command):
+    https = ("presign", "https://b.s3.amazonaws.com/a%20b//c", "--region", "eu-west-1", "--service")
+    s3, other = sigv4(*https, "s3").stdout, sigv4(*https, "execute-api").stdout
+    for url in (s3, other):
+        assert sigv4(command, stdin=url).returncode == 0
+    assert sigv4(command, "--service", "s3", stdin=s3).returncode == 0
+    for service, url, named in (("execute-api", s3, "s3"), ("s3", other, "execute-api")):
+        contradicting = sigv4(command, "--service", service, stdin=url)
+        assert contradicting.returncode == 1
+        assert f"expected a signature for the service {service}, got one for '{named}'" in contradicting.stdout
+    unreadable = sigv4(command, stdin=s3.replace("%2Fs3%2F", "%2F"))
+    assert unreadable.returncode == 1
+    assert "expected a credential of five parts" in unreadable.stdout
+
+
 def test_a_scheme_in_upper_case_is_the_same_scheme(sigv4):
     """Spec: RFC 3986 §3.1."""
     signed = sigv4("presign", ENDPOINT.replace("wss", "WSS"))
