@@ -145,6 +145,9 @@ _NOT_RETAINED = Rule(
     refuses=False,
 )
 
+#: AWS IoT measures a Topic Name without `$aws/rules/<rule>/`. With `?+` the search never tries it with that prefix.
+_AFTER_BASIC_INGEST = r"^(?:\$aws/rules/[^/]*(?:/|\Z))?+"
+
 #: The profiles, by the value of the option `server`.
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
@@ -193,15 +196,20 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 Rule(
                     "nine_levels",
                     "topic",
-                    r"^(?!\$aws/rules/)[^/]*(/[^/]*){8}",
-                    "accepts at most 7 slashes in a Topic Name",
+                    _AFTER_BASIC_INGEST + r"[^/]*(/[^/]*){8}",
+                    "accepts at most 7 slashes in a Topic Name, after the prefix of Basic Ingest",
                 ),
                 Rule(
                     "nine_levels", "filter", r"^(?!\$)[^/]*(/[^/]*){8}", "accepts at most 7 slashes in a Topic Filter"
                 ),
                 Rule("parent_level", "filter", r"/#$", "does not match 'a' by 'a/#'", refuses=False),
                 _NOT_RETAINED,
-                Rule("long_topic", "topic", r"(?s)^.{257}", "accepts at most 256 bytes in a Topic Name"),
+                Rule(
+                    "long_topic",
+                    "topic",
+                    _AFTER_BASIC_INGEST + r"(?s:.{257})",
+                    "accepts at most 256 bytes in a Topic Name, after the prefix of Basic Ingest",
+                ),
                 Rule("large_payload", "payload", 128 * 1024, "accepts at most 128 KiB in a message"),
             ),
         ),

@@ -17,6 +17,7 @@ from scripted import Scripted
 import mqttws
 import mqttws.aio
 from mqttws import (
+    PROFILES,
     Connect,
     LocalProtocolError,
     Message,
@@ -29,6 +30,7 @@ from mqttws import (
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Access, Peer
 from mqttws.client.profiles import overlap
+from pubsub.aws.limits import IoTLimits
 
 Make = Callable[..., Any]
 
@@ -72,6 +74,19 @@ def test_a_message_that_breaks_the_server_is_not_sent(
             verb(*message)
     client.publish("last", b"x", 1)
     assert asked == [("publish", "last", 1)]
+
+
+@pytest.mark.parametrize(
+    "rest", ["a" * 256, "a" * 257, "\u00fc" * 128, "\u00fc" * 129, "a\n" * 129, "/" * 7, "/" * 8, ""]
+)
+@pytest.mark.parametrize(
+    "prefix", ["", "$aws/rules/r/", f"$aws/rules/{'r' * 100}/", "$aws/rules/", "$aws/rules", "$aws/"]
+)
+def test_a_topic_is_measured_as_by_the_limits_of_aws_iot(prefix: str, rest: str) -> None:
+    """Without the prefix of Basic Ingest, but with any other."""
+    topic = f"{prefix}{rest}"
+    allowed = IoTLimits(reserved_topics=True).objection_to_publish(topic, 1, 0) is None
+    assert (PROFILES["aws-iot"].objection_to_publish(topic, 1, 0) is None) is allowed
 
 
 @pytest.mark.parametrize(("server", "will"), [("nats", ("a b",)), ("aws-iot", ("a", b"x", 2)), ("rabbitmq", ("*",))])
