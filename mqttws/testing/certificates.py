@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cryptography import x509
 
+#: The maximum length of a common name (RFC 5280, appendix A.1); host names can be longer.
+_MAX_COMMON_NAME = 64
 #: How far in the past the validity of certificates starts, to tolerate different clocks.
 _BACKDATED = timedelta(days=1)
 
@@ -110,7 +112,8 @@ class Authority:
 
         Args:
             *names: The host names and IP addresses for which a server's certificate is valid.
-            common_name: The common name of the subject; None: the first of `names`.
+            common_name: The common name of the subject, 1 to 64 characters; None: the first of `names` that is not
+                longer. If there is none, the subject is empty.
             days: How many days it is valid from now; a negative number creates an expired certificate.
             identity_for: "server" or "client".
 
@@ -118,21 +121,22 @@ class Authority:
             The certificate and the key.
 
         Raises:
-            ValueError: There is neither a name nor a common name, or `identity_for` has another value.
+            ValueError: There is no name and no common name, one is not valid, or `identity_for` has another value.
         """
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID
 
-        subject = common_name if common_name is not None else next(iter(names), None)
-        if subject is None:
-            raise ValueError("a certificate needs a name: the host of a server, or the common_name of a client")
+        if common_name is None:
+            if not names:
+                raise ValueError("a certificate needs a name: the host of a server, or the common_name of a client")
+            common_name = next((name for name in names if len(name) <= _MAX_COMMON_NAME), None)
         usages = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
         if identity_for not in usages:
             raise ValueError(f"identity_for is {identity_for!r}; it must be 'server' or 'client'")
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _builder(subject, self._certificate.subject, key.public_key(), days)
+            _builder(_subject(common_name), self._certificate.subject, key.public_key(), days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usages[identity_for]]), critical=False)
@@ -143,7 +147,8 @@ class Authority:
         )
         if names:
             alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
-            builder = builder.add_extension(alternatives, critical=False)
+            # Critical with an empty subject: RFC 5280, section 4.2.1.6.
+            builder = builder.add_extension(alternatives, critical=common_name is None)
         return Identity(_pem(_signed(builder, self._key)), _key_pem(key))
 
     def client_context(self) -> ssl.SSLContext:
@@ -174,9 +179,9 @@ def mint_authority(common_name: str = "mqttws development authority", days: floa
             "making certificates needs the package 'cryptography': pip install 'mqttws-pubsub[certs]'"
         ) from None
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+    name = _subject(common_name)
     builder = (
-        _builder(common_name, name, key.public_key(), days)
+        _builder(name, name, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -184,13 +189,19 @@ def mint_authority(common_name: str = "mqttws development authority", days: floa
     return Authority(_signed(builder, key), key)
 
 
-def _builder(subject: str, issuer: x509.Name, public_key: Any, days: float) -> x509.CertificateBuilder:
+def _subject(common_name: str | None) -> x509.Name:
+    from cryptography import x509
+
+    return x509.Name([] if common_name is None else [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, public_key: Any, days: float) -> x509.CertificateBuilder:
     from cryptography import x509
 
     until = datetime.now(UTC) + timedelta(days=days)
     return (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
+        .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from cryptography import x509
 from self_signed import encrypt
 
 import mqttws
@@ -43,6 +44,21 @@ def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.
 def test_a_server_is_trusted_by_name_and_address(authority: Authority, name: str) -> None:
     server = authority.issue("localhost", "127.0.0.1", "::1", "broker.test")
     handshake(authority.client_context(), server.server_context(), name)
+
+
+@pytest.mark.parametrize("others", [(), ("localhost",)])
+def test_a_host_name_may_be_longer_than_a_common_name(authority: Authority, others: tuple[str, ...]) -> None:
+    """As those of VPC endpoints are. A common name has at most 64 characters."""
+    name = "vpce-0123456789abcdef0-abcdefgh.iot.data.iot.ap-southeast-2.vpce.amazonaws.com"
+    server = authority.issue(name, *others)
+    for each in (name, *others):
+        handshake(authority.client_context(), server.server_context(), each)
+    certificate = x509.load_pem_x509_certificate(server.certificate)
+    assert [attribute.value for attribute in certificate.subject] == list(others)
+    alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert alternatives.critical is not bool(others)  # RFC 5280, section 4.2.1.6
+    with pytest.raises(ValueError, match="64"):
+        authority.issue(common_name=name)
 
 
 @pytest.mark.parametrize(
