@@ -68,8 +68,8 @@ def explain(
         body_hash: As for `verify`, like all arguments below.
         lookup: Returns the credentials of an access key.
         now: The aware time of arrival.
-        skew: Seconds by which the client's clock may differ.
-        longest: Maximum seconds that a signature is valid; None sets no maximum.
+        skew: Seconds by which the client's clock may differ, 0 or more.
+        longest: Maximum seconds that a signature is valid, 0 or more; None sets no maximum.
         services: The accepted services; None accepts all.
         region: The accepted region; None accepts all.
         sign_token: Whether the signature covers a session token in the query.

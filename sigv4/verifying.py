@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Literal, TypeAlias
@@ -35,6 +35,8 @@ __all__ = ["IOT_SERVICES", "Lookup", "Rejected", "Verified", "verify"]
 IOT_SERVICES: Final = ("iotdevicegateway", "iotdata")
 """The signing names that clients of AWS IoT's message broker use: the newer and the older one."""
 
+_END = datetime.max.replace(tzinfo=UTC)
+
 Lookup: TypeAlias = Callable[[str], CredentialsLike | None]
 """Returns the credentials of an access key; returns None, or raises `LookupError`, if the key is unknown."""
 
@@ -48,7 +50,8 @@ class Verified:
         region: The region of the signature.
         service: The service of the signature.
         date: The aware time of signing.
-        valid_until: The aware time after which the same request is refused.
+        valid_until: The aware time after which the same request is refused; the last one that a `datetime` can have if
+            it is never refused.
         signed_headers: The headers that the signature covers.
         fingerprint: The SHA-256 of the signature, which identifies it in a replay cache or a log without revealing it.
     """
@@ -106,10 +109,10 @@ def verify(
         body_hash: The SHA-256 of the received body in lower-case hexadecimal; by default that of an empty body.
         lookup: Returns the credentials of an access key; returns None, or raises `LookupError`, if the key is unknown.
         now: The aware time of arrival.
-        skew: Seconds by which the client's clock may differ; also how long a signature without `X-Amz-Expires` is
-            valid.
-        longest: Maximum seconds that a signature is valid, whatever its `X-Amz-Expires` (300 at AWS IoT); None sets no
-            maximum.
+        skew: Seconds by which the client's clock may differ, 0 or more; also how long a signature without
+            `X-Amz-Expires` is valid. `math.inf` sets no limit.
+        longest: Maximum seconds that a signature is valid, 0 or more, whatever its `X-Amz-Expires` (300 at AWS IoT);
+            None sets no maximum.
         services: The accepted services; None accepts all.
         region: The accepted region; None accepts all.
         sign_token: Whether the signature covers a session token in the query. AWS IoT's does not.
@@ -201,6 +204,11 @@ def _check_scope(claim: Claim, services: Collection[str] | None, region: str | N
 
 def _check_time(claim: Claim, now: datetime, skew: float, longest: float | None) -> datetime:
     """Check the date against the clock; return the time until which the signature is valid."""
+    for name, value in (("skew", skew), ("longest", longest)):
+        if value is not None and not value >= 0:  # nor NaN, with which every comparison below would be false
+            raise Refusal(
+                "setup", f"the request could not be verified: {name} is {value}; it must be 0 or more seconds"
+            )
     ahead = (claim.date - now).total_seconds()
     if ahead > skew or (claim.expires is None and -ahead > skew):
         side = "ahead of" if ahead > 0 else "behind"
@@ -211,7 +219,10 @@ def _check_time(claim: Claim, now: datetime, skew: float, longest: float | None)
         )
     life = skew if claim.expires is None else claim.expires
     allowed = life if longest is None else min(life, longest)
-    valid_until = claim.date + timedelta(seconds=allowed)
+    try:
+        valid_until = claim.date + timedelta(seconds=allowed)
+    except OverflowError:  # it is infinite, or the calendar ends before it
+        valid_until = _END
     if now > valid_until:
         bound = "" if allowed == life else f", limited to {duration(allowed)} here"
         raise Refusal(

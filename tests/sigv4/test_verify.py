@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from datetime import UTC, datetime, timedelta
 from unittest import mock
@@ -337,6 +338,19 @@ def test_a_clock_beyond_the_skew():
     assert "1 d 1 h 1 min 1 s behind" in judge(iot_target(), now=NOW + timedelta(seconds=90_061)).reason
 
 
+@pytest.mark.parametrize("skew", [math.inf, 1e300, 1e12])
+def test_a_skew_beyond_the_calendar(skew):
+    end = datetime.max.replace(tzinfo=UTC)
+    for year in (1, 2026, 9999):
+        answer = judge(iot_target(), now=datetime(year, 6, 1, tzinfo=UTC), skew=skew)
+        assert answer
+        assert answer.valid_until == end
+        limited = judge(iot_target(), now=NOW + timedelta(seconds=300), skew=skew, longest=300)
+        assert limited.valid_until == NOW + timedelta(seconds=300)
+    assert judge(iot_target(), skew=300, longest=math.inf).valid_until == NOW + timedelta(seconds=300)
+    assert refusal(iot_target(expires=60), now=NOW + timedelta(seconds=61), skew=skew) == "expired"
+
+
 def test_an_expired_request():
     target = iot_target(expires=60)
     assert judge(target, now=NOW + timedelta(seconds=60))
@@ -500,11 +514,17 @@ def test_no_argument_causes_an_exception(method, target, headers, body_hash, loo
         {"lookup": lambda key: "secret"},
         {"lookup": None},
         {"skew": "300"},
+        *({name: value} for name in ("skew", "longest") for value in (math.nan, -1, -math.inf)),
         {"services": 1},
     ],
 )
-def test_a_misconfigured_verifier_refuses_everything_and_says_so(setup):
-    assert refusal(**setup) == "setup"
+@pytest.mark.parametrize("expires", [None, 60])
+def test_a_misconfigured_verifier_refuses_everything_and_says_so(setup, expires):
+    assert refusal(iot_target(expires=expires), **setup) == "setup"
+
+
+def test_a_misconfigured_time_is_named():
+    assert "skew is nan; it must be 0 or more seconds" in judge(iot_target(), skew=math.nan).reason
 
 
 @pytest.mark.parametrize("year", ["0001", "9999"])
