@@ -254,7 +254,8 @@ def sign_headers(
     """Sign a request in its `Authorization` header.
 
     Adds `X-Amz-Date` and, where they apply, `X-Amz-Security-Token` and `X-Amz-Content-Sha256`. Replaces given headers
-    of these names, and a given `Authorization`, so that a request can be signed again.
+    of these names, and a given `Authorization`, so that a request can be signed again. A given token is removed if the
+    credentials have none. The payload's hash is that of `body`, or `body_hash`, also if the header was given.
 
     Args:
         method: The HTTP method, as it will be sent.
@@ -266,7 +267,8 @@ def sign_headers(
         now: The aware time of signing.
         body: The body that will be sent.
         body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
-        content_sha256: Whether to send the payload's hash as a header as well, as S3 requires.
+        content_sha256: Whether to send the payload's hash as a header as well, as S3 requires. If the header is given,
+            it is always sent.
         also_sign: Headers in `NEVER_SIGNED` to sign nevertheless, except `Authorization`: the second generation of
             AWS's SDKs signs `Connection`.
         sign_token: Whether to sign the header with the session token.
@@ -286,14 +288,14 @@ def sign_headers(
     payload_hash = _payload_hash(body, body_hash)
     key = signing_key(given.secret_key, stamp[:8], region, service)
 
+    fields = [(c.header_name(name), c.text(name), c.text(value)) for name, value in c.pairs_of(headers)]
     added = [("X-Amz-Date", stamp)]
     if given.token is not None:
         added.append(("X-Amz-Security-Token", given.token))
-    if content_sha256:
+    if content_sha256 or any(field == "x-amz-content-sha256" for field, _, _ in fields):
         added.append(("X-Amz-Content-Sha256", payload_hash))
     ours = {"authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
-    pairs = [(c.text(name), c.text(value)) for name, value in c.pairs_of(headers)]
-    sent = [(name, value) for name, value in pairs if c.header_name(name) not in ours] + added
+    sent = [(name, value) for field, name, value in fields if field not in ours] + added
     signable = sent if sign_token else [pair for pair in sent if pair[0] != "X-Amz-Security-Token"]
     lines, names = _signable(signable, also_sign)
 

@@ -10,7 +10,7 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigv4 import EMPTY_SHA256, Credentials, SigningError, presign, sign_headers, verify
+from sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Credentials, SigningError, presign, sign_headers, verify
 from sigv4.canonical import canonical_query, canonical_uri, header_name, merged_query, query_pairs
 from sigv4.signing import KEYS_CACHED, amz_date, signing_key
 
@@ -94,8 +94,20 @@ def test_a_request_can_be_signed_again():
         "GET", "/", **{**USUAL, "credentials": Credentials("AKID", "secret", "token")}, content_sha256=True
     )
     again = sign_headers("GET", "/", **{**USUAL, "headers": first.headers})
-    assert again.authorization == sign_headers("GET", "/", **USUAL).authorization
-    assert [name for name, _ in again.headers] == ["Host", "X-Amz-Date", "Authorization"]
+    assert again.authorization == sign_headers("GET", "/", **USUAL, content_sha256=True).authorization
+    assert [name for name, _ in again.headers] == ["Host", "X-Amz-Date", "X-Amz-Content-Sha256", "Authorization"]
+
+
+@pytest.mark.parametrize("payload", [{}, {"body": b"1"}, {"body_hash": UNSIGNED_PAYLOAD}])
+@pytest.mark.parametrize("name", ["X-Amz-Content-Sha256", b"x-amz-content-sha256"])
+def test_a_given_hash_of_the_payload_is_replaced_and_sent(name, payload):
+    """So a header that S3 requires is not lost, and the hash is always the one that is signed."""
+    headers = [("Host", "b.s3.amazonaws.com"), (name, UNSIGNED_PAYLOAD)]
+    signed = sign_headers("PUT", "/", **{**USUAL, "headers": headers}, **payload)
+    without = sign_headers("PUT", "/", **{**USUAL, "headers": headers[:1]}, **payload, content_sha256=True)
+    assert signed.headers == without.headers
+    hashes = [value for name, value in signed.headers if name == "X-Amz-Content-Sha256"]
+    assert hashes == [signed.canonical_request.rpartition("\n")[2]]
 
 
 def test_the_target_keeps_its_path_and_gets_a_canonical_query():
