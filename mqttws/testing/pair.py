@@ -39,6 +39,12 @@ from mqttws.protocol.session import Session
 __all__ = ["FakeClock", "Pair"]
 
 
+def _checked(seconds: float) -> float:
+    if not 0 <= seconds < inf:
+        raise ValueError(f"seconds is {seconds}; it must be finite, and must not be negative, as time cannot go back")
+    return seconds
+
+
 class FakeClock:
     """A clock that only `advance` moves. Call the object to get the time in seconds.
 
@@ -60,14 +66,12 @@ class FakeClock:
         """Advance the time.
 
         Args:
-            seconds: By how many seconds, 0 or more.
+            seconds: By how many seconds: a finite number, 0 or more.
 
         Raises:
-            ValueError: `seconds` is negative.
+            ValueError: `seconds` is negative, infinite or NaN.
         """
-        if seconds < 0:
-            raise ValueError(f"seconds is {seconds}; it must not be negative, because time cannot go back")
-        self.now += seconds
+        self.now += _checked(seconds)
 
 
 class Pair:
@@ -209,9 +213,12 @@ class Pair:
         """Advance the time. Deadlines of both sides are handled when they are due, and their output is delivered.
 
         Args:
-            seconds: By how many seconds, 0 or more.
+            seconds: By how many seconds: a finite number, 0 or more.
+
+        Raises:
+            ValueError: `seconds` is negative, infinite or NaN.
         """
-        end = self.clock() + seconds
+        end = self.clock() + _checked(seconds)
         while (due := self._next_deadline()) <= end:
             self.clock.advance(max(0.0, due - self.clock()))
             self.client.handle_timeout(self.clock())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from itertools import pairwise
 
@@ -570,8 +571,23 @@ class TestHelpers:
         clock = FakeClock(5.0)
         clock.advance(1.5)
         assert clock() == 6.5
-        with pytest.raises(ValueError, match="must not be negative"):
-            clock.advance(-1)
+        for seconds in (-1, -math.inf, math.inf, math.nan):
+            with pytest.raises(ValueError, match="must be finite, and must not be negative"):
+                clock.advance(seconds)
+        assert clock() == 6.5
+
+    @pytest.mark.parametrize("seconds", [-1, -math.inf, math.inf, math.nan])
+    @pytest.mark.parametrize("keep_alive", [0, 10])
+    def test_a_pair_refuses_a_time_that_never_comes(self, seconds: float, keep_alive: int) -> None:
+        class Bounded(FakeClock):
+            def advance(self, seconds: float) -> None:
+                assert self.now < 1e6, "the pair advances forever"
+                super().advance(seconds)
+
+        pair = Pair(Connect("c1", keep_alive=keep_alive), clock=Bounded()).open()
+        with pytest.raises(ValueError, match=f"seconds is {seconds}; it must be finite"):
+            pair.advance(seconds)
+        assert pair.clock() == 1_000.0
 
     def test_a_pair_that_cannot_open_raises(self) -> None:
         with pytest.raises(AssertionError, match="did not connect"):
