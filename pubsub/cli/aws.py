@@ -15,6 +15,7 @@ from pubsub.aws.cognito import CognitoError, CognitoIdentity
 from pubsub.aws.settings import SettingsError, read_settings
 from pubsub.cli import FAILED, NO_CONNECTION, OK, REFUSED, USAGE, Failure
 from pubsub.cli.options import credentials_failure
+from pubsub.cli.streams import show
 from sigv4 import BotocoreProvider, CredentialsUnavailable
 
 
@@ -99,7 +100,7 @@ def _attach_policy(arguments: argparse.Namespace, settings: dict[str, str]) -> i
         raise Failure(str(error), FAILED) from None
     finally:
         client.close()
-    print(f"attached {arguments.policy_name} to {target}")
+    show(f"attached {arguments.policy_name} to {target}")
     return OK
 
 
@@ -135,4 +136,4 @@ def _whoami(arguments: argparse.Namespace, settings: dict[str, str]) -> int:
 
 
 def _line(what: str, text: str) -> None:
-    print(f"{what:<12} {text}")
+    show(f"{what:<12} {text}")

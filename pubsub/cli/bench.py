@@ -31,7 +31,7 @@ from pubsub.bench.system import ask_for_descriptors, make_loop
 from pubsub.cli import FAILED, INTERRUPTED, OK, USAGE, Failure
 from pubsub.cli.bench_clients import make_clients, part_of
 from pubsub.cli.options import add_aws_link_arguments, add_link_arguments, ask_for_secrets, positive, whole
-from pubsub.cli.streams import complain
+from pubsub.cli.streams import complain, show
 
 #: The default of the longest time to wait for the end of a storm, in seconds.
 STORM = 120.0
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failure("--rounds requires --compare", USAGE)
     started = time.time()
     run, document = _measure(arguments, plan)
-    print(json.dumps(document) if arguments.json else text.as_text(document), end="\n" if arguments.json else "")
+    show(json.dumps(document) if arguments.json else text.as_text(document).removesuffix("\n"))
     if arguments.plot:
         try:
             plot.draw(document, arguments.plot)
@@ -148,8 +148,8 @@ def _measure(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, dict[str, 
         Failure: The options cannot be used, or a process of the run has ended.
     """
     make_clients(arguments, plan)  # check the options before anything is started
-    show, wipe = _progress(arguments)
-    run = Run(plan, partial(part_of, arguments), show)
+    update, wipe = _progress(arguments)
+    run = Run(plan, partial(part_of, arguments), update)
     try:
         with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(_go(run))
@@ -194,7 +194,7 @@ def _compare(arguments: argparse.Namespace, plan: Plan) -> int:
         "figures": compare.compared(runs),
         "problems": {letter: list(said) for letter, said in zip("AB", problems, strict=True)},
     }
-    print(json.dumps(found) if arguments.json else compare.as_text(found), end="\n" if arguments.json else "")
+    show(json.dumps(found) if arguments.json else compare.as_text(found).removesuffix("\n"))
     if not found["figures"]:
         return INTERRUPTED
     return FAILED if any(problems) else OK
@@ -230,7 +230,7 @@ def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
         "busy": busy,
         "steps": steps,
     }
-    print(json.dumps(found) if arguments.json else search.as_text(found), end="\n" if arguments.json else "")
+    show(json.dumps(found) if arguments.json else search.as_text(found).removesuffix("\n"))
     if found["interrupted"]:
         return INTERRUPTED
     return OK if looking.best else FAILED
@@ -304,11 +304,11 @@ def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Cal
     if arguments.quiet or sys.stderr is None or not sys.stderr.isatty():
         return lambda run: None, lambda: None
 
-    def show(run: Run) -> None:
+    def update(run: Run) -> None:
         line = text.live(run)[: shutil.get_terminal_size().columns - 1]
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
-    return show, lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return update, lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _code(run: Run, document: dict[str, Any], arguments: argparse.Namespace) -> int:

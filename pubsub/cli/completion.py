@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from pubsub.cli import COMMANDS, OK
 from pubsub.cli.parsers import commands_of, make_parser
+from pubsub.cli.streams import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run `completion`."""
     make = {"bash": _bash, "zsh": _zsh, "fish": _fish, "man": _manual}[arguments.what]
-    print(make(_parsers()), end="")
+    show(make(_parsers()).removesuffix("\n"))
     return OK
 
 

@@ -8,6 +8,7 @@ import queue
 import mqttws
 from pubsub import Message, MqttOverWSProvider, PubSub
 from pubsub.cli import OK, Failure
+from pubsub.cli.streams import show
 
 TOPICS = ["myTopic1", "myTopic2"]
 #: The time limit of each step, in seconds.
@@ -63,4 +64,4 @@ def _show(happened: queue.SimpleQueue[Message | Exception | None]) -> None:
 
 
 def _line(what: str, text: str) -> None:
-    print(f"{what:<13} {text}", flush=True)
+    show(f"{what:<13} {text}")

@@ -6,7 +6,7 @@ import argparse
 
 from mqttws.tap import Record, SessionReader, explain, fields_of, summary
 from pubsub.cli import FAILED, OK, USAGE, Failure
-from pubsub.cli.streams import chunks_of_input, complain
+from pubsub.cli.streams import chunks_of_input, complain, show
 from pubsub.look.ladder import plain
 from pubsub.look.reading import MOST_HEX, from_hex, sender_of
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     records = [record for record in read(data, arguments.frames) if record.layer != "tcp" and record.data]
     for number, record in enumerate(records):
         if len(records) > 1:
-            print(("\n" if number else "") + f"{plain(record.name)}  {plain(summary(record, secrets=True))}".rstrip())
+            show(("\n" if number else "") + f"{plain(record.name)}  {plain(summary(record, secrets=True))}".rstrip())
         _show(record, arguments.verbose)
     broken = [f"malformed: {plain(each.message)} [{each.statement}]" for record in records for each in record.broken]
     broken += [
@@ -91,13 +91,13 @@ def _show(record: Record, verbose: bool) -> None:
         data = record.data[field.start : field.start + field.size]
         rows = [data[start : start + 8] for start in range(0, len(data), 8)]
         value = str(field.value) if isinstance(field.value, int) or field.bits else repr(field.value)
-        print(f"{field.start:6}  {rows[0].hex(' '):23}  {plain(field.name):28}  {plain(value)}")
+        show(f"{field.start:6}  {rows[0].hex(' '):23}  {plain(field.name):28}  {plain(value)}")
         for number, row in enumerate(rows[1:], 1):
-            print(f"{field.start + 8 * number:6}  {row.hex(' ')}")
+            show(f"{field.start + 8 * number:6}  {row.hex(' ')}")
         if verbose:
             for name, width, bit in field.bits:
-                print(f"{'':8}{f'{bit:0{width}b}':>8}  {name}")
+                show(f"{'':8}{f'{bit:0{width}b}':>8}  {name}")
             known = explain(field.key)
-            print(f"{'':8}{known.sentence} [{', '.join((known.section, *known.statements))}]")
-            print(f"{'':8}read by {known.reads}" + (f", written by {known.writes}" if known.writes else ""))
-            print(f"{'':8}shown by {', '.join(known.tests)}")
+            show(f"{'':8}{known.sentence} [{', '.join((known.section, *known.statements))}]")
+            show(f"{'':8}read by {known.reads}" + (f", written by {known.writes}" if known.writes else ""))
+            show(f"{'':8}shown by {', '.join(known.tests)}")

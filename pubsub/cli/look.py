@@ -22,7 +22,7 @@ from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.aws_link import signed_taps
 from pubsub.cli.options import add_aws_link_arguments, check_without_aws, documentation, port, positive
 from pubsub.cli.printing import Printer
-from pubsub.cli.streams import complain, show
+from pubsub.cli.streams import complain, input_file, show
 from pubsub.look.comparing import MOST, compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look, show_page
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         view = _view(arguments, show)
         stack.callback(view.close)
         code = _read(arguments.what[0], view, arguments)
-        print("\n".join(view.totals.lines()))
+        show("\n".join(view.totals.lines()))
         return code
 
 
@@ -165,8 +165,12 @@ def _check_readable(name: str) -> None:
             raise Failure(f"{name} cannot be read: {plain(error.strerror or str(error))}") from None
 
 
+def _source(name: str) -> Source:
+    return Source(name, input_file() if name == "-" else None)
+
+
 def _read(name: str, view: View, arguments: argparse.Namespace) -> int:
-    source = Source(name)
+    source = _source(name)
     kept: list[Record] = []
     try:
         for record in source.records():
@@ -187,15 +191,15 @@ def _compare(one: str, other: str, secrets: bool) -> int:
     sides = []
     for name in (one, other):
         try:
-            sides.append(read_all(name, MOST, lambda text: complain(f"pubsub look: {plain(text)}")))
+            sides.append(read_all(_source(name), MOST, lambda text: complain(f"pubsub look: {plain(text)}")))
         except (OSError, Unreadable) as error:
             raise Failure(f"{name} cannot be read: {plain(str(error))}") from None
     different = False
     for line in compare(sides[0], sides[1], secrets):
         different = True
-        print(line)
+        show(line)
     if not different:
-        print("no difference: the same packets in the same order")
+        show("no difference: the same packets in the same order")
     return FAILED if different else OK
 
 

@@ -121,7 +121,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        print(f"pubsub {version('mqttws-pubsub')}")
+        show(f"pubsub {version('mqttws-pubsub')}")
         parser.exit(OK)
 
 

@@ -6,14 +6,12 @@ A bounded number of bytes waits for the reader. Texts beyond that are left out w
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from select import select
-from typing import Any
 
-from pubsub.cli.streams import LOOK, output_failure
+from pubsub.cli import Failure
+from pubsub.cli.streams import LOOK, ReaderLeft, encode, output_stream, write_whole
 
 #: The maximum number of bytes that wait.
 LIMIT = 1024 * 1024
@@ -27,9 +25,7 @@ class Printer:
     """
 
     def __init__(self) -> None:
-        # Without the buffer, whose lock would be held while the reader waits: the interpreter takes it at exit.
-        self._stream: Any = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
-        self._encoding = sys.stdout.encoding, sys.stdout.errors or "strict"
+        self._stream = output_stream()
         self._waiting: SimpleQueue[bytes | None] = SimpleQueue()
         self._added = 0  # bytes, changed only by the methods
         self._written = 0  # bytes, changed only by the thread
@@ -37,12 +33,11 @@ class Printer:
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="pubsub printing", daemon=True)
         self.on_failure: Callable[[], object] = lambda: None
-        sys.stdout.flush()
         self._thread.start()
 
     def show(self, text: str) -> None:
         """Print a text and a line end, unless too many bytes wait."""
-        data = self._bytes(text)
+        data = encode(text)
         size = self._added - self._written
         if size and size + len(data) > LIMIT:
             self._left_out += 1
@@ -62,7 +57,7 @@ class Printer:
         """
         self._add_count()
         if text is not None:
-            self._add(self._bytes(text))
+            self._add(encode(text))
         self._waiting.put(None)
         while self._thread.is_alive():
             self._thread.join(LOOK)
@@ -71,11 +66,8 @@ class Printer:
 
     def _add_count(self) -> None:
         if self._left_out:
-            self._add(self._bytes(f"... {self._left_out:,} entries are not shown: the output was not read in time"))
+            self._add(encode(f"... {self._left_out:,} entries are not shown: the output was not read in time"))
             self._left_out = 0
-
-    def _bytes(self, text: str) -> bytes:
-        return f"{text}\n".encode(*self._encoding)
 
     def _add(self, data: bytes) -> None:
         self._added += len(data)
@@ -83,15 +75,10 @@ class Printer:
 
     def _run(self) -> None:
         while (data := self._waiting.get()) is not None:
-            left = memoryview(data)
             try:
-                while left:
-                    written = self._stream.write(left)
-                    if written is None:  # another program has made it non-blocking
-                        select((), (self._stream,), (), LOOK)
-                    left = left[written or 0 :]
-            except OSError as error:
-                self._failure = output_failure(error)
+                write_whole(self._stream, data)
+            except (ReaderLeft, Failure) as failure:
+                self._failure = failure
                 with contextlib.suppress(RuntimeError):  # the event loop is closed
                     self.on_failure()
                 return

@@ -304,7 +304,7 @@ async def _serve(broker: Broker) -> None:
     """Serve until a signal arrives."""
     asked = _asked()
     async with broker:
-        show("\n".join(broker.urls), flush=True)
+        show("\n".join(broker.urls))
         await asked.wait()
 
 
@@ -324,7 +324,7 @@ async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
     asked = _asked()
     async with endpoint:
         complain("\n".join(aws_notes(endpoint)))
-        show("\n".join(aws_lines(endpoint)), flush=True)
+        show("\n".join(aws_lines(endpoint)))
         await asked.wait()
 
 

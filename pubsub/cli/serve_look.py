@@ -79,7 +79,7 @@ async def serve_with_page(
         )
         stack.push_async_callback(page.stop)
         complain(f"open {await page.start()}")
-        show("\n".join(tap.url for tap in taps), flush=True)
+        show("\n".join(tap.url for tap in taps))
         await ended.wait()
 
 

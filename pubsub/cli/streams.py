@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from io import TextIOWrapper
+from io import BufferedReader, RawIOBase, TextIOWrapper
 
 from pubsub.cli import FAILED, USAGE, Failure
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
 #: Seconds between two checks whether standard output still has a reader, and of one wait for standard input.
 LOOK = 0.5
@@ -45,25 +45,54 @@ def complain(text: str) -> None:
         pass  # the reader has left
 
 
-def show(text: str, flush: bool = False) -> None:
-    """Print a line to standard output.
+def show(text: str) -> None:
+    """Print a line to standard output, if there is one.
 
     Raises:
         ReaderLeft: The reader has closed the pipe.
         Failure: The line cannot be written, for example because the disk is full.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        write_whole(output_stream(), encode(text))
+    else:  # None, or an object of a program that calls `main`
+        print(text)
+
+
+def encode(text: str) -> bytes:
+    """Return a line of text in the encoding of standard output."""
+    return f"{text}\n".encode(sys.stdout.encoding, sys.stdout.errors or "strict")
+
+
+def output_stream() -> Any:
+    """Return the stream of bytes of standard output, for `write_whole`.
+
+    It has no buffer: the lock of a buffer would be held while the reader waits, and the interpreter takes it at exit.
+    """
+    sys.stdout.flush()  # what a program that calls `main` has printed
+    return getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+
+
+def write_whole(stream: Any, data: bytes) -> None:
+    """Write bytes to the stream of `output_stream`, and wait for the reader as long as it takes.
+
+    Raises:
+        ReaderLeft: The reader has closed the pipe.
+        Failure: The bytes cannot be written, for example because the disk is full.
+    """
+    left = memoryview(data)
     try:
-        print(text, flush=flush)
+        while left:
+            written = stream.write(left)  # maybe fewer: a signal has arrived, or the disk is almost full
+            if written is None:  # another program has made it non-blocking
+                from select import select
+
+                select((), (stream,), (), LOOK)
+            left = left[written or 0 :]
     except OSError as error:
-        raise output_failure(error) from None
-
-
-def output_failure(error: OSError) -> ReaderLeft | Failure:
-    """Discard buffered output, and return the reason why standard output cannot be written."""
-    discard_output()
-    if isinstance(error, BrokenPipeError):
-        return ReaderLeft()
-    return Failure(f"cannot write to standard output: {error.strerror or error}")
+        discard_output()
+        if isinstance(error, BrokenPipeError):
+            raise ReaderLeft from None
+        raise Failure(f"cannot write to standard output: {error.strerror or error}") from None
 
 
 def ask_secret(prompt: str) -> str:
@@ -83,24 +112,41 @@ def ask_secret(prompt: str) -> str:
         raise Failure(f"there is no terminal to prompt for the {prompt.strip(': ')}", USAGE) from None
 
 
-def standard_input() -> BinaryIO:
-    """Return standard input.
-
-    Raises:
-        Failure: It is closed.
-    """
-    if sys.stdin is None:
-        raise Failure("there is no standard input to read from", USAGE)
-    return sys.stdin.buffer
-
-
 def chunks_of_input() -> Iterator[bytes]:
     """Return an iterator over the bytes of standard input as they arrive.
 
     Raises:
         Failure: Standard input is closed.
     """
-    return _chunks(standard_input())
+    if sys.stdin is None:
+        raise Failure("there is no standard input to read from", USAGE)
+    return _chunks(sys.stdin.buffer)
+
+
+def input_file() -> BinaryIO:
+    """Return standard input as a file whose reads wait for data, also if another program has made it non-blocking.
+
+    Raises:
+        Failure: Standard input is closed.
+    """
+    return BufferedReader(_Chunks(chunks_of_input()))
+
+
+class _Chunks(RawIOBase):
+    """A file of the bytes of an iterator."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._left = self._left or next(self._chunks, b"")
+        size = min(len(buffer), len(self._left))
+        buffer[:size], self._left = self._left[:size], self._left[size:]
+        return size
 
 
 def lines_of_input() -> Iterator[bytes]:
@@ -131,7 +177,10 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     while True:
         while not watch.poll(LOOK * 1_000):
             pass
-        chunk = os.read(descriptor, CHUNK)
+        try:
+            chunk = os.read(descriptor, CHUNK)
+        except BlockingIOError:  # it is non-blocking, and another program was faster
+            continue
         if not chunk:
             return
         yield chunk
@@ -159,7 +208,7 @@ class Output:
     def __init__(self) -> None:
         if sys.stdout is None:
             raise Failure("there is no standard output to write to", FAILED)
-        self._stream = sys.stdout.buffer
+        self._stream = output_stream()
         self.is_terminal = sys.stdout.isatty()
         #: Whether text may be coloured. Spec: https://no-color.org
         self.in_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -171,11 +220,7 @@ class Output:
             ReaderLeft: The reader has closed the pipe.
             Failure: The bytes cannot be written, for example because the disk is full.
         """
-        try:
-            self._stream.write(data)
-            self._stream.flush()
-        except OSError as error:
-            raise output_failure(error) from None
+        write_whole(self._stream, data)
 
     def check_reader(self) -> None:
         """Check that standard output still has a reader, if nothing is written for some time.

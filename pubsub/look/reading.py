@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -39,14 +38,16 @@ class Source:
     """A file that is being read.
 
     Args:
-        name: Its path; "-" for the standard input.
+        name: Its path, or what to call it.
+        file: The file; None: open the one with that path.
 
     Attributes:
         complaints: Messages about the parts that could not be read.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, file: BinaryIO | None = None) -> None:
         self.name = name
+        self._file = file
         self.complaints: list[str] = []
 
     def records(self) -> Iterator[Record]:
@@ -56,10 +57,8 @@ class Source:
             OSError: The file cannot be read.
             Unreadable: The format is unknown.
         """
-        if self.name == "-":
-            if sys.stdin is None:
-                raise Unreadable("there is no standard input to read from")
-            yield from self._read(sys.stdin.buffer)
+        if self._file is not None:
+            yield from self._read(self._file)
             return
         with Path(self.name).open("rb") as file:
             yield from self._read(file)
@@ -222,10 +221,9 @@ class _Captured:
         return []
 
 
-def read_all(name: str, keep: int, complain: Callable[[str], None]) -> deque[Record]:
+def read_all(source: Source, keep: int, complain: Callable[[str], None]) -> deque[Record]:
     """Read the last `keep` records of a file, for a comparison."""
-    source = Source(name)
     records = deque(source.records(), maxlen=keep)
     for complaint in source.complaints:
-        complain(f"{name}: {complaint}")
+        complain(f"{source.name}: {complaint}")
     return records

@@ -19,6 +19,7 @@ import tsharks
 from mqttws import ConnAck, Connect, Disconnect, Packet, PubAck, Publish, SubAck, Subscribe
 from mqttws.protocol.frames import binary_frame
 from mqttws.tap import Record, SessionReader
+from pubsub.cli.streams import input_file
 from pubsub.look.capture import Segment, Streams
 from pubsub.look.comparing import compare
 from pubsub.look.ladder import Ladder, plain
@@ -346,7 +347,7 @@ def test_raw_streams_and_hexadecimal(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text(" ".join(f"0x{byte:02x}," for byte in stream))
     assert packets(read(path)[0]) == wanted
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stream.hex(":").encode())))
-    assert packets(list(Source("-").records())) == wanted
+    assert packets(list(Source("-", input_file()).records())) == wanted
 
 
 @pytest.mark.parametrize(
