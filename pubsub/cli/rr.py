@@ -26,7 +26,7 @@ from pubsub.cli.options import (
     topics_of,
 )
 from pubsub.cli.streams import Output, chunks_of_input
-from pubsub.cli.sub import add_format_arguments, make_line, messages, report, subscribe
+from pubsub.cli.sub import Limit, add_format_arguments, make_line, messages, report, subscribe
 from pubsub.requests import Requests
 
 
@@ -64,10 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_topics([replies], mqttws.check_topic_filter)
     out = Output()
     line = make_line(arguments, out)
+    client = make_client(arguments, on_error=lambda error: report(arguments, error))
     end_on_sigterm()
+    limit = Limit(arguments)
     try:
-        with make_client(arguments, on_error=lambda error: report(arguments, error)) as client:
-            subscribe(client, [replies], arguments)  # before the request, or the response is missed
+        with client.open(limit.wait()):
+            subscribe(client, [replies], arguments, limit)  # before the request, or the response is missed
             request = client.publish_nowait(topic, payload, arguments.qos)
 
             def check_request() -> None:
@@ -75,15 +77,20 @@ def run(arguments: argparse.Namespace) -> int:
                 if request.done():
                     request.result()
 
-            for message in messages(client, out, arguments.wait, check_request):
+            for message in messages(client, out, limit, check_request):
                 if message.retain and arguments.no_retained:
                     continue
                 if arguments.response_topic is None and not _is_response(requests, message):
                     continue
                 out.write(line(message, time.time_ns()))
                 return OK
-            return FAILED if client.state.name == "disconnected" else TIME_UP
+            if client.state.name == "disconnected":
+                return FAILED
+            client.close(timeout=0.0)  # otherwise it waits until the request is acknowledged
+            return TIME_UP
     except expected() as error:
+        if limit.left() <= 0:
+            return TIME_UP
         raise failure_of(error, arguments) from None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import mqttws
 from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure, formats
@@ -84,18 +85,36 @@ def run(arguments: argparse.Namespace) -> int:
     line = make_line(arguments, out)
     client = make_client(arguments, on_error=lambda error: report(arguments, error))
     end_on_sigterm()
+    limit = Limit(arguments)
     try:
-        with client:
-            if arguments.unsubscribe:
-                client.unsubscribe(arguments.unsubscribe)
-            subscribe(client, topics, arguments)
+        with client.open(limit.wait()):
+            subscribe(client, topics, arguments, limit, arguments.unsubscribe)
             if arguments.exit_after_subscribe:
                 return OK
-            return _print_messages(client, arguments, out, line)
+            return _print_messages(client, arguments, out, line, limit)
     except KeyboardInterrupt:  # the usual end of a subscription
         return OK
     except expected() as error:
+        if limit.left() <= 0:
+            return TIME_UP
         raise failure_of(error, arguments) from None
+
+
+class Limit:
+    """The time after which `-W` ends a command, from now."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._timeout: float = arguments.timeout
+        self._end = math.inf if arguments.wait is None else time.monotonic() + arguments.wait
+
+    def left(self) -> float:
+        """Return the seconds that are left, possibly infinite; 0 or less if the time is up."""
+        return self._end - time.monotonic()
+
+    def wait(self) -> float | None:
+        """Return the seconds to wait for an answer of the server; None for those of `--timeout`, which is earlier."""
+        left = self.left()
+        return None if left > self._timeout else max(0.0, left)
 
 
 def report(arguments: argparse.Namespace, error: Exception) -> None:
@@ -104,9 +123,17 @@ def report(arguments: argparse.Namespace, error: Exception) -> None:
         complain(f"pubsub {arguments.command}: {error}")
 
 
-def subscribe(client: mqttws.Client, topics: list[str], arguments: argparse.Namespace) -> None:
-    """Subscribe to all topics. A refused one is reported; it is a failure only if all are."""
-    codes = client.subscribe(topics, arguments.qos)
+def subscribe(
+    client: mqttws.Client, topics: list[str], arguments: argparse.Namespace, limit: Limit, old: Sequence[str] = ()
+) -> None:
+    """Unsubscribe from old topics, then subscribe. A refused topic is reported; it is a failure only if all are."""
+    try:
+        if old:
+            client.unsubscribe(old, timeout=limit.wait())
+        codes = client.subscribe(topics, arguments.qos, timeout=limit.wait())
+    except TimeoutError:
+        client.close(timeout=0.0)  # otherwise it waits for the answer
+        raise
     refused = [topic for topic, code in zip(topics, codes, strict=True) if code == 128]
     for topic in refused:
         report(arguments, mqttws.SubscribeRejected(topic))
@@ -138,19 +165,18 @@ def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
 
 
 def messages(
-    client: mqttws.Client, out: Output, wait: float | None, check: Callable[[], object] | None = None
+    client: mqttws.Client, out: Output, limit: Limit, check: Callable[[], object] | None = None
 ) -> Iterator[mqttws.Publish]:
     """Yield messages until the time is up or the client has ended. Check regularly that the output has a reader.
 
     Args:
         client: The client.
         out: The output.
-        wait: Seconds; None for no limit.
+        limit: The time.
         check: Also called regularly, and may raise.
     """
-    end = None if wait is None else time.monotonic() + wait
     while client.state.name != "disconnected":
-        left = LOOK if end is None else min(LOOK, end - time.monotonic())
+        left = min(LOOK, limit.left())
         if left <= 0:
             return
         look = time.monotonic() + left
@@ -165,10 +191,12 @@ def messages(
             check()
 
 
-def _print_messages(client: mqttws.Client, arguments: argparse.Namespace, out: Output, line: formats.Formatter) -> int:
+def _print_messages(
+    client: mqttws.Client, arguments: argparse.Namespace, out: Output, line: formats.Formatter, limit: Limit
+) -> int:
     """Print messages until their number or the time is reached. Return the exit code."""
     left = arguments.count
-    for message in messages(client, out, arguments.wait):
+    for message in messages(client, out, limit):
         if arguments.retained_only and not message.retain:
             return OK
         if arguments.remove_retained and message.retain and not _left_out(message, arguments):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
@@ -155,6 +157,26 @@ def test_a_null_message_removes_the_retained_one(start: type[Command], broker: l
     assert start("pub", broker[0], "a", "kept", "-r", "-q", "1").end() == 0
     assert start("pub", broker[0], "a", "-n", "-r", "-q", "1").end() == 0
     assert start("sub", broker[0], "a", "-W", "0.3").end() == 27
+
+
+@pytest.mark.parametrize("answer", [b"", mqttws.ConnAck().encode()], ids=["connecting", "subscribing"])
+@pytest.mark.parametrize("words", [["sub", "-t", "a"], ["sub", "-t", "a", "-U", "b"], ["rr", "-t", "a", "-m", "b"]])
+def test_the_time_of_a_command_includes_connecting_and_subscribing(
+    start: type[Command], words: list[str], answer: bytes
+) -> None:
+    """A server that answers nothing else does not keep it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        command = start(*words, "-h", "127.0.0.1", "-p", port, "-W", "0.5", "--timeout", str(PATIENCE / 2))
+        server.settimeout(PATIENCE)
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1_000)
+            connection.sendall(answer)
+            sent = time.monotonic()
+            assert command.end() == 27
+            assert not answer or time.monotonic() - sent < 5.0  # it does not wait for an answer when it closes
+    assert command.lines.empty()
 
 
 def test_no_retained_skips_retained_messages(start: type[Command], broker: list[str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +51,29 @@ def test_a_failing_responder(service: PubSub, broker: Broker, capsys: pytest.Cap
 
 def test_a_missing_response_times_out(broker: Broker) -> None:
     assert main(["rr", broker.url, "unanswered", "x", "-W", "0.3"]) == 27
+
+
+def test_the_time_is_up_without_an_acknowledgement() -> None:
+    """The request is not waited for when the client closes."""
+    answers = [mqttws.ConnAck().encode(), mqttws.SubAck(1, (0,)).encode()]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                for answer in answers:
+                    connection.recv(1_000)
+                    connection.sendall(answer)
+                while connection.recv(1_000):
+                    pass
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        began = time.monotonic()
+        assert main(["rr", f"mqtt://127.0.0.1:{port}", "unanswered", "x", "-q", "1", "-W", "0.5"]) == 27
+        assert time.monotonic() - began < 5.0
+        serving.join(30)
 
 
 def test_a_request_that_fails_ends_it(capfd: pytest.CaptureFixture[str]) -> None:
