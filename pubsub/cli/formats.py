@@ -214,7 +214,8 @@ def _dump(shown: dict[str, Any], value: str | None, pretty: bool, escaped: bool)
     if pretty:
         text = _indented(text)
     if escaped:
-        text = "".join(each if each.isprintable() or each == "\n" else f"\\u{ord(each):04x}" for each in text)
+        # `dumps` escapes a character above U+FFFF as two, the surrogate pair. Spec: RFC 8259 §7
+        text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
     return text.encode()
 
 

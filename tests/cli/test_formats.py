@@ -97,7 +97,15 @@ def payload_of(line: bytes) -> bytes:
 AWKWARD = [
     *(b"", b"NaN", b"-Infinity", b'"\\ud800"', b'{"a": 1, "a": 2}', b"1e999", b"0.1000000000000000000001", b"9" * 5000),
     *(b"\xef\xbb\xbf1", b" 1 \r\n", b'{"a":\n [1,\t2]}', b"[" * 201 + b"]" * 201, b"[" * 100_000),
-    *("\u2028\x7f\x9b".encode(), b"\xff", b'"\x00"', b"01", b"nul"),
+    *(
+        "\u2028\x7f\x9b".encode(),
+        "\U000e0041\U0010ffff".encode(),
+        b'["\xf3\xa0\x81\x81"]',
+        b"\xff",
+        b'"\x00"',
+        b"01",
+        b"nul",
+    ),
 ]
 LEAVES = st.none() | st.booleans() | st.integers() | st.text()
 VALUES = st.recursive(LEAVES, lambda each: st.lists(each) | st.dictionaries(st.text(), each))
