@@ -38,12 +38,13 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
 _COLOUR, _PLAIN = b"\x1b[36m", b"\x1b[0m"
 
 
-def parse_format(text: str, *, pretty: bool = False) -> Formatter:
+def parse_format(text: str, *, pretty: bool = False, to_terminal: bool = False) -> Formatter:
     """Compile a format string.
 
     Args:
         text: The format string; see mosquitto_sub(1).
         pretty: Whether `%j` and `%J` take several lines.
+        to_terminal: Whether to escape what a peer has sent. The format string itself is never escaped.
 
     Raises:
         ValueError: The format string contains an unknown sequence.
@@ -52,7 +53,7 @@ def parse_format(text: str, *, pretty: bool = False) -> Formatter:
     end = 0
     for match in _SEQUENCE.finditer(text):
         parts.append(_encode(text[end : match.start()]))
-        parts.append(_sequence(match, pretty))
+        parts.append(_sequence(match, pretty, to_terminal))
         end = match.end()
     rest = text[end:]
     if rest[-1:] in ("%", "@", "\\") and rest:
@@ -65,7 +66,7 @@ def _encode(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
-def _sequence(match: re.Match[str], pretty: bool) -> bytes | Callable[[mqttws.Publish, int], bytes]:
+def _sequence(match: re.Match[str], pretty: bool, to_terminal: bool) -> bytes | Callable[[mqttws.Publish, int], bytes]:
     if (escape := match["escape"]) is not None:
         if escape not in _ESCAPES:
             raise ValueError(f"the format has no sequence '\\{escape}'")
@@ -75,7 +76,7 @@ def _sequence(match: re.Match[str], pretty: bool) -> bytes | Callable[[mqttws.Pu
     letter = match["letter"]
     if letter == "%":
         return b"%"
-    value = _values(pretty).get(letter)
+    value = _values(pretty, to_terminal).get(letter)
     if value is None:
         raise ValueError(f"the format has no sequence '%{letter}'")
     if letter not in _PADDED or not (match["flags"] or match["width"] or match["most"]):
@@ -92,20 +93,20 @@ def _sequence(match: re.Match[str], pretty: bool) -> bytes | Callable[[mqttws.Pu
     return padded
 
 
-def _values(pretty: bool) -> dict[str, Callable[[mqttws.Publish, int], bytes]]:
+def _values(pretty: bool, to_terminal: bool) -> dict[str, Callable[[mqttws.Publish, int], bytes]]:
     values: dict[str, Callable[[mqttws.Publish, int], bytes]] = {
         "l": lambda message, now: b"%d" % len(message.payload),
         "m": lambda message, now: b"%d" % (message.packet_id or 0),
-        "p": lambda message, now: message.payload,
+        "p": lambda message, now: _payload(message, to_terminal),
         "q": lambda message, now: b"%d" % message.qos,
         "r": lambda message, now: b"%d" % message.retain,
-        "t": lambda message, now: message.topic.encode(),
+        "t": lambda message, now: _topic(message, to_terminal),
         "x": lambda message, now: message.payload.hex().encode(),
         "X": lambda message, now: message.payload.hex().upper().encode(),
         "I": lambda message, now: _local("%Y-%m-%dT%H:%M:%S%z", now),
         "U": lambda message, now: b"%d.%09d" % divmod(now, 1_000_000_000),
-        "j": lambda message, now: _mosquitto_json(message, now, pretty),
-        "J": lambda message, now: _mosquitto_json(message, now, pretty, parsed=True),
+        "j": lambda message, now: _mosquitto_json(message, now, pretty, to_terminal),
+        "J": lambda message, now: _mosquitto_json(message, now, pretty, to_terminal, parsed=True),
     }
     return values | {letter: lambda message, now: b"" for letter in _MQTT_5}
 
@@ -125,7 +126,9 @@ def _local(form: str, now: int) -> bytes:
         return b""
 
 
-def _mosquitto_json(message: mqttws.Publish, now: int, pretty: bool, *, parsed: bool = False) -> bytes:
+def _mosquitto_json(
+    message: mqttws.Publish, now: int, pretty: bool, to_terminal: bool, *, parsed: bool = False
+) -> bytes:
     """Return the output of mosquitto_sub for `%j` and `%J`; b"" for a payload that must be JSON, but is not."""
     shown: dict[str, Any] = {
         "tst": _local("%Y-%m-%dT%H:%M:%S.{}%z", now).decode().format(f"{now // 1000 % 1_000_000:06}"),
@@ -138,11 +141,11 @@ def _mosquitto_json(message: mqttws.Publish, now: int, pretty: bool, *, parsed: 
         shown["mid"] = message.packet_id
     text = message.payload.decode(errors="replace")
     if not parsed:
-        return _dump(shown | {"payload": text}, None, pretty, False)
+        return _dump(shown | {"payload": text}, None, pretty, to_terminal)
     if (value := as_json_text(message.payload)) is None:
         complain(f"Error: Message payload is not valid JSON on topic {printable(message.topic)}")
         return b""
-    return _dump(shown, value, pretty, False)
+    return _dump(shown, value, pretty, to_terminal)
 
 
 # One line of JSON per message: `--json`.
@@ -240,17 +243,24 @@ def _indented(text: str) -> str:
 
 
 def plain_line(message: mqttws.Publish, *, verbose: bool, to_terminal: bool, in_colour: bool) -> bytes:
-    """Return the payload; if `verbose`, the topic and the payload.
-
-    Text from a peer must not control a terminal, so invisible characters are escaped there.
-    """
-    topic, payload = message.topic.encode(), message.payload
-    if to_terminal:
-        topic = printable(message.topic).encode()
-        payload = printable(message.payload.decode(errors="backslashreplace")).encode()
+    """Return the payload; if `verbose`, the topic and the payload."""
+    topic, payload = _topic(message, to_terminal), _payload(message, to_terminal)
     if in_colour:
         topic = _COLOUR + topic + _PLAIN
     return topic + b" " + payload if verbose else payload
+
+
+# Text from a peer must not control a terminal, so invisible characters are escaped there.
+
+
+def _topic(message: mqttws.Publish, to_terminal: bool) -> bytes:
+    return (printable(message.topic) if to_terminal else message.topic).encode()
+
+
+def _payload(message: mqttws.Publish, to_terminal: bool) -> bytes:
+    if not to_terminal:
+        return message.payload
+    return printable(message.payload.decode(errors="backslashreplace")).encode()
 
 
 def printable(text: str) -> str:

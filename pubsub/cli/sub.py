@@ -150,7 +150,7 @@ def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
     form: Callable[[mqttws.Publish, int], bytes]
     if arguments.format is not None:
         try:
-            form = formats.parse_format(arguments.format, pretty=arguments.pretty)
+            form = formats.parse_format(arguments.format, pretty=arguments.pretty, to_terminal=out.is_terminal)
         except ValueError as error:
             raise Failure(str(error), USAGE) from None
     elif arguments.json:

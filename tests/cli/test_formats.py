@@ -71,6 +71,28 @@ def test_mosquitto_sub_prints_the_same(payload: bytes) -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize(
+    ("form", "printed"),
+    [
+        (r"\e[1m%t %p", b"\x1b[1ma\\x1b b\\x9b\\x07\\xff"),
+        ("%-12t|%12p|", b"a\\x1b       |b\\x9b\\x07\\xff|"),
+        ("%x", b"62c29b07ff"),
+    ],
+)
+def test_a_terminal_gets_only_control_characters_of_the_format(form: str, printed: bytes) -> None:
+    assert parse_format(form, to_terminal=True)(Publish("a\x1b", "b\x9b\x07".encode() + b"\xff"), NOW) == printed
+
+
+@pytest.mark.parametrize("letter", ["j", "J"])
+@pytest.mark.parametrize("pretty", [False, True])
+def test_json_of_mosquitto_sub_on_a_terminal(letter: str, pretty: bool) -> None:
+    payload = '["\x7f\x9b\u202e\U000e0041"]'
+    line = parse_format("%" + letter, pretty=pretty, to_terminal=True)(Publish("\x9b", payload.encode()), NOW).decode()
+    assert all(each.isprintable() or each == "\n" for each in line)
+    found = json.loads(line)
+    assert (found["topic"], found["payload"]) == ("\x9b", payload if letter == "j" else json.loads(payload))
+
+
 def test_json_of_mosquitto_sub() -> None:
     message = Publish("a", b'{"n": [1]}', 1, packet_id=3)
     quoted, plain = json.loads(shown("%j", message)), json.loads(shown("%J", message))

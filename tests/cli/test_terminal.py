@@ -113,6 +113,16 @@ def test_subscribing_colours_topics_shows_no_controls_and_ends_with_ctrl_c(
     broker.wait_for_clients(0)
 
 
+def test_a_format_shows_no_controls_of_a_peer(terminal: Terminal, broker: RecordingBroker) -> None:
+    broker.publish("evil", b"\x1b[2Jcleared", retain=True)
+    terminal.type(f"echo before; pubsub sub {broker.url} evil -C 1 -F '\\e[1m%t\\e[0m %p'; echo exit $?")
+    shown = terminal.wait(last_exit, escapes=True)
+    assert "\x1b[1mevil\x1b[0m" in shown  # those of the format
+    plain = terminal.screen()
+    assert "\nbefore\n" in plain
+    assert "evil \\x1b[2Jcleared" in plain
+
+
 def test_no_color_disables_colours(terminal: Terminal, broker: RecordingBroker) -> None:
     broker.publish("kept", b"x", retain=True)
     terminal.type(f"NO_COLOR=1 pubsub sub {broker.url} kept -v -C 1; echo exit $?")
