@@ -27,6 +27,8 @@ HIDDEN: Final = "hidden"
 _STAR: Final = b"*"
 #: The maximum number of invalid lines to report.
 _MAX_FAULTS: Final = 1000
+#: The last time that a record of a file may have, in seconds since the epoch: the end of the year 9999.
+_LATEST: Final = 253_402_300_800
 #: The layers that are loaded together.
 _SOURCES: Final[tuple[tuple[str, ...], ...]] = ((TCP,), (HTTP, FRAME, OTHER), (MQTT,))
 
@@ -242,10 +244,12 @@ def _parse(line: str | bytes) -> tuple[str, int, str, str, bytes, float, dict[st
     layer, connection, sender = made["layer"], made["connection"], made["sender"]
     if layer not in LAYERS or sender not in (CLIENT, SERVER) or type(connection) is not int:
         raise ValueError("its layer, connection or sender is not valid")
-    notes = made.get("notes", {})
-    if not isinstance(notes, dict):
-        raise ValueError("its notes are not an object")
-    return layer, connection, sender, str(made["name"]), bytes.fromhex(made["data"]), float(made["time"]), notes
+    time, notes = made["time"], made.get("notes", {})
+    if not isinstance(time, (int, float)) or not 0 <= time <= _LATEST:
+        raise ValueError(f"its time is not a number of seconds, 0 to {_LATEST:,}")
+    if not isinstance(notes, dict) or not all(isinstance(note, (str, int)) for note in notes.values()):
+        raise ValueError("its notes are not an object of texts and numbers")
+    return layer, connection, sender, str(made["name"]), bytes.fromhex(made["data"]), float(time), notes
 
 
 def _complaint(error: Exception) -> str:

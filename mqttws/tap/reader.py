@@ -102,7 +102,7 @@ class SessionReader:
         # What is hidden in them because the current unit may contain secrets, until it can be decoded.
         self._concealed: dict[str, list[tuple[Record, list[Span]]]] = {CLIENT: [], SERVER: []}
 
-    def opened(self, time: float, **notes: str | int) -> list[Record]:
+    def opened(self, time: float, /, **notes: str | int) -> list[Record]:
         """Record that the connection is open.
 
         Args:

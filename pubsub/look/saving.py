@@ -144,7 +144,7 @@ class Capture(Saver):
         head = head[:16] + struct.pack(">H", checksum) + head[18:]
         packet = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(head) + len(data), 0, 0x4000, 64, 6, 0) + near + far
         packet = packet[:10] + struct.pack(">H", _checksum(packet)) + packet[12:] + head + data
-        stamp = int(time * 1e6)
+        stamp = min(int(time * 1e6), 2**64 - 1)  # the units of a capture that was read may be longer
         self._block(6, struct.pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, len(packet), len(packet)) + packet)
 
     def _end(self) -> None:

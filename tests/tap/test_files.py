@@ -335,6 +335,20 @@ def test_no_capture_raises(tmp_path: Path, seed: int) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("ending", sorted(SAVERS))
+def test_a_capture_of_any_time_is_saved_again(tmp_path: Path, ending: str) -> None:
+    """Its unit of time may be a second, and the number of units has 64 bits."""
+    data = bytearray(save(session(), tmp_path / "s.pcapng").read_bytes())
+    at = data.index(struct.pack("<II", 1, 20))  # the description of the interface gets the option if_tsresol
+    data[at : at + 20] = struct.pack("<IIHHIHHBxxxI", 1, 28, 101, 0, 0, 9, 1, 0, 28)
+    first = data.index(struct.pack("<I", 6), at + 28)
+    data[first + 12 : first + 20] = b"\xff" * 8
+    (tmp_path / "old.pcapng").write_bytes(data)
+    records, complaints = read(tmp_path / "old.pcapng")
+    assert (complaints, max(record.time for record in records)) == ([], 2.0**64)
+    save(records, tmp_path / f"again{ending}")
+
+
 # Everything else.
 
 

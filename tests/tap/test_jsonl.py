@@ -98,6 +98,31 @@ def test_invalid_lines_are_reported_and_the_others_are_read() -> None:
     assert all(len(why) < 200 for _, why in loaded.faults)
 
 
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        *((f'"time":{time}', "its time is not") for time in
+          ("1" + "0" * 400, "-5", "NaN", "Infinity", "1e300", "1e999", '"1"', "null", "[1]")),
+        *((f'"time":1,"notes":{notes}', "its notes are not") for notes in ("[]", '{"server":null}', '{"server":NaN}')),
+    ],
+)  # fmt: skip
+def test_a_line_with_an_odd_time_or_note_is_reported(odd: str, why: str) -> None:
+    bad = f'{{"connection":1,"sender":"client","layer":"tcp","name":"open","data":"",{odd}}}'
+    good = list(lines(session(), secrets=True))
+    loaded = load([*good[:2], bad, *good[2:]])
+    assert loaded.records == session()
+    assert [number for number, _ in loaded.faults] == [3]
+    assert why in loaded.faults[0][1]
+
+
+@pytest.mark.parametrize("name", ["time", "self"])
+def test_a_note_of_any_name_is_read(name: str) -> None:
+    line = f'{{"connection":1,"sender":"client","layer":"tcp","name":"open","data":"","time":1,"notes":{{"{name}":5}}}}'
+    loaded = load([line])
+    assert loaded.faults == []
+    assert loaded.records[0].notes == {name: 5}
+
+
 def test_a_file_with_only_packets_is_read() -> None:
     kept = [line for line in lines(session(), secrets=True) if '"layer":"mqtt"' in line]
     loaded = load(kept)
