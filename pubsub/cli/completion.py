@@ -126,9 +126,8 @@ def _bash_cases(parsers: Parsers, verb_at: int) -> str:
             lines += [_bash_cases(verbs, verb_at + 1), "        esac", "        return", "        fi"]
         lines.append('        case "$before" in')
         for action in filter(_takes_value, _options(parser)):
-            reply = 'compgen -f -- "$word"' if _takes_file(action) else ""
-            if action.choices:
-                reply = f"compgen -W '{_words(action.choices)}' -- \"$word\""
+            # Without a reply bash completes files (`-o default`), with the "/" of directories and quotes for spaces.
+            reply = f"compgen -W '{_words(action.choices)}' -- \"$word\"" if action.choices else ""
             lines.append(f"        {'|'.join(action.option_strings)}) COMPREPLY=($({reply})); return ;;")
         every = [*_choices(parser), *(option for action in _options(parser) for option in action.option_strings)]
         lines += ["        esac", f"        COMPREPLY=($(compgen -W '{_words(every)}' -- \"$word\")) ;;"]

@@ -46,8 +46,12 @@ class Terminal:
 
     def type(self, text: str) -> None:
         """Type a line and Enter."""
+        self.begin(text)
+        self.press("Enter")
+
+    def begin(self, text: str) -> None:
+        """Type the beginning of a line."""
         self._call("send-keys", "-l", text)
-        self._call("send-keys", "Enter")
 
     def press(self, key: str) -> None:
         """Press a key, given by tmux's name."""
@@ -121,6 +125,24 @@ def test_a_format_shows_no_controls_of_a_peer(terminal: Terminal, broker: Record
     plain = terminal.screen()
     assert "\nbefore\n" in plain
     assert "evil \\x1b[2Jcleared" in plain
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize(("begun", "completed"), [("ce", "certificates/mine/"), ("my", r"my\ file.pem")])
+def test_bash_completes_files_as_for_any_command(
+    terminal: Terminal, tmp_path: Path, begun: str, completed: str
+) -> None:
+    """After the name of a directory it goes on with its content; a space in a name is quoted."""
+    (tmp_path / "certificates" / "mine").mkdir(parents=True)
+    (tmp_path / "my file.pem").touch()
+    terminal.type("exec bash --norc")
+    terminal.type('eval "$(pubsub completion bash)"; echo rea"dy"')
+    terminal.wait(lambda screen: "\nready\n" in screen + "\n")
+    terminal.begin(f"pubsub pub --cafile {begun}")
+    terminal.press("Tab")
+    terminal.wait(lambda screen: "certificates/" in screen or "file.pem" in screen)
+    terminal.press("Tab")
+    terminal.wait(lambda screen: f"pubsub pub --cafile {completed}" in screen)
 
 
 def test_no_color_disables_colours(terminal: Terminal, broker: RecordingBroker) -> None:
