@@ -56,7 +56,7 @@ class SQLiteStore:
         self._abandoned: list[sqlite3.Connection] = []  # see `_abandon`
         try:
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: a NUL in the path
             raise StoreError(f"the store {self._path!r} cannot be opened: {error}") from None
         try:
             self._prepare(connection, synchronous)

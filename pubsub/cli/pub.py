@@ -22,7 +22,7 @@ from pubsub.cli.options import (
     take_server,
     topics_of,
 )
-from pubsub.cli.streams import chunks_of_input, complain, lines_of_input
+from pubsub.cli.streams import chunks_of_input, complain, content_of, lines_of_input
 
 TYPE_CHECKING = False  # importing `typing` for it would delay the first message
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
     elif arguments.null:
         payload = b""
     elif arguments.file is not None:
-        try:
-            with open(arguments.file, "rb") as file:
-                payload = file.read()
-        except OSError as error:
-            raise Failure(f"the file cannot be read: {error}", USAGE) from None
+        payload = content_of(arguments.file)
     elif arguments.message is not None:
         payload = os.fsencode(arguments.message)
     else:

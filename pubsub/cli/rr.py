@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 
 import mqttws
 from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure
@@ -25,7 +24,7 @@ from pubsub.cli.options import (
     take_server,
     topics_of,
 )
-from pubsub.cli.streams import Output, chunks_of_input
+from pubsub.cli.streams import Output, chunks_of_input, content_of
 from pubsub.cli.sub import Limit, add_format_arguments, make_line, messages, report, subscribe
 from pubsub.requests import Requests
 
@@ -114,10 +113,7 @@ def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:
     elif arguments.null:
         payload = b""
     elif arguments.file is not None:
-        try:
-            payload = Path(arguments.file).read_bytes()
-        except OSError as error:
-            raise Failure(f"the file cannot be read: {error}", USAGE) from None
+        payload = content_of(arguments.file)
     elif arguments.message is not None:
         payload = os.fsencode(arguments.message)
     elif words and len(arguments.topic + words) == 2:

@@ -158,6 +158,19 @@ def lines_of_input() -> Iterator[bytes]:
     return _lines(chunks_of_input())
 
 
+def content_of(file: str) -> bytes:
+    """Return the content of the file of `-f`.
+
+    Raises:
+        Failure: It cannot be read.
+    """
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except (OSError, ValueError) as error:  # a file of options may contain a NUL
+        raise Failure(f"the file cannot be read: {error}", USAGE) from None
+
+
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     """Yield the bytes of a stream as they arrive.
 

@@ -295,6 +295,18 @@ def test_an_invalid_options_file_is_an_error(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.count("\n") == 5
 
 
+@pytest.mark.parametrize(
+    ("words", "option", "code"),
+    [(["pub"], "-f", 2), (["rr"], "-f", 2), (["pub", "-m", "x", "-i", "me", "-q", "1"], "--store", 1)],
+)
+def test_a_name_in_an_options_file_that_no_file_has(
+    words: list[str], option: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "options").write_text(f'{option} "a\0b"')
+    assert main([*words, "-o", str(tmp_path / "options"), "-L", "mqtt://127.0.0.1:1", "-t", "a"]) == code
+    assert "embedded null" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["-D", "-x", "--tls-engine", "--keyform"])
 def test_unsupported_options_are_refused_with_the_reason(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

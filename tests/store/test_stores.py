@@ -176,6 +176,8 @@ def test_other_files_are_not_changed(tmp_path: Path) -> None:
         SQLiteStore(tmp_path / "text")
     with pytest.raises(StoreError, match="cannot be opened"):
         SQLiteStore(tmp_path / "no" / "such" / "directory")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SQLiteStore("a\0b")
     with pytest.raises(StoreError, match="of this version"):
         SQLiteStore(newer(tmp_path))
     with pytest.raises(StoreError, match="cannot be opened"):

@@ -408,6 +408,7 @@ def test_a_file_of_rules_round_trip() -> None:
         ("[[rule]]\ndo = 'drop'\nsender = 'me'", "'client' or 'server'"),
         ("[[stream]]\ndo = 'drop'", "stream 1: there is no fault 'drop'"),
         ("[[rule", "Expected"),
+        ("x = " + "[" * 5_000, "it is nested too deeply"),
     ],
 )
 def test_an_invalid_file_of_rules_is_refused(text: str, complaint: str) -> None:

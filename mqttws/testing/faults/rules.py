@@ -181,7 +181,10 @@ class Rules:
             >>> rules.rules[0].kind
             'drop'
         """
-        made = tomllib.loads(text)
+        try:
+            made = tomllib.loads(text)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         unknown = made.keys() - {"seed", "rule", "stream"}
         if unknown:
             raise ValueError(f"{sorted(unknown)[0]!r} is unknown; there are seed, [[rule]] and [[stream]]")
