@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +21,7 @@ from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.aws_link import signed_taps
 from pubsub.cli.options import add_aws_link_arguments, check_without_aws, documentation, port, positive
 from pubsub.cli.printing import Printer
-from pubsub.cli.streams import complain, input_file, show
+from pubsub.cli.streams import complain, input_file, may_be_coloured, show
 from pubsub.look.comparing import MOST, compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look, show_page
@@ -138,9 +137,7 @@ def _refuse_live_options(arguments: argparse.Namespace) -> None:
 
 
 def _view(arguments: argparse.Namespace, show: Callable[[str], None]) -> View:
-    colour = arguments.colour == "always" or (
-        arguments.colour == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    )
+    colour = arguments.colour == "always" or (arguments.colour == "auto" and may_be_coloured())
     ladder = Ladder(arguments.verbose, colour, arguments.secrets)
     savers = []
     for name in arguments.save:

@@ -58,6 +58,14 @@ def show(text: str) -> None:
         print(text)
 
 
+def may_be_coloured() -> bool:
+    """Return whether text on standard output may be coloured.
+
+    Spec: https://no-color.org
+    """
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def encode(text: str) -> bytes:
     """Return a line of text in the encoding of standard output."""
     return f"{text}\n".encode(sys.stdout.encoding, sys.stdout.errors or "strict")
@@ -223,8 +231,7 @@ class Output:
             raise Failure("there is no standard output to write to", FAILED)
         self._stream = output_stream()
         self.is_terminal = sys.stdout.isatty()
-        #: Whether text may be coloured. Spec: https://no-color.org
-        self.in_colour = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self.in_colour = may_be_coloured()
 
     def write(self, data: bytes) -> None:
         """Write bytes.

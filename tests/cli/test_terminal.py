@@ -145,11 +145,20 @@ def test_bash_completes_files_as_for_any_command(
     terminal.wait(lambda screen: f"pubsub pub --cafile {completed}" in screen)
 
 
-def test_no_color_disables_colours(terminal: Terminal, broker: RecordingBroker) -> None:
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [("NO_COLOR=", True), ("NO_COLOR=1", False), ("TERM=dumb", False)]
+)
+@pytest.mark.parametrize("command", ["sub", "look"])
+def test_what_disables_colours(
+    terminal: Terminal, broker: RecordingBroker, tmp_path: Path, command: str, environment: str, coloured: bool
+) -> None:
+    """An empty NO_COLOR has no effect."""
     broker.publish("kept", b"x", retain=True)
-    terminal.type(f"NO_COLOR=1 pubsub sub {broker.url} kept -v -C 1; echo exit $?")
+    (tmp_path / "stream.hex").write_text("c000")
+    words = {"sub": f"sub {broker.url} kept -v -C 1", "look": "look stream.hex"}[command]
+    terminal.type(f"{environment} pubsub {words}; echo exit $?")
     shown = terminal.wait(last_exit, escapes=True)
-    assert re.search(r"^kept x", shown, re.MULTILINE), shown
+    assert ("\x1b[3" in shown) is coloured, shown
 
 
 def test_publishing_lines_shows_its_progress_on_one_line(terminal: Terminal, broker: RecordingBroker) -> None:
