@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,20 @@ def test_every_public_name_resolves(module: str) -> None:
     for name in names:
         assert getattr(loaded, name) is not None
         assert name in dir(loaded)
+
+
+def test_no_module_replaces_a_public_name() -> None:
+    """Importing a module sets the attribute of that name of its package, whatever was there."""
+    packages = [*pkgutil.walk_packages([str(ROOT)], onerror=lambda name: None)]
+    names = [
+        each.name for each in packages if each.ispkg and each.name.partition(".")[0] in ("mqttws", "pubsub", "sigv4")
+    ]
+    assert "mqttws.tap" in names
+    for name in names:
+        package = importlib.import_module(name)
+        modules = {each.name for each in pkgutil.iter_modules(package.__path__)}
+        # The module `pubsub.PubSub` puts the class in its own place.
+        assert modules.intersection(getattr(package, "__all__", ())) <= ({"PubSub"} if name == "pubsub" else set())
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -63,7 +63,7 @@ def names_of(page: str, tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 
 #: Cells that require a file of the reader or an external service; they are parsed, and their names resolved.
-ONLY_PARSED = re.compile(r"\.pem|aws-exports|amplify_outputs|\bopen\(\)|retry_first")
+ONLY_PARSED = re.compile(r"\.pem|aws-exports|amplify_outputs|\bopen\((wait=False)?\)|retry_first")
 
 
 @pytest.mark.parametrize("page", PAGES)

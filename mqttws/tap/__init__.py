@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mqttws.tap.explain import Explanation, explain, explanations
+    from mqttws.tap.explaining import Explanation, explain, explanations
     from mqttws.tap.fields import fields_of, packet_fields, summary
     from mqttws.tap.jsonl import Loaded, Loader, hide, lines, load, to_json, to_line
-    from mqttws.tap.meaning import meaning
+    from mqttws.tap.meanings import meaning
     from mqttws.tap.payload import Payload, read_payload
     from mqttws.tap.pump import Action, Line, Tap
     from mqttws.tap.reader import SessionReader
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mqttws.tap.ring import Ring
 
 _HOLDS = {
-    "explain": "Explanation explain explanations",
+    "explaining": "Explanation explain explanations",
     "fields": "fields_of packet_fields summary",
     "jsonl": "Loaded Loader hide lines load to_json to_line",
-    "meaning": "meaning",
+    "meanings": "meaning",
     "payload": "Payload read_payload",
     "pump": "Action Line Tap",
     "reader": "SessionReader",

@@ -15,7 +15,7 @@ from mqttws.codec.publishing import Publish
 from mqttws.protocol.masking import mask
 from mqttws.tap.fields import fields_of, summary
 from mqttws.tap.frame import turned
-from mqttws.tap.meaning import meaning
+from mqttws.tap.meanings import meaning
 from mqttws.tap.payload import read_payload
 from mqttws.tap.reader import LIMIT, SessionReader
 from mqttws.tap.record import CLIENT, FRAME, HTTP, LAYERS, MQTT, OTHER, SERVER, TCP, Field, Record, Span

@@ -17,9 +17,9 @@ from typing import Self
 from mqttws import WouldDeadlock, to_raise
 from pubsub.aio.handle import Subscription
 from pubsub.message import Message
+from pubsub.places import PLACES, Waiting
 from pubsub.receipt import Release
 from pubsub.subscription import SubscriptionCore
-from pubsub.waiting import PLACES, Waiting
 
 __all__ = ["Inbox", "Messages"]
 

@@ -18,11 +18,11 @@ from typing import Self
 
 from mqttws import WouldDeadlock, to_raise
 from pubsub.message import Message
+from pubsub.places import PLACES, Waiting
 from pubsub.receipt import Release
 from pubsub.subscription import SubscriptionCore
 from pubsub.sync.handle import Subscription
 from pubsub.sync.outcome import slice_of
-from pubsub.waiting import PLACES, Waiting
 
 __all__ = ["Inbox", "Messages"]
 

@@ -20,9 +20,9 @@ from pubsub import Message, Messages, MqttOverWSProvider, PubSub, SubscriptionEn
 from pubsub.aio import Messages as AsyncMessages
 from pubsub.aio import PubSub as AsyncPubSub
 from pubsub.aio.iteration import Inbox as AsyncInbox
+from pubsub.places import PLACES, Waiting
 from pubsub.receipt import Receipt
 from pubsub.sync.iteration import Inbox
-from pubsub.waiting import PLACES, Waiting
 
 Api = Threads | Loop
 
