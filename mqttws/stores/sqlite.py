@@ -69,18 +69,16 @@ class SQLiteStore:
         """Lock the file, and create the table of a new one."""
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN EXCLUSIVE")
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if (application, version) != (_APPLICATION, _VERSION):
-                if tables or application:
-                    raise StoreError(f"{self._path!r} is not a store of this version; use another file")
+            is_new = self._is_new(connection)
+            connection.execute("COMMIT")  # the lock is kept
+            connection.execute("PRAGMA journal_mode = WAL")  # only now: it changes the file
+            if is_new:
+                connection.execute("BEGIN")
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
                 connection.execute("CREATE TABLE records (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
-            connection.execute("COMMIT")
+                connection.execute("COMMIT")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages()}")
             connection.create_function("abandoned", 0, self._abandoned.__len__)  # so that SQLite refers to the list
@@ -98,6 +96,21 @@ class SQLiteStore:
             raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
+
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the file is empty, and not a store yet. Nothing is written.
+
+        Raises:
+            StoreError: It is the file of another program, or of another version.
+        """
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if (application, version) == (_APPLICATION, _VERSION):
+            return False
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables or application:
+            raise StoreError(f"{self._path!r} is not a store of this version; use another file")
+        return True
 
     def _make_locks(self) -> None:
         self._lock = AtomicLock()  # protects `_pending` and `_batch`; never held while waiting for the disk

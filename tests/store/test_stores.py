@@ -165,35 +165,52 @@ def test_an_empty_path_is_not_a_temporary_file() -> None:
         SQLiteStore("")
 
 
-def test_other_files_are_not_changed(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "other.db") as other:
-        other.execute("CREATE TABLE mine (x)")
-    other.close()
-    with pytest.raises(StoreError, match="is not a store"):
-        SQLiteStore(tmp_path / "other.db")
-    (tmp_path / "text").write_text("not a data base at all" * 100)
-    with pytest.raises(StoreError, match="cannot be used: file is not a database"):
-        SQLiteStore(tmp_path / "text")
+def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be opened"):
         SQLiteStore(tmp_path / "no" / "such" / "directory")
     with pytest.raises(StoreError, match="cannot be opened"):
         SQLiteStore("a\0b")
-    with pytest.raises(StoreError, match="of this version"):
-        SQLiteStore(newer(tmp_path))
     with pytest.raises(StoreError, match="cannot be opened"):
         SQLiteStore(tmp_path)
     with pytest.raises(ValueError, match="'normal' or 'full'"):
         SQLiteStore(tmp_path / "s.db", synchronous="off")
 
 
-def newer(tmp_path: Path) -> Path:
-    """Return a file with a newer layout."""
-    path = tmp_path / "newer.db"
+@pytest.mark.parametrize("kind", ["delete", "persist", "wal", "text", "newer"])
+def test_a_refused_file_is_not_changed(tmp_path: Path, kind: str) -> None:
+    """A data base of another program with each kind of log, a file of another format, and one of a newer version."""
+    path = tmp_path / "other.db"
+    if kind == "text":
+        path.write_text("not a data base at all" * 100)
+    elif kind == "newer":
+        newer(path)
+    else:
+        with sqlite3.connect(path) as other:
+            other.execute(f"PRAGMA journal_mode = {kind}")
+            other.execute("CREATE TABLE mine (x)")
+        other.close()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    refusal = "cannot be used: file is not a database" if kind == "text" else "is not a store of this version"
+    with pytest.raises(StoreError, match=refusal):
+        SQLiteStore(path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    (tmp_path / "s.db").touch()
+    for count in range(2):
+        with SQLiteStore(tmp_path / "s.db") as store:
+            assert len(store.load(b"")) == count
+            store.put(b"k", b"v")
+    assert [file.name for file in tmp_path.iterdir()] == ["s.db"]
+
+
+def newer(path: Path) -> None:
+    """Make a file with a newer layout."""
     SQLiteStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
-    return path
 
 
 def test_a_failed_write_is_an_error_and_is_retried(tmp_path: Path) -> None:
