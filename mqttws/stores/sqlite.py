@@ -255,8 +255,9 @@ class SQLiteStore:
             self.commit()
         finally:
             with self._writing:
-                self._connection.close()
-                self._connection = None
+                if self._connection is not None:  # another thread may have closed it meanwhile
+                    self._connection.close()
+                    self._connection = None
 
     def __enter__(self) -> Self:
         return self

@@ -99,6 +99,23 @@ def test_close_commits_and_is_idempotent(tmp_path: Path) -> None:
         assert store.load(b"") == [(b"k", b"v")]
 
 
+def test_a_close_while_another_thread_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SQLiteStore(tmp_path / "s.db")
+    store.put(b"k", b"v")
+
+    def commit_late() -> None:
+        monkeypatch.undo()
+        thread = threading.Thread(target=store.close)
+        thread.start()
+        thread.join(10)
+        store.commit()
+
+    monkeypatch.setattr(store, "commit", commit_late)
+    store.close()
+    with SQLiteStore(tmp_path / "s.db") as store:
+        assert store.load(b"") == [(b"k", b"v")]
+
+
 def test_a_second_store_on_the_file_is_refused_in_any_process(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     program = "import sys, mqttws\ntry: mqttws.SQLiteStore(sys.argv[1])\nexcept mqttws.StoreError as e: print(e)\n"
