@@ -80,7 +80,11 @@ class Persistence:
                 fields = json.loads(value)
                 expiry = None if fields["expiry"] is None else float(fields["expiry"])
                 session = StoredSession(key[3:].decode(), fields["owner"], fields["username"], expiry)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                are_names = all(isinstance(name, str | None) for name in (session.owner, session.username))
+                if key != key_of(b"m", session.client_id) or not are_names or (expiry is not None and not expiry >= 0):
+                    raise ValueError(f"the record of {session.client_id!r}")
+                (session.username or "").encode()  # as a client has sent it
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise StoreError(
                     f"a session in the store cannot be read ({error!r}); it may be from another program"
                 ) from None
@@ -111,6 +115,7 @@ class Persistence:
         """
         for key, value in self.store.load(b"r"):
             try:
-                yield Message(key[1:].decode(), value[1:], value[0], True)
+                message = Message(key[1:].decode(), value[1:], value[0], True)
             except (ValueError, IndexError, MQTTError) as error:
                 raise StoreError(f"a retained message in the store cannot be read ({error})") from None
+            yield message

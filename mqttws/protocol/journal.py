@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from math import isfinite
 
 from mqttws.codec.publishing import Message
+from mqttws.codec.topics import check_topic_filter
 from mqttws.errors import MQTTError, StoreError
 from mqttws.protocol.outgoing import PUBLISHED, RELEASED, WAITING, Outgoing
 from mqttws.protocol.store import Store
@@ -31,6 +32,8 @@ _HEAD = struct.Struct(">BBHQH")
 #: When the message was published, in seconds since 1970; how many seconds it may wait, infinity for no limit.
 _AGE = struct.Struct(">dd")
 _RETAIN, _AGED = 4, 8
+#: Tokens and numbers of PUBRECs in records are lower, so that those of all later messages also fit in 8 bytes.
+_END = 1 << 63
 #: By how many seconds the system clock may be changed before all ages are written again.
 CLOCK_STEP = 1.0
 _PHASES = (WAITING, PUBLISHED, RELEASED)
@@ -105,24 +108,46 @@ class Journal:
             StoreError: A record is malformed.
         """
         found: list[tuple[int, Record]] = []
+        in_use: set[int] = set()
         for key, value in self._store.load(self._outgoing):
             try:
-                phase, flags, packet_id, order, length = _HEAD.unpack_from(value)
-                start, age = _HEAD.size, None
-                if flags & _AGED:
-                    age = self._read_age(*_AGE.unpack_from(value, start))
-                    start += _AGE.size
-                end = start + length
-                message = Message(value[start:end].decode(), value[end:], flags & 3, bool(flags & _RETAIN))
-                token = int.from_bytes(key[len(self._outgoing) :], "big")
-                outgoing = (token, message.topic, message.payload, message.qos, message.retain)
-                state = _PHASES[phase]
+                order, record = self._read(key[len(self._outgoing) :], value)
+                packet_id = record[2]
+                if packet_id in in_use:
+                    raise ValueError(f"a second message with the packet identifier {packet_id}")
             except (struct.error, ValueError, IndexError, MQTTError) as error:
                 raise _unreadable("a message", error) from None
+            if packet_id:
+                in_use.add(packet_id)
             self._releases = max(self._releases, order)
-            found.append((order, (outgoing, state, packet_id, age)))
+            found.append((order, record))
         found.sort(key=lambda entry: entry[0] or self._releases + 1)  # stable: the store returned the rest by token
         return [entry for _, entry in found]
+
+    def _read(self, number: bytes, value: bytes) -> tuple[int, Record]:
+        """Read the record of a message. Return the number of its PUBREC, or 0, and the message."""
+        phase, flags, packet_id, order, length = _HEAD.unpack_from(value)
+        start, age = _HEAD.size, None
+        if flags & _AGED:
+            age = self._read_age(*_AGE.unpack_from(value, start))
+            start += _AGE.size
+        end = start + length
+        message = Message(value[start:end].decode(), value[end:], flags & 3, bool(flags & _RETAIN))
+        token, state = int.from_bytes(number, "big"), _PHASES[phase]
+        if (
+            len(number) != 8
+            or not 0 < token < _END
+            or flags & ~(3 | _RETAIN | _AGED)
+            or not message.qos
+            or end > len(value)
+            or bool(packet_id) != (state != WAITING)
+            or (age is not None and state != WAITING)
+            or bool(order) != (state == RELEASED)
+            or order >= _END
+            or (state == RELEASED and (message.qos != 2 or message.payload))
+        ):
+            raise ValueError(f"the token {number.hex()} and {value[: _HEAD.size].hex()} are not of one message")
+        return order, ((token, message.topic, message.payload, message.qos, message.retain), state, packet_id, age)
 
     def _read_age(self, published: float, seconds: float) -> _KnownAge:
         """Convert a stored age. A time of publishing in the future (the clock was set back) counts as now."""
@@ -141,8 +166,20 @@ class Journal:
         self._store.delete(self._incoming + packet_id.to_bytes(2, "big"))
 
     def incoming(self) -> list[int]:
-        """Return the recorded identifiers."""
-        return [int.from_bytes(key[-2:], "big") for key, _ in self._store.load(self._incoming)]
+        """Return the recorded identifiers.
+
+        Raises:
+            StoreError: A record is malformed.
+        """
+        length = len(self._incoming)
+        found: list[int] = []
+        for key, value in self._store.load(self._incoming):
+            packet_id = int.from_bytes(key[length:], "big")
+            if len(key) != length + 2 or not packet_id or value:
+                error = ValueError(f"{key[length:].hex()}, with {len(value):,} bytes")
+                raise _unreadable("a packet identifier", error)
+            found.append(packet_id)
+        return found
 
     # Subscriptions.
 
@@ -163,8 +200,11 @@ class Journal:
         length = len(self._subscription)
         records = self._store.load(self._subscription)
         try:
-            return {key[length:].decode(): _QOS[value] for key, value in records}
-        except (ValueError, KeyError) as error:
+            found = {key[length:].decode(): _QOS[value] for key, value in records}
+            for topic_filter in found:
+                check_topic_filter(topic_filter)
+            return found
+        except (ValueError, KeyError, MQTTError) as error:
             raise _unreadable("a subscription", error) from None
 
     def erase(self, tokens: Iterable[int], packet_ids: Iterable[int], topic_filters: Iterable[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mqttws import (
     ClientConnection,
@@ -19,6 +21,7 @@ from mqttws import (
     StoreError,
 )
 from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
+from mqttws.protocol.journal import _HEAD
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.store import MemoryStore
 from mqttws.testing import Pair
@@ -187,20 +190,100 @@ def test_sessions_in_one_store_are_separate() -> None:
     assert len(store) == 0
 
 
-@pytest.mark.parametrize("value", [b"", b"\xff" * 20, bytes.fromhex("00 01 0000 0000000000000000 0001") + b"#"])
-def test_an_invalid_record_is_refused(value: bytes) -> None:
+ONE = (1).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize(
+    ("token", "head", "rest"),
+    [
+        (ONE, "", b""),
+        (ONE, "ff" * 20, b""),
+        (ONE, "00 01 0000 0000000000000000 0001", b"#"),
+        (ONE, "00 00 0000 0000000000000000 0001", b"a"),  # QoS 0
+        (ONE, "00 03 0000 0000000000000000 0001", b"a"),
+        (ONE, "03 01 0001 0000000000000000 0001", b"a"),  # no such phase
+        (ONE, "00 11 0000 0000000000000000 0001", b"a"),  # no such flag
+        (ONE, "00 01 0000 0000000000000000 0002", b"a"),  # the topic ends after the value
+        (ONE, "00 01 0001 0000000000000000 0001", b"a"),  # it waits and has an identifier
+        (ONE, "01 01 0000 0000000000000000 0001", b"a"),  # it was sent and has none
+        (ONE, "01 09 0001 0000000000000000 0001" + "3ff0000000000000" * 2, b"a"),  # it was sent and has an age
+        (ONE, "00 09 0000 0000000000000000 0001" + "3ff0000000000000", b"a"),
+        (ONE, "01 02 0001 0000000000000001 0001", b"a"),  # the number of a PUBREC before there is one
+        (ONE, "02 02 0001 0000000000000000 0001", b"a"),  # a PUBREC without a number
+        (ONE, "02 02 0001 ffffffffffffffff 0001", b"a"),  # the last number
+        (ONE, "02 01 0001 0000000000000001 0001", b"a"),  # a PUBREC for QoS 1
+        (ONE, "02 02 0001 0000000000000001 0001", b"ab"),  # a payload after the PUBREC
+        (ONE[1:], "00 01 0000 0000000000000000 0001", b"a"),
+        (ONE + b"\0", "00 01 0000 0000000000000000 0001", b"a"),
+        (bytes(8), "00 01 0000 0000000000000000 0001", b"a"),
+        (b"\xff" * 8, "00 01 0000 0000000000000000 0001", b"a"),  # the last token
+    ],
+)
+def test_an_invalid_record_is_refused(token: bytes, head: str, rest: bytes) -> None:
     store = MemoryStore()
-    store.put(b"o\0\x01c\0\0\0\0\0\0\0\x01", value)
-    with pytest.raises(StoreError, match="cannot be read"):
+    store.put(b"o\0\x01c" + token, bytes.fromhex(head) + rest)
+    with pytest.raises(StoreError, match="a message in the store cannot be read"):
         kept(store)
 
 
-@pytest.mark.parametrize(("topic_filter", "value"), [(b"a", b""), (b"a", b"\x03"), (b"a", b"\0\0"), (b"\xff", b"\0")])
+def test_two_messages_with_one_packet_identifier_are_refused() -> None:
+    store = MemoryStore()
+    for token in (1, 2):
+        value = bytes.fromhex("01 01 0005 0000000000000000 0001") + b"a"
+        store.put(b"o\0\x01c" + token.to_bytes(8, "big"), value)
+    with pytest.raises(StoreError, match="a second message with the packet identifier 5"):
+        kept(store)
+
+
+@pytest.mark.parametrize(
+    ("packet_id", "value"), [(b"\0\0", b""), (b"\x01", b""), (b"", b""), (b"\0\0\x01", b""), (b"\0\x01", b"x")]
+)
+def test_an_invalid_identifier_is_refused(packet_id: bytes, value: bytes) -> None:
+    store = MemoryStore()
+    store.put(b"i\0\x01c" + packet_id, value)
+    with pytest.raises(StoreError, match="a packet identifier in the store cannot be read"):
+        kept(store)
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "value"),
+    [(b"a", b""), (b"a", b"\x03"), (b"a", b"\0\0"), (b"\xff", b"\0"), (b"", b"\0"), (b"a#", b"\0"), (b"a\0", b"\0")],
+)
 def test_an_invalid_subscription_is_refused(topic_filter: bytes, value: bytes) -> None:
     store = MemoryStore()
     store.put(b"s\0\x01c" + topic_filter, value)
     with pytest.raises(StoreError, match="a subscription in the store cannot be read"):
         kept(store)
+
+
+HEADS = st.builds(
+    _HEAD.pack,
+    st.integers(0, 3),
+    st.integers(0, 17),
+    st.integers(0, 2),
+    st.sampled_from([0, 1, 2, (1 << 63) - 1, (1 << 64) - 1]),
+    st.integers(0, 2),
+)
+VALUES = st.one_of(st.binary(max_size=40), st.builds(bytes.__add__, HEADS, st.binary(max_size=20)))
+KEYS = st.one_of(st.binary(max_size=9), st.sampled_from([0, 1, 2, (1 << 63) - 1]).map(lambda n: n.to_bytes(8, "big")))
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"o", b"i", b"s"]), KEYS, VALUES), max_size=3))
+def test_a_session_from_any_bytes_can_be_used_or_is_refused(records: list[tuple[bytes, bytes, bytes]]) -> None:
+    store = MemoryStore()
+    for kind, key, value in records:
+        store.put(kind + b"\0\x01c" + key, value)
+    try:
+        session = kept(store)
+    except StoreError:
+        return
+    session.publish(Message("a", b"", 2))
+    session.sender.resume(True)
+    sent = [packet for packet in ready(session) if isinstance(packet, Publish)]
+    for packet_id in (packet.packet_id for packet in sent if packet.qos == 2 and packet.packet_id):
+        session.sender.pubrec(packet_id)
+        session.sender.pubcomp(packet_id)
+    reborn(store).erase()
 
 
 class Full(MemoryStore):
