@@ -25,10 +25,10 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 #: Not compiled: framing and handshake mostly call wsproto and h11, and gain nothing; the plain framing is their base,
 #: and they are the base of the lenient one, with `__slots__`, which compiled classes do not support. Users subclass the
-#: store, which compiled classes do not allow. For masking there is a module in C.
+#: store, which compiled classes do not allow, and claims are referred to weakly. For masking there is a module in C.
 INTERPRETED = {
     f"mqttws/protocol/{name}.py"
-    for name in ("plain", "framing", "handshake", "client_handshake", "lenient", "store", "masking")
+    for name in ("plain", "framing", "handshake", "client_handshake", "lenient", "store", "claims", "masking")
 }
 #: The modules in C. Python prefers each to the `.py` file beside it, which is its reference.
 IN_C = ("mqttws/protocol/masking.c",)

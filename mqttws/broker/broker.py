@@ -78,7 +78,7 @@ class Broker:
         sys_interval: Seconds, above 0, between two updates of "$SYS"; None updates it only when a client subscribes.
         sys_anonymous: Whether clients without an authenticated user name may read "$SYS".
         store: Stores sessions and retained messages, for example `mqttws.SQLiteStore`. The caller closes it after the
-            broker has stopped.
+            broker has stopped. A client may use the same store, but not with a client identifier of this broker.
 
     Raises:
         ValueError: `host` is empty; there is no listener; there is a TLS port without `tls`, or `tls` without a TLS
@@ -210,14 +210,19 @@ class Broker:
         Raises:
             OSError: A port is in use, or the host is not an address of this machine.
             RuntimeError: The broker is already running, also in the parent of this process.
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or another broker or a client uses it.
         """
         if self._hub is not None:
             self._running()
             raise RuntimeError("the broker is already running")
-        if not self._recovered:
-            self._registry.recover(asyncio.get_running_loop().time())
-            self._recovered = True
+        self._registry.holder.activate()
+        try:
+            if not self._recovered:
+                self._registry.recover(asyncio.get_running_loop().time())
+                self._recovered = True
+        except BaseException:
+            self._registry.holder.active = False
+            raise
         self._process = os.getpid()
         _brokers.add(self)
         hub = self._hub = Hub(self._router, self._registry, self._paths, self._allowed_origins, self._sys_interval)
@@ -258,6 +263,7 @@ class Broker:
         self._servers.clear()
         await hub.stop()
         self._hub = None
+        self._registry.holder.active = False
         if self._store is not None:
             self._store.commit()
 
@@ -276,7 +282,7 @@ class Broker:
         Raises:
             OSError: As for `start_async`.
             RuntimeError: The broker is already running, or another thread has stopped it meanwhile.
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or another broker or a client uses it.
         """
         if self._hub is not None:
             self._running()

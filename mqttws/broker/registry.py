@@ -33,6 +33,7 @@ from mqttws.broker.subscriber import Outlet, Subscriber
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError, SessionTakenOver
+from mqttws.protocol.claims import Claim, Holder
 from mqttws.protocol.session import Session
 
 
@@ -87,11 +88,14 @@ class Registry:
 
     Attributes:
         connected: The number of connected clients.
+        holder: Has the claims on the store; active while the broker runs.
     """
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self.connected = 0
+        self.holder = Holder("broker")
+        self._claim: Claim | None = None  # on what no session owns
         self._subscribers = router.subscribers
         self._away: dict[Subscriber, float] = {}  # disconnected, the longest first -> when the session expires
         self._idle: dict[Subscriber, None] = {}  # those of them that may have no queued message, likewise
@@ -108,15 +112,16 @@ class Registry:
             now: Seconds; the expiry of the sessions starts here.
 
         Raises:
-            StoreError: A record cannot be read; nothing has changed.
+            StoreError: A record cannot be read, or a client or another broker uses it; nothing has changed.
         """
         router, persistence = self._router, self._router.persistence
         if persistence is None:
             return
+        self._claim = Claim(persistence.store, None, self.holder)
         messages = list(persistence.retained())
         sessions = [(known, self._new_session()) for known in persistence.sessions()]
         for known, session in sessions:
-            session.keep_in(persistence.store, known.client_id)
+            session.keep_in(persistence.store, known.client_id, holder=self.holder)
         for message in messages:
             router.recover_retained(message)
         for known, session in sessions:
@@ -229,7 +234,8 @@ class Registry:
                 if connect.clean_session:
                     session.store = persistence.store  # its acknowledgements wait for the commit of others' messages
                 else:
-                    session.keep_in(persistence.store, client_id)  # first: if this fails, there is no session
+                    # First: if this fails, there is no session.
+                    session.keep_in(persistence.store, client_id, holder=self.holder)
             known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
         self._kept.remove(known)
         known.peer = peer

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from mqttws.client.driver import Driver
     from mqttws.client.tls import TLSMemory, TLSPipe
     from mqttws.client.waiting import Waiting
+    from mqttws.protocol.claims import Holder
 
 #: Seconds of running callbacks after which the driver handles the network again.
 CALLBACK_SLICE = 0.05
@@ -125,6 +126,7 @@ class Core(Generic[F]):
         self.client_id = (
             options.client_id if options.client_id is not None else f"mqttws-{driver.random_bytes(8).hex()}"
         )
+        options.connect(self.client_id)  # raise an error for invalid options now, before a store is claimed
         self.session = Session(
             options.max_in_flight, options.max_queued, options.max_queued_bytes, options.max_in_flight_qos2
         )
@@ -132,8 +134,12 @@ class Core(Generic[F]):
             # The server may still have packet identifiers of an earlier process in use. It would treat a new QoS 2
             # message with one of them as a duplicate of that process's message. Spec: [MQTT-2.3.1-2]
             self.session.identifiers.start_at(1 + int(driver.random() * 65_535))
+        self._holder: Holder | None = None  # of the claim on the store
         if options.store is not None:
-            self.session.keep_in(options.store, self.client_id, now, wall)
+            from mqttws.protocol.claims import Holder  # most clients have no store
+
+            self._holder = Holder()
+            self.session.keep_in(options.store, self.client_id, now, wall, self._holder)
         self.callbacks = Callbacks(driver.settle)
         self.pending: Pending[F] = Pending(options, self.session, driver, self.callbacks)
         self._driver = driver
@@ -173,7 +179,6 @@ class Core(Generic[F]):
         self._turn: float | None = None  # the time reserved for the next attempt
         self._keeps_turn = False  # whether the next attempt uses the reserved time of the last one
         self._connected_at: float | None = None
-        options.connect(self.client_id)  # raise an error for invalid options now, not when connecting
 
     def check_waiting(self) -> None:
         """Check that the client is open or has ended, so that a call that waits can complete.
@@ -217,10 +222,13 @@ class Core(Generic[F]):
 
         Raises:
             MQTTError: It is already open.
+            StoreError: Another client has taken over the client identifier in the store.
         """
         if self.running:
             raise MQTTError("the client is already open; close it first")
         self._driver.endpoints.restart()
+        if self._holder is not None:
+            self._holder.activate()
         self.running, self.stopping, self.dropped, self._opening = True, False, False, True
         self._retries, self._says_goodbye = retries, True
         self.error = self.pending.ended = None
@@ -706,6 +714,8 @@ class Core(Generic[F]):
             self.error = error
             self._set_state(State("disconnected", error=error))
             self.running = False
+        if self._holder is not None:
+            self._holder.active = False
 
     def fork(self, child: Core[F]) -> ConnectionClosed:
         """Prepare the core of a forked child process. The connection stays with the parent.
@@ -736,9 +746,9 @@ class Core(Generic[F]):
         """Acknowledge a message that its consumer has finished."""
         if publish.qos:
             self.session.receiver.acknowledge(publish)
-            if publish.qos == 2 and self.options.store is not None:  # after a crash it must not be delivered again
+            if publish.qos == 2 and self.session.store is not None:  # after a crash it must not be delivered again
                 try:
-                    self.options.store.commit()
+                    self.session.store.commit()
                 except StoreError:  # sending the PUBREC commits again, and ends the connection if that fails
                     pass
 

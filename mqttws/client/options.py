@@ -91,8 +91,9 @@ class Options:
         store: Stores QoS 1 and 2 messages, identifiers and subscriptions so that they survive the process, for example
             `SQLiteStore`. A message is stored before it is sent, and before `publish_nowait` returns. The next process
             with the same store and client identifier continues where this one stopped. Requires `client_id`, and
-            `clean_session=False`. The caller closes the store after the client. Only one client at a time may use a
-            store with the same client identifier.
+            `clean_session=False`. The caller closes the store after the client. Only one client at a time can use a
+            store with the same client identifier. A new client takes it over from one that is not open, which then
+            raises `StoreError` when it is opened or publishes; it is refused while another is open.
         max_inbound_bytes: The bytes of received messages that wait for the program, at which the client stops reading
             from the network, including acknowledgements; at least 1. A message counts with its bytes on the network
             and 400 bytes for its objects. The messages of one read, 64 KiB, can exceed the limit.

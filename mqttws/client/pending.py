@@ -210,7 +210,7 @@ class Pending(Generic[F]):
         Raises:
             QueueFull, StoreError: Nothing has changed.
         """
-        if self._options.store is None:
+        if self._session.store is None:
             return self.publish(message, age)[1]
         if self._ended is not None and message.qos:
             ended, self.ended = self._ended, None
@@ -223,7 +223,7 @@ class Pending(Generic[F]):
         token, future = self.publish(message, age)
         if message.qos and token:
             try:
-                self._options.store.commit()
+                self._session.store.commit()
             except StoreError:
                 self.withdraw(token)
                 raise
@@ -242,9 +242,9 @@ class Pending(Generic[F]):
         self.sent.forget(token)
         if self.flushes:
             self.check_flushes()
-        if self._options.store is not None:
+        if self._session.store is not None:
             try:
-                self._options.store.commit()
+                self._session.store.commit()
             except StoreError:  # the message stays in the store, and a later process will send it
                 return False
         return True
@@ -387,9 +387,9 @@ class Pending(Generic[F]):
             self.report(MessageExpired(f"{count:,} stored messages expired before they were sent (expire_after)"))
         if self.flushes:
             self.check_flushes()
-        if self._options.store is not None:
+        if self._session.store is not None:
             try:
-                self._options.store.commit()
+                self._session.store.commit()
             except StoreError:  # they stay in the store, where they expire again for a later process
                 pass
 

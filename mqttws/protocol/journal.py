@@ -64,10 +64,13 @@ class Journal:
         client_id: The client identifier of the session.
         now: The current time in seconds, of the clock on which ages are based.
         wall: The same moment in seconds since 1970.
+
+    Attributes:
+        store: The store; see `Claim`.
     """
 
     def __init__(self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0) -> None:
-        self._store = store
+        self.store = store
         self._now, self._wall = now, wall
         self._outgoing = key_of(b"o", client_id)
         self._incoming = key_of(b"i", client_id)
@@ -95,11 +98,11 @@ class Journal:
         head = _HEAD.pack(_PHASES.index(phase), flags, packet_id, order, len(name))
         if age is not None:
             head += _AGE.pack(age[0] - self._now + self._wall, age[1])
-        self._store.put(self._outgoing + token.to_bytes(8, "big"), head + name + payload)
+        self.store.put(self._outgoing + token.to_bytes(8, "big"), head + name + payload)
 
     def drop(self, token: int) -> None:
         """Delete a message that was acknowledged or withdrawn."""
-        self._store.delete(self._outgoing + token.to_bytes(8, "big"))
+        self.store.delete(self._outgoing + token.to_bytes(8, "big"))
 
     def outgoing(self) -> list[Record]:
         """Return the messages: first those with a PUBREC, in the order of the PUBRECs; then all others, by token.
@@ -109,7 +112,7 @@ class Journal:
         """
         found: list[tuple[int, Record]] = []
         in_use: set[int] = set()
-        for key, value in self._store.load(self._outgoing):
+        for key, value in self.store.load(self._outgoing):
             try:
                 order, record = self._read(key[len(self._outgoing) :], value)
                 packet_id = record[2]
@@ -159,11 +162,11 @@ class Journal:
 
     def taken(self, packet_id: int) -> None:
         """Record that the consumer has acknowledged a QoS 2 message."""
-        self._store.put(self._incoming + packet_id.to_bytes(2, "big"), b"")
+        self.store.put(self._incoming + packet_id.to_bytes(2, "big"), b"")
 
     def released(self, packet_id: int) -> None:
         """Record that the peer has released the identifier."""
-        self._store.delete(self._incoming + packet_id.to_bytes(2, "big"))
+        self.store.delete(self._incoming + packet_id.to_bytes(2, "big"))
 
     def incoming(self) -> list[int]:
         """Return the recorded identifiers.
@@ -173,7 +176,7 @@ class Journal:
         """
         length = len(self._incoming)
         found: list[int] = []
-        for key, value in self._store.load(self._incoming):
+        for key, value in self.store.load(self._incoming):
             packet_id = int.from_bytes(key[length:], "big")
             if len(key) != length + 2 or not packet_id or value:
                 error = ValueError(f"{key[length:].hex()}, with {len(value):,} bytes")
@@ -185,11 +188,11 @@ class Journal:
 
     def subscribed(self, topic_filter: str, qos: int) -> None:
         """Record a subscription."""
-        self._store.put(self._subscription + topic_filter.encode(), bytes((qos,)))
+        self.store.put(self._subscription + topic_filter.encode(), bytes((qos,)))
 
     def unsubscribed(self, topic_filter: str) -> None:
         """Delete a subscription."""
-        self._store.delete(self._subscription + topic_filter.encode())
+        self.store.delete(self._subscription + topic_filter.encode())
 
     def subscriptions(self) -> dict[str, int]:
         """Return the subscriptions: Topic Filter -> QoS.
@@ -198,7 +201,7 @@ class Journal:
             StoreError: A record is malformed.
         """
         length = len(self._subscription)
-        records = self._store.load(self._subscription)
+        records = self.store.load(self._subscription)
         try:
             found = {key[length:].decode(): _QOS[value] for key, value in records}
             for topic_filter in found:

@@ -21,6 +21,7 @@ from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 
 if TYPE_CHECKING:
+    from mqttws.protocol.claims import Claim
     from mqttws.protocol.store import Store
 
 #: The method as a function of a queue. Compiled code looks methods of `deque` up by their names for each call.
@@ -154,7 +155,7 @@ class Machine(ABC):
             self._send_ready()
             self._prepared = bool(self._out)
 
-    def _commit(self, store: Store) -> bool:
+    def _commit(self, store: Claim | Store) -> bool:
         """Commit the changes that the queued bytes depend on. Return False if that fails: do not send the bytes."""
         try:
             store.commit()

@@ -25,6 +25,7 @@ from mqttws.protocol.suspects import SUBSCRIBE, UNSUBSCRIBE, Key, Suspects
 
 if TYPE_CHECKING:  # a session without a store needs none of them
     from mqttws.protocol.ages import Age
+    from mqttws.protocol.claims import Claim, Holder
     from mqttws.protocol.journal import Journal
     from mqttws.protocol.store import Store
 
@@ -100,7 +101,7 @@ class Session:
         identifiers: The packet identifiers of outgoing packets.
         requests: At a client: the SUBSCRIBE and UNSUBSCRIBE requests to send, in order.
         requests_sent: At a client: the requests that are not answered, by packet identifier, in order.
-        store: The store to commit before bytes are sent; None without one.
+        store: What to commit before bytes are sent: the claim of this session, or a store; None without one.
 
     Spec: §3.1.2.4
     """
@@ -132,29 +133,35 @@ class Session:
         self.requests: deque[Request] = _NO_REQUESTS
         self._requested = 0  # the size of all requests with a token that are not answered
         self.requests_sent: dict[int, Request] = {}
-        self.store: Store | None = None
+        self.store: Claim | Store | None = None
         self._suspects: Suspects | None = None
         self._journal: Journal | None = None
 
-    def keep_in(self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0) -> None:
+    def keep_in(
+        self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0, holder: Holder | None = None
+    ) -> None:
         """Keep a new session in a store: restore what the store contains of it, and record all changes from now on.
 
         Args:
             store: The store. Sessions with different client identifiers can share it.
-            client_id: The client identifier. At most one session may use each at a time.
+            client_id: The client identifier. A later session that uses the same one takes it over: this one then
+                changes nothing in the store, and its commits fail.
             now: The current time in seconds, of any monotonic clock.
             wall: The same moment in seconds since 1970, for ages that outlive the process.
+            holder: The owner of the session; None: one that is never in use.
 
         Raises:
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or another owner uses it with this client identifier.
         """
+        from mqttws.protocol.claims import Claim, Holder
         from mqttws.protocol.journal import Journal
 
         journal = Journal(store, client_id, now, wall)
+        claim = Claim(store, client_id, holder or Holder(), journal)
         self.sender.recover(journal.outgoing())
         self.receiver.recover(journal.incoming())
         self.subscriptions.update(journal.subscriptions())
-        self.store = store
+        self.store = claim
         self._journal = self.sender.journal = self.receiver.journal = journal
 
     def erase(self) -> None:

@@ -14,7 +14,11 @@ from mqttws.hints import Protocol
 
 
 class Store(Protocol):
-    """A dictionary of bytes that outlives the process. Sessions share it and use different keys."""
+    """A dictionary of bytes that outlives the process.
+
+    Sessions share it and use different keys. Each client identifier is for one client, or for one broker, at a time; of
+    two that use the same store object with the same one, one gets a `StoreError`.
+    """
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a value. The change is durable after the next `commit`.

@@ -53,6 +53,7 @@ class Client(Publisher):
         LocalProtocolError: An option breaks a rule of the standard.
         TypeError: There is no such option, or one has the wrong type.
         Unsupported: The `server` does not support the will.
+        StoreError: The `store` cannot be read, or is in use with the same client identifier.
     """
 
     _network: Network
@@ -166,6 +167,7 @@ class Client(Publisher):
                 is no further attempt: only a connection that was established is reconnected.
             TimedOut: It took too long.
             MQTTError: The client is already open.
+            StoreError: Another client, which is newer, uses the store with the same client identifier.
 
         Spec: §3.1, §3.2
         """

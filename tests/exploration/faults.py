@@ -72,7 +72,7 @@ fault("QoS 1 is acknowledged before the program has taken it", (RECEIVER + "rece
 # Storing.
 fault("bytes are sent before the commit", (MACHINE + "data_to_send", "not self._commit(self._session.store)", "False"))
 fault("a message with a PUBREC is recovered without it", (JOURNAL + "_read", "message.retain), state,", "message.retain), _PHASES[min(phase, 1)],"))
-fault("a subscription is not stored", (JOURNAL + "subscribed", "self._store.put(", "self._store.load("), (JOURNAL + "subscribed", "topic_filter.encode(), bytes((qos,)))", "topic_filter.encode())"))
+fault("a subscription is not stored", (JOURNAL + "subscribed", "self.store.put(", "self.store.load("), (JOURNAL + "subscribed", "topic_filter.encode(), bytes((qos,)))", "topic_filter.encode())"))
 fault("the removal of a subscription is not stored", (SESSION + "discard_subscription", "self._journal.unsubscribed(topic_filter)", "pass"))
 fault("a delete is undone by a crash", (STORE + "commit", "self._safe.pop(key, None)", "pass"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -12,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import wait_until
+from drivers import PATIENCE, wait_until
 from wire import Wire
 
 from mqttws import (
+    Client,
     Connect,
+    ConnectError,
     MQTTError,
     PubAck,
     PubComp,
@@ -395,6 +399,62 @@ def test_a_session_that_could_not_be_read_does_not_exist(start: Start) -> None:
     peer.subscribe(("t", 1))
     second, _ = start(store=killed(store))
     assert [session.subscriptions for session in second.sessions()] == [{"t": 1}]
+
+
+def test_a_client_of_the_broker_that_uses_its_store_is_refused(start: Start) -> None:
+    store = MemoryStore()
+    options: dict[str, Any] = {"client_id": "c", "clean_session": False, "store": store}
+    broker, client = start(store=store)
+    refused = Client(broker.url_of("mqtt"), **options | {"client_id": "d"})
+    with pytest.raises(ConnectError):
+        refused.open()
+    assert broker.sessions() == []
+    client("c", clean_session=False).subscribe(("t", 1))
+    with pytest.raises(StoreError, match="a broker uses this store with the client identifier 'c'"):
+        Client(broker.url, **options)
+    broker.stop()
+    with pytest.raises(StoreError, match="a broker uses this store"):
+        Client(broker.url, **options)
+    broker.start()
+    assert [session.client_id for session in broker.sessions()] == ["c"]
+
+
+def test_one_broker_at_a_time_uses_a_store(start: Start) -> None:
+    store = MemoryStore()
+    first, _ = start(store=store)
+    second = Broker(sys_interval=None, store=store)
+    with pytest.raises(StoreError, match="another broker uses this store; close that first"):
+        second.start()
+    first.stop()
+    first.start()
+    first.stop()
+    with second:
+        second.publish("t", b"x", retain=True)
+        with pytest.raises(StoreError, match="a newer broker has taken over this store"):
+            first.start()
+    with pytest.raises(StoreError, match="a newer broker has taken over this store"):
+        first.start()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_may_use_its_copy_of_a_store(start: Start) -> None:
+    store = MemoryStore()
+    _, client = start(store=store)
+    client("c", clean_session=False).subscribe(("t", 1))
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def child() -> None:
+        with Broker(sys_interval=None, store=store) as broker:
+            answers.put([session.client_id for session in broker.sessions()])
+        os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == 0
+    assert answers.get() == ["c"]
 
 
 def test_a_session_ends_without_reading_the_store(start: Start) -> None:

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from drivers import PATIENCE, Asyncio, States
 
-from mqttws import ConnectionClosed, MQTTError, QueueFull, Reconnect, SQLiteStore, StoreError, TimedOut
+from mqttws import (
+    ConnectionClosed,
+    LocalProtocolError,
+    MQTTError,
+    QueueFull,
+    Reconnect,
+    SQLiteStore,
+    StoreError,
+    TimedOut,
+)
 from mqttws.broker import Broker
 from mqttws.protocol.store import MemoryStore
 
@@ -132,6 +141,46 @@ def test_a_store_that_cannot_be_written_refuses_what_it_cannot_keep(make: Callab
     store.full = False
     client.publish_nowait("t", b"y", 1)
     assert [value[-1:] for _, value in store.load(b"o")] == [b"y"]
+
+
+def test_a_new_client_takes_the_store_over_from_one_that_is_not_open(make: Callable[..., Any], broker: Broker) -> None:
+    store = MemoryStore()
+    received(make, broker, 0)
+    first = make(broker.url, store=store, **DURABLE)
+    future = first.publish_nowait("t", b"0", 1)
+    with pytest.raises(LocalProtocolError, match="keep alive"):  # an option that is refused changes nothing
+        make(broker.url, store=store, keep_alive=-1, **DURABLE)
+    first.publish_nowait("t", b"1", 1)
+    second = make(broker.url, store=store, **DURABLE)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="a newer client has taken over this store with the client identifier 'c'"):
+            first.publish_nowait("t", b"never", 1)
+        with pytest.raises(StoreError, match="a newer client"):
+            first.open()
+        assert first.state.name == "disconnected"
+    first.close()
+    assert "the store keeps the message" in str(future.exception(PATIENCE).fate)
+    second.publish_nowait("t", b"2", 2)
+    second.open()
+    assert received(make, broker, 3) == [b"0", b"1", b"2"]
+    second.close()
+    second.open()  # the same client again
+    second.close()
+    assert len(store) == 0
+
+
+def test_an_open_client_keeps_the_store(make: Callable[..., Any], broker: Broker) -> None:
+    store = MemoryStore()
+    first = make(broker.url, store=store, **DURABLE).open()
+    with pytest.raises(StoreError, match="another client uses this store with the client identifier 'c'"):
+        make(broker.url, store=store, **DURABLE)
+    make(broker.url, store=store, client_id="d", clean_session=False).open().publish("t", b"", 1)
+    first.publish("t", b"", 1)
+    first.close()
+    second = make(broker.url, store=store, **DURABLE).open()
+    with pytest.raises(StoreError, match="a newer client"):
+        first.open()
+    second.publish("t", b"", 1)
 
 
 def test_a_failing_store_ends_the_client_with_end_on(make: Callable[..., Any], broker: Broker) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +23,9 @@ from mqttws import (
     Session,
     StoreError,
 )
+from mqttws.protocol.claims import Holder
 from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
-from mqttws.protocol.journal import _HEAD
+from mqttws.protocol.journal import _HEAD, Journal
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.store import MemoryStore
 from mqttws.testing import Pair
@@ -286,6 +290,62 @@ def test_a_session_from_any_bytes_can_be_used_or_is_refused(records: list[tuple[
     reborn(store).erase()
 
 
+def test_a_session_that_another_one_has_replaced_changes_nothing() -> None:
+    store = MemoryStore()
+    first = kept(store)
+    token = first.publish(Message("a", b"1", 1))
+    second = kept(store)
+    first.publish(Message("a", b"2", 1))
+    first.sender.withdraw(token)
+    assert first.store is not None
+    with pytest.raises(StoreError, match="a newer client has taken over this store with the client identifier 'c'"):
+        first.store.commit()
+    assert first.sender.journal is not None
+    with pytest.raises(StoreError, match="a newer client"):
+        first.sender.journal.outgoing()
+    assert [packet.payload for packet in ready(second) if isinstance(packet, Publish)] == [b"1"]
+    assert second.store is not None
+    second.store.commit()
+    assert len(store) == 1
+
+
+def test_a_holder_in_use_keeps_its_claim() -> None:
+    store, holder = MemoryStore(), Holder()
+    session = Session()
+    session.keep_in(store, "c", holder=holder)
+    holder.activate()
+    with pytest.raises(StoreError, match="another client"):
+        kept(store)
+    kept(store, "d")
+    kept(MemoryStore(), "c")
+    with pytest.raises(StoreError, match="a client uses this store with the client identifier 'c'; use another store"):
+        Session().keep_in(store, "c", holder=Holder("broker"))
+    session.publish(Message("a", b"", 1))
+    store.commit()
+    holder.active = False
+    with pytest.raises(StoreError, match="a client uses"):  # whose records are not those of a broker
+        Session().keep_in(store, "c", holder=Holder("broker"))
+    later = kept(store)
+    assert later.sender.waiting == 1
+    with pytest.raises(StoreError, match="a newer client"):
+        holder.activate()
+    assert not holder.active
+
+
+def test_a_claim_ends_with_its_session() -> None:
+    """The registry of claims keeps neither a store nor a session."""
+    store, holder = MemoryStore(), Holder()
+    session = Session()
+    session.keep_in(store, "c", holder=holder)
+    holder.activate()
+    gone = weakref.ref(store)
+    del session
+    kept(store)
+    del store
+    gc.collect()
+    assert gone() is None
+
+
 class Full(MemoryStore):
     """A store with a full disk."""
 
@@ -374,7 +434,8 @@ def test_an_answered_request_is_committed_before_its_caller_is_notified(full: bo
     assert list(connection.events()) == [Connected(False)]
     connection.receive_data(bytes.fromhex("90 04 0001 01 01"), 0.0)
     assert next(connection.events()) == Subscribed(1, (("f", 1), ("g", 1)))
-    assert reborn(store).subscriptions == {"f": 1, "g": 1}
+    store.crash()
+    assert Journal(store, "c").subscriptions() == {"f": 1, "g": 1}
     connection.unsubscribe(["f"])
     connection.data_to_send(0.0)
     store.full = full

@@ -215,6 +215,7 @@ class CorePart(ClientPart):
         if self.store is not None:
             self.store.crash()
             self.store.crash_after = 0
+        self.core.give_up(None)  # with the process its claim on the store ends
         self.boot()
 
     def _act(self, now: float = NOW) -> None:

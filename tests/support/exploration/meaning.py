@@ -41,7 +41,8 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "ClientMachine": "_ping_sent",
         "Connection": "_close_deadline _open_deadline",
         "Sender": "_last_token",  # the next token is higher than every known one
-        "Journal": "_releases _store",
+        "Journal": "_releases store",
+        "Claim": "_holder _journal",
         "MemoryStore": "commits",
         "Router": "metrics _answers limits hooks departures sys notices memory subscribers",
         "Subscriptions": "answers _answers _results _named _finished",
@@ -49,7 +50,7 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "_Node": "number order",
         "Handler": "_allowance _allowance_at _hub",
         "Publish": "_name",
-        "Registry": "_router _subscribers _kept",  # the subscribers are visited by name
+        "Registry": "_router _subscribers _kept holder _claim",  # the subscribers are visited by name
         "End": "broker",
     }.items()
 }
