@@ -2,7 +2,8 @@
 
 The runs are in pairs: A and B, then B and A, and so on, so that a change of the machine's speed affects both equally.
 For each metric the logarithms of the ratios B / A of the rounds are averaged. The interval is the 95 % interval of
-Student's t-distribution. If it contains 1, no difference is shown.
+Student's t-distribution. If it contains 1, no difference is shown. A 0 in any round has no logarithm: then there is no
+ratio, only both medians.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ FIGURES: dict[str, tuple[str, bool]] = {
     "published": ("published per second", True),
     "acknowledged": ("acknowledged per second", True),
     "delivered": ("delivered per second", True),
+    "lost": ("deliveries lost, %", False),
     "p50": ("latency p50, ms", False),
     "p99": ("latency p99, ms", False),
     "connecting": ("connecting p50, ms", False),
@@ -57,20 +59,21 @@ def order(rounds: int) -> list[int]:
 
 
 def figures(document: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of a run that are compared, without those that are missing or 0."""
+    """Return the metrics of a run that are compared, without those that are missing."""
     rates = {
         name: document["throughput"][f"{name}_per_second"]
         for name in ("published", "acknowledged", "delivered", "connected")
     }
-    latency, returning = document["latency"], document["returning"]
+    messages, latency, returning = document["messages"], document["latency"], document["returning"]
     found = rates | {
+        "lost": 100 * messages["lost"] / messages["expected"] if messages["expected"] else None,
         "p50": latency["p50_ms"],
         "p99": latency["p99_ms"],
         "connecting": document["connections"]["connecting"]["p50_ms"],
         "returning": returning["p99_ms"],
         "all_back": returning["all_back_seconds"],
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def ratio_of(pairs: list[tuple[float, float]]) -> Ratio:
@@ -91,21 +94,24 @@ def compared(runs: tuple[list[dict[str, float]], list[dict[str, float]]]) -> dic
         runs: The metrics of A's runs and of B's, in the order of the rounds.
 
     Returns:
-        Metric -> both medians, the ratio with its interval, and the better one: "A", "B", or "none" for no difference.
+        Metric -> both medians, the ratio with its interval (None if a value is 0), and the better one: "A", "B", or
+        "none" if no difference is shown. A metric that is 0 in all runs is omitted.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, (_, more_is_better) in FIGURES.items():
         pairs = [(a[name], b[name]) for a, b in zip(*runs, strict=False) if name in a and name in b]
-        if not pairs:
+        if not any(a or b for a, b in pairs):
             continue
-        ratio = ratio_of(pairs)
-        better = "B" if (ratio.ratio > 1) is more_is_better else "A"
+        ratio = ratio_of(pairs) if all(a and b for a, b in pairs) else None
+        better = "none"
+        if ratio is not None and ratio.shows_difference:
+            better = "B" if (ratio.ratio > 1) is more_is_better else "A"
         found[name] = {
             "a": statistics.median(a for a, _ in pairs),
             "b": statistics.median(b for _, b in pairs),
             "rounds": len(pairs),
-            **ratio._asdict(),
-            "better": better if ratio.shows_difference else "none",
+            **(dict.fromkeys(Ratio._fields) if ratio is None else ratio._asdict()),
+            "better": better,
         }
     return found
 
@@ -115,10 +121,9 @@ def as_text(document: dict[str, Any]) -> str:
     lines = [f"A  {document['url']}", f"B  {document['other_url']}", ""]
     lines.append(f"{'':<24}{'A':>12}{'B':>12}{'B / A':>9}   95 % interval")
     for name, found in document["figures"].items():
+        ratio = "–" if found["ratio"] is None else f"{found['ratio']:.3f}"
         interval = "–" if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
         better = "" if found["better"] == "none" else f"   {found['better']} is better"
-        lines.append(
-            f"{FIGURES[name][0]:<24}{found['a']:>12,.4g}{found['b']:>12,.4g}{found['ratio']:>9.3f}   {interval}{better}"
-        )
+        lines.append(f"{FIGURES[name][0]:<24}{found['a']:>12,.4g}{found['b']:>12,.4g}{ratio:>9}   {interval}{better}")
     lines += [f"{letter}: {said}" for letter, problems in document["problems"].items() for said in problems]
     return "\n".join(lines) + "\n"

@@ -179,6 +179,8 @@ def problems(run: Run) -> list[str]:
             "{} messages were not acknowledged": tally.published - tally.acknowledged - tally.failed,
             "{} deliveries were lost": 0 if run.plan.storm else max(0, run.progress.expected - tally.delivered),
         }
+    elif not run.plan.storm and not tally.delivered:  # QoS 0 permits losses, but this is no result
+        found["all of the {} deliveries were lost"] = run.progress.expected
     sentences = [sentence.format(f"{count:,}") for sentence, count in found.items() if count > 0]
     if not run.spans:
         sentences.append("nothing was measured")

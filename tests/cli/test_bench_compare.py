@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from benching import bench
@@ -60,6 +61,16 @@ def test_a_figure_missing_in_a_run_is_omitted_from_its_round() -> None:
     assert found["p50"]["low"] is None
 
 
+def test_0_is_a_value_without_a_ratio() -> None:
+    a = [{"delivered": 100.0, "lost": 0.0, "connected": 0.0}, {"delivered": 102.0, "lost": 0.0, "connected": 0.0}]
+    b = [{"delivered": 100.0, "lost": 0.0, "connected": 0.0}, {"delivered": 0.0, "lost": 100.0, "connected": 0.0}]
+    nothing = {"rounds": 2, "ratio": None, "low": None, "high": None, "better": "none"}
+    assert compared((a, b)) == {
+        "delivered": {"a": 101.0, "b": 50.0, **nothing},
+        "lost": {"a": 0.0, "b": 50.0, **nothing},
+    }
+
+
 def published(broker: Broker) -> int:
     return broker.metrics()["publish/messages/received"]
 
@@ -79,6 +90,23 @@ def test_comparing_two_brokers(embedded: Broker) -> None:
     assert shown.returncode == 0
     assert "delivered per second" in shown.stdout
     assert "95 % interval" in shown.stdout
+
+
+def test_a_broker_that_delivers_nothing(embedded: Broker) -> None:
+    words = ("--rounds", "2", "--rate", "100", "--duration", "0.3", "--drain", "0.2")
+    with Broker(authorizer=lambda peer, access: access.action != "publish") as other:
+        done = bench(embedded.url, "--compare", other.url, *words, "--json")
+        shown = bench(embedded.url, "--compare", other.url, *words)
+    found = json.loads(done.stdout)
+    assert (done.returncode, shown.returncode) == (1, 1)
+    assert found["problems"] == {"A": [], "B": ["all of the 30 deliveries were lost"]}
+    delivered, lost = found["figures"]["delivered"], found["figures"]["lost"]
+    assert (delivered["b"], delivered["rounds"], delivered["ratio"]) == (0, 2, None)
+    assert delivered["a"] > 0
+    assert (lost["a"], lost["b"], lost["ratio"]) == (0, 100, None)
+    assert re.search(r"^delivered per second +[\d.]+ +0 +– +–$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^deliveries lost, % +0 +100 +– +–$", shown.stdout, re.MULTILINE)
+    assert shown.stdout.endswith("\nB: all of the 30 deliveries were lost\n")
 
 
 def test_an_unreachable_broker_ends_the_comparison(embedded: Broker) -> None:
