@@ -194,6 +194,7 @@ class Part:
         await asyncio.sleep((start - time.monotonic_ns()) / SECOND)
         churn = asyncio.create_task(Churn(self.plan, self._index, self.fleet, time.monotonic_ns).go(start))
         try:
+            last = self._mark()  # before the first message, which counts
             if self.plan.rate is None:
                 for publisher in self.fleet.publishers:
                     publisher.limit = None
@@ -202,7 +203,6 @@ class Part:
                 schedule = Schedule(start, self.plan.rate, publishers, turns)
                 self._turns = Turns(schedule, self.fleet.publishers, end)
                 self._release()
-            last = self._mark()
             if self.plan.warmup:
                 last = await self._seconds_until(start, begin, last)
             self._begin = last

@@ -68,6 +68,12 @@ def test_every_message_of_the_schedule_is_accounted_for(embedded: Broker, scheme
     assert (found["problems"], found["reasons"]) == ([], {})
 
 
+def test_the_rate_includes_the_first_message(embedded: Broker) -> None:
+    found = measured(embedded.url, "--rate", "10", "--duration", "0.35")
+    assert found["messages"]["published"] == 4
+    assert found["throughput"]["published_per_second"] * found["measured_seconds"] == pytest.approx(4)
+
+
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
 def test_at_full_speed_nothing_is_lost(qos: str) -> None:
     with Broker(limits=Limits(max_queued=1 << 20, max_queued_bytes=1 << 30, max_write_buffer=1 << 30)) as broker:
