@@ -209,6 +209,8 @@ def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
     _check_one_run(arguments, "--find-max")
     if not plan.publishers:
         raise Failure("--find-max needs a publisher", USAGE)
+    if not plan.subscribers and not plan.qos:
+        raise Failure("--find-max needs a subscriber, or QoS 1 or 2: there is no latency otherwise", USAGE)
     looking, steps, busy = search.Search(plan.rate or search.FIRST_RATE), list[dict[str, Any]](), False
     while (rate := looking.rate) is not None:
         run, document = _measure(arguments, replace(plan, rate=rate, run=os.urandom(4).hex()))

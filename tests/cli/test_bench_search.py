@@ -130,6 +130,7 @@ def test_an_objective_that_cannot_hold(embedded: Broker) -> None:
         (["--slo", "p99<1ms"], "--slo requires --find-max"),
         (["--find-max", "--slo", "p99"], "is not an objective"),
         (["--find-max", "--publishers", "0"], "--find-max needs a publisher"),
+        (["--find-max", "--subscribers", "0", "--duration", "0.1"], "--find-max needs a subscriber, or QoS 1 or 2"),
     ],
 )
 def test_invalid_options_are_refused(embedded: Broker, words: list[str], said: str) -> None:
