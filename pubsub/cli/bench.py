@@ -175,22 +175,23 @@ def _compare(arguments: argparse.Namespace, plan: Plan) -> int:
     _check_one_run(arguments, "--compare")
     if arguments.aws:
         raise Failure("--compare and --aws exclude each other", USAGE)
-    urls = arguments.url, arguments.compare
+    brokers = [argparse.Namespace(**vars(arguments) | {"url": url}) for url in (arguments.url, arguments.compare)]
+    for each in brokers:
+        make_clients(each, plan)  # check both before the first run
     runs: tuple[list[dict[str, float]], list[dict[str, float]]] = [], []
     problems: tuple[dict[str, None], dict[str, None]] = {}, {}  # each once
     for turn in compare.order(arguments.rounds or compare.ROUNDS):
-        mine = argparse.Namespace(**vars(arguments) | {"url": urls[turn]})
-        run, document = _measure(mine, replace(plan, run=os.urandom(4).hex()))
+        run, document = _measure(brokers[turn], replace(plan, run=os.urandom(4).hex()))
         if not _connected(document):
-            return _code(run, document, mine)
+            return _code(run, document, brokers[turn])
         if run.interrupts:
             break
         runs[turn].append(compare.figures(document))
         problems[turn].update(dict.fromkeys(document["problems"]))
     found = {
         "format": report.FORMAT,
-        "url": shown_url(urls[0]),
-        "other_url": shown_url(urls[1]),
+        "url": shown_url(brokers[0].url),
+        "other_url": shown_url(brokers[1].url),
         "figures": compare.compared(runs),
         "problems": {letter: list(said) for letter, said in zip("AB", problems, strict=True)},
     }

@@ -122,9 +122,12 @@ def test_an_unreachable_broker_ends_the_comparison(embedded: Broker) -> None:
         (["--compare", "mqtt://127.0.0.1", "--find-max"], "exclude each other"),
         (["--compare", "mqtt://127.0.0.1", "--hdr", "x"], "--compare makes several"),
         (["--compare", "ftp://127.0.0.1"], "ftp"),
+        (["--compare", "ws://127.0.0.1:y"], "port"),
     ],
 )
 def test_invalid_options_are_refused(embedded: Broker, words: list[str], said: str) -> None:
+    before = published(embedded)
     done = bench(embedded.url, "--duration", "0.2", *words)
     assert done.returncode == 2
     assert said in done.stderr
+    assert published(embedded) == before
