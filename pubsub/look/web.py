@@ -3,6 +3,9 @@
 The printed URL contains a token, which is exchanged for a cookie, once. Each request must have the cookie, this server
 as its Host, and, if it changes anything, this server as its Origin. So neither the browser of another user nor the page
 of another site can read a session or send into it.
+
+Browsers do not separate cookies by port. Each page therefore has a random path of its own, for which its cookie is
+set: no other server of this machine receives the cookie, and two pages do not replace each other's.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -73,7 +75,8 @@ class Page:
         self._publish = publish
         self._allow_secrets = allow_secrets
         self._token: str | None = secrets.token_urlsafe(24)
-        self._cookie = secrets.token_urlsafe(24)
+        self._cookie = f"{_COOKIE}={secrets.token_urlsafe(24)}"
+        self._path = f"/{secrets.token_urlsafe(12)}/"
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,7 +91,7 @@ class Page:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         port = self._server.sockets[0].getsockname()[1]
         self._hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
-        return f"http://127.0.0.1:{port}/?token={self._token}"
+        return f"http://127.0.0.1:{port}{self._path}?token={self._token}"
 
     async def stop(self) -> None:
         """Stop listening, and close every connection."""
@@ -142,14 +145,18 @@ class Page:
         if headers.get("host") not in self._hosts:
             raise Refusal(421, "this page is served only on this machine")
         method = request.method.decode("latin-1")
-        if method == "GET" and target.path == "/" and "token" in query:
+        if method == "GET" and target.path == self._path and "token" in query:
             return await self._let_in(http, writer, query["token"])
-        self._check_cookie(headers.get("cookie", ""))
+        # Split by hand: `SimpleCookie` finds nothing if a cookie of another program is unusual.
+        cookies = [each.strip() for each in headers.get("cookie", "").split(";")]
+        if not target.path.startswith(self._path) or not any(_equal(self._cookie, each) for each in cookies):
+            raise Refusal(403, "open the URL that pubsub look has printed")
+        path = target.path.removeprefix(self._path)
         if method == "POST":
             if urlsplit(headers.get("origin", "")).netloc not in self._hosts:
                 raise Refusal(403, "the request comes from another page")
-            return await _send_json(http, writer, await self._act(target.path, body))
-        if target.path == "/":
+            return await _send_json(http, writer, await self._act(path, body))
+        if path == "":
             nonce = secrets.token_urlsafe(16)
             data = {
                 "live": True,
@@ -158,17 +165,17 @@ class Page:
                 "sends": self._inject is not None,
             }
             return await _send(http, writer, 200, "text/html; charset=utf-8", render(data, nonce).encode())
-        if target.path == "/events":
+        if path == "events":
             return await self._send_events(http, writer)
-        if target.path == "/explanations":
+        if path == "explanations":
             return await _send_json(http, writer, explained())
-        if target.path == "/record":
+        if path == "record":
             record = self._record(int(query["n"])) if query.get("n", "").isdecimal() else None
             if record is None:
                 raise Refusal(404, "the record is not stored any more")
             shown = query.get("secrets") == "1" and self._allow_secrets
             return await _send_json(http, writer, as_row(record, shows_secrets=shown, fields=True))
-        if target.path == "/broker" and self._broker is not None:
+        if path == "broker" and self._broker is not None:
             return await _send_json(http, writer, self._broker())
         raise Refusal(404, "there is nothing here")
 
@@ -177,16 +184,8 @@ class Page:
         if self._token is None or not _equal(self._token, token):
             raise Refusal(403, "this URL was used before; start pubsub look again for a new one")
         self._token = None
-        cookie = f"{_COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
-        await _send(http, writer, 303, "text/plain", b"", [("Location", "/"), ("Set-Cookie", cookie)])
-
-    def _check_cookie(self, text: str) -> None:
-        try:
-            found = SimpleCookie(text).get(_COOKIE)
-        except CookieError:
-            found = None
-        if found is None or not _equal(self._cookie, found.value):
-            raise Refusal(403, "open the URL that pubsub look has printed")
+        cookie = f"{self._cookie}; HttpOnly; SameSite=Strict; Path={self._path}"
+        await _send(http, writer, 303, "text/plain", b"", [("Location", self._path), ("Set-Cookie", cookie)])
 
     async def _send_events(self, http: h11.Connection, writer: asyncio.StreamWriter) -> None:
         """Send the stored records, then new ones as they arrive, but only as fast as the page reads."""
@@ -208,18 +207,18 @@ class Page:
     async def _act(self, path: str, body: bytes) -> dict[str, Any]:
         try:
             wish = json.loads(body)
-            if path == "/decode":
+            if path == "decode":
                 return _decode(wish["layer"], wish["sender"], bytes.fromhex(wish["data"]))
-            if path == "/send" and self._inject is not None:
+            if path == "send" and self._inject is not None:
                 data = bytes.fromhex(wish["data"])
                 self._inject(int(wish["connection"]), wish["sender"], data, framed=wish["layer"] == "frame")
                 return {}
-            if path == "/publish" and self._publish is not None:
+            if path == "publish" and self._publish is not None:
                 given = self._publish(wish["topic"], wish["payload"], int(wish["qos"]), bool(wish["retain"]))
                 return {"given": given}
         except (mqttws.MQTTError, ValueError, RecursionError) as error:
             return {"error": str(error) or type(error).__name__}
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, OverflowError):  # OverflowError: of Infinity
             raise Refusal(400, "the request is not valid") from None
         raise Refusal(404, "there is nothing here")
 

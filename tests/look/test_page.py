@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -470,12 +471,12 @@ def test_the_signed_url_explains_itself(browser: Any) -> None:
 
 
 def test_access_to_the_page_is_restricted() -> None:
-    def ask(url: str, **headers: str) -> tuple[int, str | None]:
+    def ask(url: str, body: bytes = b"{}", **headers: str) -> tuple[int, str | None]:
         class Stay(urllib.request.HTTPRedirectHandler):
             def redirect_request(self, *_: Any) -> None:
                 return None
 
-        request = urllib.request.Request(url, headers=headers, data=b"{}" if "Origin" in headers else None)
+        request = urllib.request.Request(url, headers=headers, data=body if "Origin" in headers else None)
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay).open(request, timeout=10) as answer:
                 return answer.status, answer.headers["Set-Cookie"]
@@ -485,7 +486,7 @@ def test_access_to_the_page_is_restricted() -> None:
 
     with Broker() as broker, Live(broker.url) as live:
         base = live.url.partition("?")[0]
-        host = base.removeprefix("http://").rstrip("/")
+        host = urlsplit(base).netloc
         assert ask(base)[0] == 403
         assert ask(f"{base}?token=wrong")[0] == 403
         assert ask(f"{base}?token=%C3%A9")[0] == 403
@@ -496,13 +497,20 @@ def test_access_to_the_page_is_restricted() -> None:
         assert cookie is not None
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
+        assert cookie.endswith(f"; Path={urlsplit(base).path}")  # which no other server of this machine knows
         pair = cookie.partition(";")[0]
+        assert ask(f"http://{host}/", Cookie=pair)[0] == 403
+        assert ask(base, Cookie=f'theme={{"dark": 1}}; flag; {pair}; a[b]=c d')[0] == 200  # cookies of other programs
         assert ask(live.url)[0] == 403  # once
         assert ask(base, Cookie=pair)[0] == 200
         assert ask(f"{base}decode", Cookie=pair, Origin="http://evil.example")[0] == 403
         assert ask(f"{base}decode", Cookie=pair, Origin=f"http://{host}")[0] == 400
         assert ask(f"{base}decode", Cookie=pair, Origin="http://[")[0] == 400
         assert ask(f"{base}record?n={'9' * 5000}", Cookie=pair)[0] == 400  # more digits than Python converts
+        endless = b'{"connection": Infinity, "sender": "client", "layer": "mqtt", "data": ""}'
+        assert ask(f"{base}send", endless, Cookie=pair, Origin=f"http://{host}")[0] == 400
+        with Live(broker.url) as other:  # a second page has a path of its own, and so a cookie
+            assert urlsplit(other.url).path != urlsplit(base).path
         assert ask(f"{base}decode", Cookie="look=wrong", Origin=f"http://{host}")[0] == 403
 
 

@@ -165,7 +165,7 @@ function arrow(sender) {
 
 async function whole(record) {
   if (!live || record.fields || record.layer === "tcp") return record;
-  const answer = await fetch(`/record?n=${record.number}&secrets=${secrets ? 1 : 0}`);
+  const answer = await fetch(`record?n=${record.number}&secrets=${secrets ? 1 : 0}`);
   if (answer.ok) Object.assign(record, await answer.json());
   return record;
 }
@@ -334,7 +334,7 @@ function codeLink(where) {
 const between = (parts, separator) => parts.flatMap((part, index) => (index ? [separator, part] : [part]));
 
 async function why(record, field) {
-  if (explanations === null) explanations = live ? await (await fetch("/explanations")).json() : {};
+  if (explanations === null) explanations = live ? await (await fetch("explanations")).json() : {};
   for (const each of document.querySelectorAll("tr.chosen")) each.classList.remove("chosen");
   const line = document.querySelector(`tr[data-record="${record.number}"][data-field="${record.fields.indexOf(field)}"]`);
   if (line) line.classList.add("chosen");
@@ -408,14 +408,14 @@ function editor(record) {
   let last = 0;
   input.addEventListener("input", async () => {
     const mine = ++last;
-    const answer = await post("/decode", { layer: record.layer, sender: record.sender, data: input.value });
+    const answer = await post("decode", { layer: record.layer, sender: record.sender, data: input.value });
     if (mine !== last) return;
     if (answer.error) { result.replaceChildren(make("p", { class: "rule" }, visible(answer.error))); return; }
     result.replaceChildren(...answer.records.map((each) => make("div", {}, make("p", {}, make("b", {}, each.name), " ", visible(each.summary || "")),
       ...(each.broken || []).map(([statement, message]) => make("p", { class: "rule" }, statementLink(statement), `: ${visible(message)}`)), each.fields ? fieldTable(each) : "")));
   });
   const send = make("button", { id: "send", onclick: async () => {
-    const answer = await post("/send", { connection: record.connection, sender: record.sender, layer: record.layer, data: input.value });
+    const answer = await post("send", { connection: record.connection, sender: record.sender, layer: record.layer, data: input.value });
     result.prepend(make("p", { class: answer.error ? "rule" : "hint" }, visible(answer.error || "sent")));
   } }, record.sender === "client" ? "send to the server" : "send to the client");
   return make("div", {}, make("h2", {}, "Change bytes"), make("div", { class: "edit" }, input, given.sends ? send : null), result);
@@ -476,7 +476,7 @@ function signed(record) {
 // --- the broker ---
 
 async function showBroker() {
-  const answer = await fetch("/broker");
+  const answer = await fetch("broker");
   if (!answer.ok) return;
   const state = await answer.json();
   const cards = make("div", { class: "cards" });
@@ -492,7 +492,7 @@ async function showBroker() {
   const qos = make("select", { "aria-label": "QoS" }, ...[0, 1, 2].map((one) => make("option", { value: one }, `QoS ${one}`))), keep = make("input", { type: "checkbox", id: "pub-retain" });
   const said = make("span", { class: "hint", role: "status" });
   const publish = make("button", { type: "button", id: "pub-send", onclick: async () => {
-    const result = await post("/publish", { topic: topic.value, payload: text.value, qos: Number(qos.value), retain: keep.checked });
+    const result = await post("publish", { topic: topic.value, payload: text.value, qos: Number(qos.value), retain: keep.checked });
     said.textContent = visible(result.error || `sent to ${result.given} subscriber${result.given === 1 ? "" : "s"}`);
     showBroker();
   } }, "publish");
@@ -582,7 +582,7 @@ addEventListener("keydown", (event) => {
 
 if (live) {
   if (given.broker) $("tabs").hidden = false;
-  const events = new EventSource("/events");
+  const events = new EventSource("events");
   events.onmessage = (event) => add(JSON.parse(event.data));
   events.onerror = () => { document.title = "MQTT session (ended)"; };
 } else {
