@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     attach.add_argument("--policy-name", required=True, metavar="NAME", help="name of the AWS IoT policy")
     attach.add_argument("--endpoint-url", metavar="URL", help="URL of AWS IoT's control plane (default: AWS's)")
     attach.add_argument("--profile", metavar="NAME", help="profile of the AWS configuration for the signature")
+    attach.add_argument("--region", metavar="REGION", help="the AWS region (default: the pool's, or that of --config)")
     says = "print the identity and the source of its credentials"
     whoami = verbs.add_parser("whoami", help=says, description=says)
     whoami.add_argument(
@@ -37,9 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--config", metavar="FILE",
                           help="aws-exports.js, amplifyconfiguration.json or amplify_outputs.json")  # fmt: skip
         verb.add_argument("--identity-pool-id", metavar="ID", help="the identity pool (default: that of --config)")
-        verb.add_argument(
-            "--region", metavar="REGION", help="the AWS region (default: the pool's, or that of --config)"
-        )
         verb.add_argument("--cognito-endpoint-url", metavar="URL", help="URL of the Cognito service (default: AWS's)")
 
 
@@ -126,6 +124,8 @@ def _whoami(arguments: argparse.Namespace, settings: dict[str, str]) -> int:
         credentials = identity.get_frozen_credentials()
         _line("identity", identity.identity_id or "")
         _line("credentials", f"of the Cognito identity pool {settings['aws_cognito_identity_pool_id']}, as a guest")
+    elif arguments.identity_id is not None or arguments.cognito_endpoint_url is not None:
+        raise Failure("an identity of Cognito needs its pool: use --identity-pool-id or --config", USAGE)
     else:
         credentials = BotocoreProvider(arguments.profile).get_frozen_credentials()
         _line("credentials", "of botocore's chain: environment, shared files, SSO, container, instance")

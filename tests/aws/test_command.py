@@ -110,6 +110,15 @@ def test_whoami_by_botocore(capsys: pytest.CaptureFixture[str]) -> None:
     assert "canary" not in shown
 
 
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("words", [["--identity-id", f"{REGION}:1"], ["--cognito-endpoint-url", "http://127.0.0.1:1"]])
+def test_whoami_ignores_no_option(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["aws", "whoami", *words]) == 2
+    assert "needs its pool" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["aws", "whoami", "--region", REGION])  # which it has no use for
+
+
 def test_serve_aws_iot(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     command = [sys.executable, "-m", "pubsub", "serve", "--aws-iot", "--ws-port", "0", "--mqtts-port", "0"]
