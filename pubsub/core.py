@@ -580,6 +580,7 @@ class PubSubCore(Generic[O, F]):
         """Remove a provider, given as an object or by its name. Return its name.
 
         Raises:
+            MQTTError: Its connection is in use in another event loop; nothing has changed.
             ProviderError: There is no such provider.
             TypeError: The argument is neither.
         """
@@ -587,17 +588,26 @@ class PubSubCore(Generic[O, F]):
             raise TypeError(f"expected a provider or its name, not {type(provider).__name__}")
         name = provider if isinstance(provider, str) else provider.name
         with self._runtime.lock:
-            if self._providers.pop(name, None) is None:
+            if name not in self._providers:
                 raise ProviderError(f"there is no provider named {name!r}")
+            if name in self._channels:
+                self._runtime.is_usable(self._channels[name].runner)
+            del self._providers[name]
             self._added.pop(name, None)
         return name
 
     def _begin_close(self, providers: Iterable[str] | None = None) -> list[Channel]:
-        """Mark channels as being closed, those of some providers or all, and return them."""
-        self._runtime.collect()
+        """Mark channels as being closed, those of some providers or all, and return them.
+
+        Raises:
+            MQTTError: One of them is in use in another event loop; nothing has changed.
+        """
         with self._runtime.lock:
             names = list(self._channels) if providers is None else providers
             channels = list(filter(None, map(self._channels.get, names)))
+        for channel in channels:
+            self._runtime.is_usable(channel.runner)
+        self._runtime.collect()
         for channel in channels:
             channel.closing()
         return channels

@@ -118,6 +118,7 @@ class SubscriptionCore:
 
     def add(self, wanted: Mapping[str, int]) -> None:
         """Subscribe to Topic Filters, each at a QoS."""
+        self.check_usable()
         with self.runtime.lock:
             if self.closed:
                 raise SubscriptionEnded("the subscription has ended; subscribe again")
@@ -135,6 +136,7 @@ class SubscriptionCore:
         """Unsubscribe from some of the Topic Filters.
 
         Raises:
+            MQTTError: The subscription is in use in another event loop; nothing has changed.
             ValueError: The subscription does not have one of them; nothing has changed.
         """
         unwanted = tuple(unwanted)
@@ -142,6 +144,7 @@ class SubscriptionCore:
             unknown = list(filter(lambda topic_filter: topic_filter not in self._wanted, unwanted))
             if unknown:
                 raise ValueError(f"the subscription does not have {unknown[0]!r}; it has {list(self._wanted)}")
+            self.check_usable()
             for topic_filter in unwanted:
                 self._wanted.pop(topic_filter, None)
             self._forget([(provider.name, each) for provider in self._providers for each in unwanted])
@@ -175,16 +178,30 @@ class SubscriptionCore:
                 granted[topic_filter] = min(code, granted.get(topic_filter, code))
         return granted
 
-    def end(self, error: Exception | None = None) -> list[Any]:
+    def check_usable(self) -> None:
+        """Check that the connections can be used here, before a call changes anything. One that has ended needs none.
+
+        Raises:
+            MQTTError: A connection is in use in another event loop.
+        """
+        if not self.closed:
+            for channel in self.channels:
+                self.runtime.is_usable(channel.runner)
+
+    def end(self) -> list[Any]:
         """End the subscription. A second call has no effect.
 
         Returns:
             The futures of the answers to the UNSUBSCRIBE packets that were sent.
+
+        Raises:
+            MQTTError: The subscription is in use in another event loop; nothing has changed.
         """
-        answers = self._leave(error)
+        self.check_usable()
+        answers = self._leave(None)
         if answers is None:
             return []
-        self._report_end(error)
+        self._report_end(None)
         return answers
 
     # Called by the channel.
@@ -296,7 +313,8 @@ class SubscriptionCore:
                 del self._wanted[topic_filter]
             alone = not self._channels and not self._codes
         if alone or (lost and not self._wanted):
-            self.end(error)
+            if self._leave(error) is not None:
+                self._report_end(error)
             return
         if error is not None:
             self.report(error)
@@ -378,6 +396,7 @@ class Handle:
 
         Raises:
             LocalProtocolError: A Topic Filter or the QoS is not valid; nothing has changed.
+            MQTTError: With asyncio: the subscription is in use in another event loop; nothing has changed.
             SubscriptionEnded: The subscription has ended.
         """
         self._core.add(check_filters(topics, qos))
@@ -389,6 +408,7 @@ class Handle:
             topics: A Topic Filter or several.
 
         Raises:
+            MQTTError: With asyncio: the subscription is in use in another event loop; nothing has changed.
             ValueError: The subscription does not have one of them; nothing has changed.
         """
         self._core.remove(listed(topics, "a Topic Filter", 'remove(["a", "b/#"])'))

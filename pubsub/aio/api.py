@@ -299,6 +299,9 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
 
         Args:
             timeout: Seconds to wait before the connections are closed in any case; None: 5.
+
+        Raises:
+            MQTTError: A connection is in use in another event loop; nothing was closed.
         """
         seconds = self._runtime.seconds(timeout, CLOSE_TIMEOUT)  # before anything is closed
         await self._close(self._begin_close(), seconds)
@@ -311,6 +314,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             timeout: Seconds to wait before the connection is closed in any case; None: 5.
 
         Raises:
+            MQTTError: Its connection is in use in another event loop; nothing has changed.
             ProviderError: There is no such provider.
             TypeError: The argument is neither.
         """

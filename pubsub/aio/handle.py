@@ -71,6 +71,7 @@ class Subscription(Handle):
             TimedOut: There was no answer in time. The subscription has ended nevertheless.
             UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE. It may send further
                 messages, which are discarded.
+            MQTTError: The subscription is in use in another event loop; nothing has changed.
         """
         channels = list(self._core.channels)
         answers = self._core.end()

@@ -155,7 +155,9 @@ class Messages(Subscription):
         Raises:
             TimedOut: There was no answer in time.
             UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE.
+            MQTTError: The iteration is in use in another event loop; nothing has changed.
         """
+        self._core.check_usable()
         self._move_on()
         try:
             await super().unsubscribe(timeout)

@@ -393,6 +393,55 @@ def test_using_a_pubsub_in_two_event_loops_raises(world: Any) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "call", ["add", "remove", "unsubscribe", "unsubscribe_iteration", "aclose", "close", "remove_pluggable"]
+)
+def test_ending_something_in_another_event_loop_raises_and_changes_nothing(world: Any, call: str) -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        async with asyncio.timeout(PATIENCE), pubsub.aio.PubSub(world.provider()) as ps:
+            subscription = ps.subscribe(["a", "b"], qos=1).subscribe(recorder)
+            messages = aiter(ps.subscribe("a", qos=1))
+            await subscription.ready()
+            await messages.ready()
+            await ps.publish("a", 1, qos=1)
+            assert (await anext(messages)).value == 1
+            await ps.publish("a", 2, qos=1)
+            calls: dict[str, Callable[[], Any]] = {
+                "add": lambda: subscription.add("c"),
+                "remove": lambda: subscription.remove("a"),
+                "unsubscribe": subscription.unsubscribe,
+                "unsubscribe_iteration": messages.unsubscribe,
+                "aclose": messages.aclose,
+                "close": ps.close,
+                "remove_pluggable": lambda: ps.remove_pluggable(ps.providers[0]),
+            }
+
+            async def elsewhere() -> None:
+                result = calls[call]()
+                if result is not None:
+                    await result
+
+            with pytest.raises(MQTTError, match="in use in another event loop"):
+                await asyncio.to_thread(asyncio.run, elsewhere())
+            assert subscription.topics == ("a", "b")
+            assert not subscription.closed
+            assert not messages.closed
+            assert recorder.closes == 0
+            assert len(ps.providers) == 1
+            assert ps.connection_state == "Connected"
+            await ps.publish("a", 3, qos=1)
+            assert [(await anext(messages)).value for _ in range(2)] == [2, 3]
+            while recorder.values != [1, 2, 3]:
+                await asyncio.sleep(0.001)
+            assert await subscription.ready() == {"a": 1, "b": 1}
+            await messages.unsubscribe()
+            await subscription.unsubscribe()
+            assert recorder.closes == 1
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("how", ["late", "cancelled"])
 def test_a_pubsub_is_usable_directly_after_a_close_that_has_not_finished(world: Any, how: str) -> None:
     async def main() -> None:
