@@ -304,8 +304,12 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def spawn(self, result: Any) -> None:
+    def spawn(self, result: Any) -> object:
         """Await the result of a callback in a task, if it is awaitable."""
+
+    @abstractmethod
+    def new_calls(self) -> Callable[[Callable[[], object]], object]:
+        """Return a function that makes calls in order: one after what the earlier one has returned is awaited."""
 
     @abstractmethod
     def log_failure(self, future: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import mqttws
 from mqttws import MQTTError, callback_name
+from pubsub.aio.calls import Calls
 from pubsub.channel import Channel
 from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
@@ -115,12 +116,19 @@ class Tasks(Runtime):
         """See `Runtime.accept`."""
         return result
 
-    def spawn(self, result: Any) -> None:
-        """See `Runtime.spawn`."""
-        if inspect.isawaitable(result):
-            task = asyncio.ensure_future(self.finish(result))
-            self.spawned.add(task)
-            task.add_done_callback(self.spawned.discard)
+    def spawn(self, result: Any) -> asyncio.Task[None] | None:
+        """See `Runtime.spawn`. Returns the task, if there is one. It begins in a later turn of the loop."""
+        if not inspect.isawaitable(result):
+            return None
+        # Not `create_task`, as in `start`: `Calls` has to store the task before it begins.
+        task = asyncio.Task(self.finish(result), loop=asyncio.get_running_loop())
+        self.spawned.add(task)
+        task.add_done_callback(self.spawned.discard)
+        return task
+
+    def new_calls(self) -> Calls:
+        """See `Runtime.new_calls`."""
+        return Calls(self.spawn, self.finish)
 
     def log_failure(self, future: asyncio.Future[None]) -> None:
         """See `Runtime.log_failure`."""

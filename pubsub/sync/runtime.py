@@ -304,6 +304,10 @@ class Threads(Runtime):
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`. With threads a result has no effect."""
 
+    def new_calls(self) -> Callable[[Callable[[], object]], object]:
+        """See `Runtime.new_calls`. With threads a call is over when it returns."""
+        return lambda call: call()
+
     def log_failure(self, future: Any) -> None:
         """See `Runtime.log_failure`."""
 

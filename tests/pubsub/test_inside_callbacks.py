@@ -302,6 +302,86 @@ def test_every_callback_may_be_a_coroutine_function(world: Any, caplog: pytest.L
     assert "of the user" in caplog.text
 
 
+def test_a_coroutine_function_is_awaited_before_the_next_change_of_state(world: Any) -> None:
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        calls, go_on, closed = list[str](), asyncio.Event(), asyncio.Event()
+
+        async def changed(change: pubsub.ConnectionStateChange) -> None:
+            calls.append(f"begin {change.state}")
+            await go_on.wait()
+            calls.append(f"end {change.state}")
+            if change.state == "Connected":
+                watch.unsubscribe()
+                calls.append("unsubscribed")
+
+        async def close() -> None:
+            calls.append("close")
+            closed.set()
+
+        watch = ps.connection_state_changes.subscribe(changed, close=close)
+        await ps.connect()
+        ps.reauthenticate()  # the changes after "Connected" are waiting when the observation ends
+        await ps.publish("a", 1, qos=1)
+        assert calls == ["begin Connecting"]
+        go_on.set()
+        await closed.wait()
+        states = ["Connecting", "Connected"]
+        assert calls == [f"{step} {state}" for state in states for step in ("begin", "end")] + ["unsubscribed", "close"]
+
+    run(main, world)
+
+
+def test_changes_of_state_that_wait_for_a_coroutine_function_are_bounded(
+    world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pubsub.aio.calls.MAX_CALLS", 3)
+
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        states, go_on = list[str](), asyncio.Event()
+
+        async def changed(change: pubsub.ConnectionStateChange) -> None:
+            states.append(change.state)
+            await go_on.wait()
+
+        ps.connection_state_changes.subscribe(changed)
+        for _ in range(2):
+            await ps.connect()
+            await ps.close(timeout=0)
+        assert states == ["Connecting"]
+        assert len(ps._runtime.spawned) == 1
+        go_on.set()
+        await ps.close()  # waits for the callbacks
+        assert states == ["Connecting", "Connected", "ConnectedPendingDisconnect", "Disconnected"]
+
+    run(main, world)
+    assert "a callback does not return; the oldest call that waits for it was dropped" in caplog.text
+
+
+def test_an_observer_of_states_is_called_in_the_event_loop_after_one_that_has_ended(world: Any) -> None:
+    ps, states, entered = pubsub.aio.PubSub(world.provider()), list[str](), asyncio.Event()
+
+    async def changed(change: pubsub.ConnectionStateChange) -> None:
+        states.append(change.state)
+        entered.set()
+        if len(states) == 1:
+            await asyncio.Event().wait()
+
+    async def first() -> None:
+        await ps.connect(timeout=PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            await entered.wait()
+        await ps.close(timeout=0)
+
+    async def second() -> None:
+        await ps.connect(timeout=PATIENCE)
+        await ps.close(PATIENCE)
+
+    ps.connection_state_changes.subscribe(changed)
+    asyncio.run(first())
+    asyncio.run(second())
+    assert states[1:] == ["Connecting", "Connected", "ConnectedPendingDisconnect", "Disconnected"]
+
+
 def test_subscribing_ending_and_closing_inside_coroutines(world: Any) -> None:
     async def main(ps: pubsub.aio.PubSub) -> None:
         over = asyncio.Event()
