@@ -163,7 +163,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             for delivery in deliveries:
                 full = publication.add(delivery, self._send)
                 if full is not None:
-                    await self._wait_for_space(publication, delivery, full, deadline)
+                    await self._wait_for_space(publication, delivery, full, seconds, deadline)
             publication.begin()
             channels, left = list(self._channels.values()), deadline - asyncio.get_running_loop().time()
             if not await all_done([publication.future], left, channels if qos else ()):
@@ -205,7 +205,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             raise PublishFailed({topic: channel.explain_failure(error)}, 1) from None
 
     async def _wait_for_space(
-        self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
+        self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, seconds: float, deadline: float
     ) -> None:
         """Wait for space in the queue and publish a message, if the provider's `overflow` is "block"."""
         provider, topic, *message, expire_after = delivery
@@ -213,7 +213,9 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         try:
             if channel.overflow != "block":
                 raise full
-            await all_done([channel.opened], deadline - loop.time())
+            if not await all_done([channel.opened], deadline - loop.time()):
+                failure = late("not delivered", seconds, [channel])
+                raise TimedOut(f"{failure}; it was not sent and will not be: {full}")
             client: Any = channel.client
             left = max(0.0, deadline - loop.time())
             await client.publish(topic, *message, timeout=left, expire_after=expire_after)

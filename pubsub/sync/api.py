@@ -155,7 +155,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         for delivery in deliveries:
             full = publication.add(delivery, self._send)
             if full is not None:
-                self._wait_for_space(publication, delivery, full, deadline)
+                self._wait_for_space(publication, delivery, full, seconds, deadline)
         publication.begin()
         try:
             providers = [delivery.provider for delivery in deliveries]
@@ -197,7 +197,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             raise PublishFailed({topic: channel.explain_failure(error)}, 1) from None
 
     def _wait_for_space(
-        self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
+        self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, seconds: float, deadline: float
     ) -> None:
         """Wait for space in the queue and publish a message, if the provider's `overflow` is "block"."""
         provider, topic, *message, expire_after = delivery
@@ -206,7 +206,11 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             if channel.overflow != "block":
                 raise full
             check_thread(channel.opened, [channel])
-            channel.opened.result(max(0.0, deadline - time.monotonic()))
+            try:
+                channel.opened.result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                failure = late("not delivered", seconds, [channel])
+                raise TimedOut(f"{failure}; it was not sent and will not be: {full}") from None
             client: Any = channel.client
             left = max(0.0, deadline - time.monotonic())
             client.publish(topic, *message, timeout=left, expire_after=expire_after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from math import inf
@@ -11,7 +12,7 @@ import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 from scripted import Scripted
 
-from mqttws import ConnectError, Reconnect
+from mqttws import ConnectError, Reconnect, TimedOut
 from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, PublishFailed, SubscriptionEnded
 
@@ -49,6 +50,21 @@ def test_a_time_out_says_why_there_is_no_connection(make: Callable[..., Api]) ->
             with pytest.raises((TimeoutError, PublishFailed), match=r"within 0\.05 s: the client is connecting: .+"):
                 api.call(wait, 0.05)
         api.call(api.ps.close, 0.05)  # the message cannot be sent
+
+
+def test_a_time_out_says_that_the_queue_is_full_while_there_is_no_connection(
+    make: Callable[..., Api], mute: str
+) -> None:
+    api = make(MqttOverWSProvider(mute, max_queued=1))
+    api.call(lambda: api.ps.publish_nowait("a", 1, qos=1).add_done_callback(lambda future: future.exception()))
+    with pytest.raises(PublishFailed) as failed:
+        api.call(api.ps.publish, "b", 1, qos=1, timeout=0.05)
+    error = failed.value.errors["b"]
+    assert isinstance(error, TimedOut)
+    assert re.match(
+        r"not delivered within 0\.05 s: the client is connecting.*; it was not sent and will not be: .+", str(error)
+    )
+    api.call(api.ps.close, 0.05)  # the message cannot be sent
 
 
 def test_every_wait_may_be_without_end(make: Callable[..., Api], recorder: Recorder) -> None:
