@@ -94,6 +94,7 @@ class SubscriptionCore:
         self._wanted: dict[str, int] = {}
         self._codes: dict[tuple[str, str], int | None] = {}  # by provider and Topic Filter; None: not answered yet
         self._unanswered: set[tuple[str, str]] = set()  # those of them that are not answered yet
+        self._was_answered = False  # whether `settled` was done when the subscription ended
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -168,7 +169,8 @@ class SubscriptionCore:
             if self.error is not None:
                 raise to_raise(self.error)
             if self.closed:
-                raise SubscriptionEnded("the subscription was ended before the server had answered")
+                before = "" if self._was_answered else " before the server had answered"
+                raise SubscriptionEnded(f"the subscription has ended{before}; make another one")
             return self._granted()
 
     def _granted(self) -> dict[str, int]:
@@ -341,6 +343,7 @@ class SubscriptionCore:
                 return None
             self.closed = True
             self.error = error
+            self._was_answered = self.settled.done()
             wanted = tuple(self._wanted)
             channels = list(self._channels.values())
             self._channels.clear()

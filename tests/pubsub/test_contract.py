@@ -217,7 +217,7 @@ def test_topics_are_added_and_removed(api: Api, recorder: Recorder) -> None:
     api.call(subscription.unsubscribe, PATIENCE)
     with pytest.raises(pubsub.SubscriptionEnded):
         api.call(subscription.add, "b")
-    with pytest.raises(pubsub.SubscriptionEnded):
+    with pytest.raises(pubsub.SubscriptionEnded, match=r"^the subscription has ended; "):
         api.call(subscription.ready)
 
 

@@ -273,6 +273,8 @@ def test_closing_fails_pending_requests(make: Make, world: Any) -> None:
     mine.call(mine.ps.close)
     thread.join(PATIENCE)
     assert [type(error) for error in outcome] == [SubscriptionEnded]
+    with pytest.raises(SubscriptionEnded, match=r"^the subscription has ended; "):
+        mine.call(requester.request, "unanswered", 1, timeout=PATIENCE)
 
 
 def test_an_undecodable_response_is_an_error(make: Make, world: Any) -> None:

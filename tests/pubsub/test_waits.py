@@ -94,7 +94,7 @@ def test_closing_ends_an_attempt_and_all_that_waits_for_it(
     api.call(api.ps.close, 0.05)
     assert recorder.closes == 1
     assert recorder.errors == []
-    with pytest.raises(SubscriptionEnded):
+    with pytest.raises(SubscriptionEnded, match="the subscription has ended before the server had answered"):
         api.call(subscription.ready, PATIENCE)
     with pytest.raises(PublishFailed):
         api.call(lambda: outcome if hasattr(outcome, "get_loop") else outcome.result(PATIENCE))
