@@ -21,7 +21,8 @@ Wait = tuple[Task | None, float]
 EXPIRED: Final[Wait] = (None, 0.0)
 #: The wait could never have ended.
 HOPELESS: Final[Wait] = (None, 1.0)
-#: The maximum number of lengths without a waiting task that are kept, with their timers.
+#: The maximum number of lengths without a waiting task that are kept, with their timers, beyond the number of lengths
+#: that were in use when idle ones were last removed.
 IDLE_LENGTHS: Final = 8
 
 
@@ -41,6 +42,7 @@ class Waits:
     def __init__(self) -> None:
         self._by_length: dict[float, dict[Future, Wait]] = {}
         self._timers: dict[float, asyncio.TimerHandle] = {}
+        self._most_lengths = IDLE_LENGTHS  # with so many, the idle ones are removed before another is added
 
     def clear(self) -> None:
         """Forget all waits, because the client is used in another event loop from now on."""
@@ -78,12 +80,14 @@ class Waits:
         future.cancel()
 
     def _begin_length(self, seconds: float, loop: asyncio.AbstractEventLoop) -> dict[Future, Wait]:
-        idle = [length for length, waits in self._by_length.items() if not waits]
-        if len(idle) >= IDLE_LENGTHS:
-            for length in idle:
+        if len(self._by_length) >= self._most_lengths:
+            for length in [length for length, waits in self._by_length.items() if not waits]:
                 del self._by_length[length]
                 if length in self._timers:
                     self._timers.pop(length).cancel()
+            # More than twice as many as now: so each length is examined a constant number of times on average, also if
+            # all are in use because each wait has a length of its own.
+            self._most_lengths = 2 * len(self._by_length) + IDLE_LENGTHS
         waits = self._by_length[seconds] = {}
         if seconds != inf:  # the loop would keep the timer, and with it the client, until it ends itself
             self._timers[seconds] = loop.call_later(seconds, self._expire, seconds, loop)

@@ -111,6 +111,33 @@ def test_unused_lengths_and_their_timers_are_removed() -> None:
     asyncio.run(run())
 
 
+def test_many_lengths_in_use_are_rarely_examined() -> None:
+    class Examined(dict[float, Any]):
+        count = 0
+
+        def items(self) -> Any:
+            self.count += len(self)
+            return super().items()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        waits, before = Waits(), scheduled(loop)
+        lengths = waits._by_length = Examined()
+        futures = [loop.create_future() for _ in range(1_000)]
+        for number, future in enumerate(futures):
+            waits.begin(future, 1_000.0 + number, loop, asyncio.current_task())
+        assert len(lengths) == len(futures)
+        assert lengths.count <= 2 * len(futures)
+        for begun in list(lengths.values()):
+            begun.clear()
+        for number in range(3 * len(futures)):  # those that are no longer in use are removed
+            del waits.begin(futures[0], 5_000.0 + number, loop, asyncio.current_task())[futures[0]]
+        assert scheduled(loop) <= before + IDLE_LENGTHS
+        assert lengths.count <= 8 * len(futures)
+
+    asyncio.run(run())
+
+
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What the pumps of clients write, one entry for each call of their transports."""
