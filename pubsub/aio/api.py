@@ -291,7 +291,10 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             if not await all_done([channel.opened], deadline - loop.time()):
                 raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s")
             client: mqttws.aio.Client = channel.client
-            await client.flush(max(0.0, deadline - loop.time()))
+            try:
+                await client.flush(max(0.0, deadline - loop.time()))
+            except TimedOut:  # it names the seconds that were left
+                raise TimedOut(late("not all that was published was acknowledged", seconds, [channel])) from None
 
     async def close(self, timeout: float | None = None) -> None:
         """End every subscription, send queued messages, and close every connection.

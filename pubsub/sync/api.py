@@ -292,7 +292,10 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         for channel in list(self._channels.values()):
             self._wait_for_first(channel, seconds, deadline)
             client: mqttws.Client = channel.client  # type: ignore[assignment]
-            client.flush(max(0.0, deadline - time.monotonic()))
+            try:
+                client.flush(max(0.0, deadline - time.monotonic()))
+            except TimedOut:  # it names the seconds that were left
+                raise TimedOut(late("not all that was published was acknowledged", seconds, [channel])) from None
 
     def close(self, timeout: float | None = None) -> None:
         """End every subscription, send queued messages, and close every connection.

@@ -52,6 +52,17 @@ def test_a_time_out_says_why_there_is_no_connection(make: Callable[..., Api]) ->
         api.call(api.ps.close, 0.05)  # the message cannot be sent
 
 
+def test_a_time_out_of_flush_names_the_seconds_of_the_call(make: Callable[..., Api]) -> None:
+    with Scripted("mqtt") as server:
+        api = make(MqttOverWSProvider(server.url))
+        api.call(lambda: api.ps.publish_nowait("a", 1, qos=1).add_done_callback(lambda future: future.exception()))
+        end = server.accept().welcome()
+        end.receive()  # the PUBLISH, which is not acknowledged
+        with pytest.raises(TimedOut, match=r"^not all that was published was acknowledged within 0\.05 s$"):
+            api.call(api.ps.flush, 0.05)
+        api.call(api.ps.close, 0.05)
+
+
 def test_a_time_out_says_that_the_queue_is_full_while_there_is_no_connection(
     make: Callable[..., Api], mute: str
 ) -> None:
