@@ -10,7 +10,7 @@ from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.timings import Stopwatch, Timings
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
 from mqttws.hints import TYPE_CHECKING
-from mqttws.protocol.connection import ClientConnection, earlier
+from mqttws.protocol.connection import LATE_SERVER, ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 from mqttws.protocol.outgoing import LONG
 
@@ -61,7 +61,9 @@ class Link:
         self.timings: Timings | None = None
         self._stopwatch: Stopwatch | None = Stopwatch(now)  # None after the CONNACK
         self._cut_at: float | None = None  # the deadline of closing; None while the connection is open
-        if tls is not None and tunnel is None:
+        if tunnel is not None:
+            connection.lateness = "the proxy did not open the tunnel"
+        elif tls is not None:
             tls.receive_data(b"")  # starts the handshake
 
     # Input.
@@ -80,6 +82,7 @@ class Link:
                 if not self._tunnel.established:
                     return
                 self._tunnel = None
+                self.connection.lateness = LATE_SERVER
                 self.end_phase("proxy", now)
             if self._tls is not None:
                 self._tls.receive_data(data)

@@ -37,6 +37,8 @@ from mqttws.protocol.plain import Framing, FramingEvent
 
 #: A payload that continues in further frames is read into its place if so many bytes of the current frame are left.
 _LEAST: Final = 32 * 1024
+#: What has not happened in time, unless a proxy has not opened its tunnel yet.
+LATE_SERVER: Final = "the server did not answer"
 
 M = TypeVar("M", bound=Machine)
 
@@ -60,6 +62,7 @@ class Connection(ABC, Generic[M]):
         "_framing",
         "_open_deadline",
         "_open_timeout",
+        "lateness",
         "machine",
     )
 
@@ -69,6 +72,7 @@ class Connection(ABC, Generic[M]):
         self.machine = machine
         self._framing = framing
         self._open_timeout = open_timeout
+        self.lateness = LATE_SERVER  # what has not happened when the time for opening is over
         self._open_deadline: float | None = now + open_timeout
         self._close_timeout = close_timeout
         self._close_deadline: float | None = None
@@ -431,7 +435,7 @@ class ClientConnection(Connection[ClientMachine]):
     def _time_out(self) -> None:
         refusal = self._framing.receive_eof()  # report a refusal even if its body is incomplete
         self.machine.close(
-            refusal.error if refusal else ConnectTimeout(f"the server did not answer within {self._open_timeout:.3g} s")
+            refusal.error if refusal else ConnectTimeout(f"{self.lateness} within {self._open_timeout:.3g} s")
         )
 
     def _on_opened(self, now: float) -> None:

@@ -180,6 +180,14 @@ def test_a_refusal_of_the_proxy_is_an_error(make: Make, proxy, authority: Author
     assert "lovelace" not in str(caught.value) + repr(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+def test_a_silent_proxy_is_named(make: Make, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConnectError, match=r"the proxy did not open the tunnel within 0\.2 s"):
+            make("mqtt://broker.example", proxy=proxy, timeout=0.2).open()
+
+
 def test_an_unreachable_proxy_is_named(make: Make, closed_port: int) -> None:
     with pytest.raises(ConnectError, match=f"cannot connect to the proxy 127.0.0.1:{closed_port}: Connection refused"):
         make("wss://broker.test", proxy=f"http://ada:secret@127.0.0.1:{closed_port}").open()
