@@ -95,7 +95,8 @@ def _state(broker: Broker) -> dict[str, Any]:
             {
                 "client_id": session.client_id,
                 "connected": session.connected,
-                "address": f"{session.address[0]}:{session.address[1]}",
+                # None if the session is from the store, and its client has not connected since.
+                "address": f"{session.address[0]}:{session.address[1]}" if session.address[0] else "",
                 "waiting": session.waiting,
                 "in_flight": session.in_flight,
             }

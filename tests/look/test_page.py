@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pytest
 import mqttws
 from mqttws.broker import Broker
 from mqttws.tap import Record, Tap
+from pubsub.cli.serve_look import _state
 from pubsub.look.documentation import published
 from pubsub.look.live import show_page
 from pubsub.look.saving import saver_for
@@ -597,3 +599,14 @@ def test_the_page_of_the_broker(browser: Any, pytestconfig: pytest.Config) -> No
         finally:
             serving.terminate()
             assert serving.wait(PATIENCE) == 0
+
+
+def test_a_session_of_the_store_has_no_address(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    for connects in (True, False):
+        with closing(mqttws.SQLiteStore(path)) as store, Broker(store=store) as broker:
+            if connects:
+                with mqttws.connect(broker.url, client_id="kept", clean_session=False):
+                    assert _state(broker)["sessions"][0]["address"].startswith("127.0.0.1:")
+            else:
+                assert [each["address"] for each in _state(broker)["sessions"]] == [""]
