@@ -184,7 +184,7 @@ class Network(Owner):
                 "the store belongs to the parent process; close it before the fork, or use another file in this process"
             )
         self.bind()
-        self.change_core(self.core.begin, retries)
+        self.change_core(self.core.begin, retries, self.loop.is_closed)
         self.await_expiry()  # for messages that an earlier process has stored
         self.task = self._make_task(self._run(), f"mqttws {self.core.client_id}")
 

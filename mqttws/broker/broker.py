@@ -215,7 +215,7 @@ class Broker:
         if self._hub is not None:
             self._running()
             raise RuntimeError("the broker is already running")
-        self._registry.holder.activate()
+        self._registry.holder.activate(asyncio.get_running_loop().is_closed)
         try:
             if not self._recovered:
                 self._registry.recover(asyncio.get_running_loop().time())

@@ -14,7 +14,7 @@ If an attempt fails, `judge` and `lost` follow it immediately.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mqttws.client import attempt
@@ -214,11 +214,12 @@ class Core(Generic[F]):
 
     # The life of a client: called by the driver.
 
-    def begin(self, retries: bool = False) -> None:
+    def begin(self, retries: bool = False, is_over: Callable[[], bool] = bool) -> None:
         """Open the client.
 
         Args:
             retries: Whether to make further attempts if the first one fails.
+            is_over: See `Holder.activate`; `bool()` is False.
 
         Raises:
             MQTTError: It is already open.
@@ -228,7 +229,7 @@ class Core(Generic[F]):
             raise MQTTError("the client is already open; close it first")
         self._driver.endpoints.restart()
         if self._holder is not None:
-            self._holder.activate()
+            self._holder.activate(is_over)
         self.running, self.stopping, self.dropped, self._opening = True, False, False, True
         self._retries, self._says_goodbye = retries, True
         self.error = self.pending.ended = None

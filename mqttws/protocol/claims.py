@@ -1,8 +1,9 @@
 """Who uses a store with which client identifier, so that two owners in one process do not overwrite their records.
 
 A session claims its client identifier in its store for a `Holder`: a client, or a broker for all its sessions. While
-the holder is in use, nobody else gets the claim. One that is not in use, such as a client that was closed, loses it to
-the next claim of the same kind. From then on its session changes nothing in the store, and each of its commits fails.
+the holder is in use, nobody else gets the claim. One that is not in use, such as a client that was closed or whose
+event loop was, loses it to the next claim of the same kind. From then on its session changes nothing in the store, and
+each of its commits fails.
 
 The claims are a weak dictionary, which keeps no store and no session alive. There is no lock. A claim, and a holder
 that becomes active, first record what they do and then look at the other side: of two at the same time one is refused.
@@ -11,6 +12,7 @@ that becomes active, first record what they do and then look at the other side: 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from mqttws.errors import StoreError
@@ -28,7 +30,7 @@ class Holder:
         kind: "client" or "broker", which have different records for the same client identifier.
 
     Attributes:
-        active: Whether it is in use, so that it cannot lose a claim.
+        active: Whether it is open.
         lost: Why it cannot be used again: another holder has got one of its claims. Empty if none has.
     """
 
@@ -36,17 +38,28 @@ class Holder:
         self.kind = kind
         self.active = False
         self.lost = ""
+        self._is_over: Callable[[], bool] = bool
 
-    def activate(self) -> None:
+    def activate(self, is_over: Callable[[], bool] = bool) -> None:
         """Begin to use the claims.
+
+        Args:
+            is_over: Returns whether the holder can do nothing any more although it was not closed: its event loop was.
+                `bool()` is False.
 
         Raises:
             StoreError: Another holder has got one of them.
         """
+        self._is_over = is_over
         self.active = True
         if self.lost:
             self.active = False
             raise StoreError(self.lost)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it can still change the store, so that it cannot lose a claim."""
+        return self.active and not self._is_over()
 
 
 class Claim:
@@ -82,7 +95,7 @@ class Claim:
             raise StoreError(f"a {mine.kind} uses this store{name}; use another store")
         before = mine.lost
         mine.lost = f"a newer {mine.kind} has taken over this store{name}"  # first, as in `Holder.activate`
-        if mine.active:
+        if mine.in_use:
             mine.lost = before
             raise StoreError(f"another {mine.kind} uses this store{name}; close that first, or use another store")
         self.store = _Lost(mine.lost)

@@ -52,6 +52,10 @@ class Connection(ABC, Generic[M]):
         now: The current time in seconds, of any monotonic clock.
         open_timeout: Seconds within which a client must receive the CONNACK, or a server answer the CONNECT.
         close_timeout: Seconds to wait for the peer during the closing handshake.
+
+    Attributes:
+        machine: The state machine.
+        lateness: At a client: what has not happened if the time for opening ends now, for the error.
     """
 
     __slots__ = (
@@ -72,7 +76,7 @@ class Connection(ABC, Generic[M]):
         self.machine = machine
         self._framing = framing
         self._open_timeout = open_timeout
-        self.lateness = LATE_SERVER  # what has not happened when the time for opening is over
+        self.lateness = LATE_SERVER
         self._open_deadline: float | None = now + open_timeout
         self._close_timeout = close_timeout
         self._close_deadline: float | None = None

@@ -183,6 +183,46 @@ def test_an_open_client_keeps_the_store(make: Callable[..., Any], broker: Broker
     second.publish("t", b"", 1)
 
 
+def test_a_closed_event_loop_keeps_no_store() -> None:
+    """A client or a broker that was not closed, in an event loop that was, can use the store no more."""
+    program = """
+import asyncio, gc
+from mqttws import aio
+from mqttws.broker import Broker
+from mqttws.protocol.store import MemoryStore
+
+gc.disable()  # which would free them
+stores, kept = (MemoryStore(), MemoryStore()), []
+
+async def use():
+    broker = Broker(store=stores[0])
+    await broker.start_async()
+    client = aio.Client(broker.url, client_id="c", clean_session=False, store=stores[1])
+    await client.open()
+    kept.extend((broker, client))
+
+for _ in range(2):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use())
+    loop.close()
+
+async def again():
+    for old in kept[0].start_async, kept[1].open:
+        try:
+            await old()
+        except Exception as error:
+            print(type(error).__name__)
+
+asyncio.run(again())
+print(len(kept), flush=True)
+os._exit(0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os\n{program}"], check=False, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["RuntimeError", "StoreError", "4"], done.stderr
+
+
 def test_a_failing_store_ends_the_client_with_end_on(make: Callable[..., Any], broker: Broker) -> None:
     store = Failing()
     client = make(broker.url, store=store, end_on=StoreError, **DURABLE).open()
